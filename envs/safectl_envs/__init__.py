@@ -1,0 +1,1 @@
+"""Environments: simulated robots with a cost, alone and in batches."""

@@ -1,0 +1,1 @@
+"""Boards, the C runtime and bridges to robots."""

@@ -1,0 +1,1 @@
+"""ROS 2 nodes, adapters and the launch runner of safectl."""

@@ -1,0 +1,1 @@
+"""One safety specification in simulation, on the robot and on the microcontroller."""

@@ -1,0 +1,7 @@
+"""Control-affine models with their units."""
+
+from safectl.dynamics.cartpole import CartPole, CartPoleParameters
+from safectl.dynamics.linear import LinearDynamics, double_integrator
+from safectl.dynamics.unicycle import Unicycle
+
+__all__ = ["CartPole", "CartPoleParameters", "LinearDynamics", "Unicycle", "double_integrator"]
