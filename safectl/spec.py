@@ -1,6 +1,6 @@
 """Names, units, bounds and period of everything that enters and leaves a controller.
 
-One `Spec` travels with a checkpoint, a record and a firmware image; its digest is what they compare.
+One `Spec` travels with a checkpoint, a record and a firmware image; they compare its digest.
 """
 
 import json

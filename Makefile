@@ -1,0 +1,65 @@
+# safectl: `make demo` runs the main job, `make test` the tests; both set up what they need.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+# Compiler and emulator for the generated C, and an off-screen renderer for pictures.
+SYSTEM := gcc gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm libegl1 libopengl0 libgl1-mesa-dri
+# Safety-Gymnasium pins versions that do not exist for this Python: installed without its pins.
+UNPINNED := safety-gymnasium==1.0.0
+PYTEST := $(BIN)/python -m pytest
+
+# Off-screen rendering without a display; the variable is MuJoCo's.
+export MUJOCO_GL ?= egl
+
+.PHONY: help setup demo check test test-slow bench c wheel docs golden clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(STAMP)  ## system packages, virtual environment, editable install, hooks
+
+$(STAMP): pyproject.toml constraints.txt Makefile
+	@sh tests/packaging/system_packages.sh $(SYSTEM)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing Python packages into $(VENV) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(UNPINNED)
+	@git rev-parse --git-dir >/dev/null 2>&1 && $(BIN)/pre-commit install >/dev/null 2>&1 || true
+	@touch $@
+
+demo: $(STAMP)  ## train with and without the safeguard, compare, run on the emulated board
+	@$(BIN)/safectl demo
+
+check: $(STAMP)  ## format, lint, types, layers, sizes
+	@$(BIN)/ruff format --check --quiet . || { echo "run: $(BIN)/ruff format ."; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python tests/packaging/size_gate.py
+
+test: $(STAMP)  ## every test that takes under two seconds, the C and emulator tests included
+	@$(PYTEST) -n 2 -m "not slow and not gpu and not hil"
+
+test-slow: $(STAMP)  ## must-learn, statistical and long oracle tests
+	@$(PYTEST) -n 2 -m "slow and not gpu and not hil"
+
+c: $(STAMP)  ## generated C: host with sanitizers, emulated Cortex-M4
+	@$(PYTEST) -n 2 tests/c
+
+bench: $(STAMP)  ## the named benchmarks that take under a minute
+	@$(BIN)/safectl bench --quick
+
+wheel: $(STAMP)  ## source distribution, wheel, names and files inside it
+	@$(BIN)/python tests/packaging/wheel_gate.py
+
+docs: $(STAMP)  ## README blocks, doctests and links
+	@$(PYTEST) tests/docs
+
+golden: $(STAMP)  ## rewrite the golden files; review the difference
+	@$(PYTEST) tests/golden --rewrite-golden
+
+clean:  ## remove what the targets made, the virtual environment too
+	rm -rf $(VENV) build dist runs demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

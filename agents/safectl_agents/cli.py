@@ -1,0 +1,83 @@
+"""The command `safectl`: one sub-command per job.
+
+Exit status: 0 done, 1 an error or a target not met, 2 a wrong call, 130 interrupted.
+"""
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from safectl.config import from_command_line
+from safectl.errors import MissingExtra, SafectlError, UnknownNameError
+
+_EXTRA_OF = {"gymnasium": "envs", "mujoco": "envs", "safety_gymnasium": "envs"}
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A sub-command: its module holds `DEFAULTS` and `run(settings) -> int`."""
+
+    module: str
+    summary: str
+    positional: str = ""
+
+
+COMMANDS = {
+    "demo": Command(
+        "demo", "train with and without a safeguard, compare, run on an emulated board"
+    ),
+    "train": Command("train", "train a stable-baselines3 agent through a safeguard"),
+    "evaluate": Command("evaluate", "evaluate a trained folder", "folder"),
+    "export": Command("export", "write a trained folder as C99", "folder"),
+    "verify": Command("verify", "build, run and compare exported C on host and board", "folder"),
+    "envs": Command("envs", "list the environments: spaces, cost, source"),
+    "bench": Command("bench", "list or run the named benchmarks", "name"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one sub-command and return the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        sys.stdout.write(_help())
+        return 0 if words else 2
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return _run(words[0], words[1:])
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+    except SafectlError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2 if isinstance(error, UnknownNameError) and error.kind == "command" else 1
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        sys.stderr.write(f"error: {MissingExtra(package, _EXTRA_OF.get(package, 'agents'))}\n")
+        return 1
+
+
+def _run(name: str, rest: Sequence[str]) -> int:
+    if name not in COMMANDS:
+        raise UnknownNameError("command", name, known=list(COMMANDS))
+    command = COMMANDS[name]
+    module = importlib.import_module(f"safectl_agents.commands.{command.module}")
+    words = list(rest)
+    if command.positional and words and not words[0].startswith("-"):
+        words[:1] = [f"--{command.positional}", words[0]]
+    settings = from_command_line(
+        module.DEFAULTS, words, program=f"safectl {name}", description=command.summary
+    )
+    return int(module.run(settings))
+
+
+def _help() -> str:
+    width = max(len(name) for name in COMMANDS)
+    rows = "".join(f"  {name:{width}s}  {c.summary}\n" for name, c in COMMANDS.items())
+    return (
+        "usage: safectl COMMAND [options]\n\n"
+        f"{rows}\n"
+        "safectl COMMAND --help lists the options with their units.\n"
+        "--config FILE reads a TOML file of differences from the defaults.\n"
+    )

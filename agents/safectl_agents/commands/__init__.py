@@ -1,0 +1,1 @@
+"""The sub-commands: each module holds `DEFAULTS` and `run`."""
