@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from safectl.errors import LoopStopped, RangeError
+from safectl.errors import LoopStopped, RangeError, ShapeError
 from safectl.record import Recorder
 from safectl.types import Bridge, Policy, Reading, Safeguard, Status
 
@@ -73,6 +73,7 @@ def run_loop(
         clock: Real time by default.
 
     Raises:
+        ShapeError: If the bridge reads another number of signals than its specification names.
         LoopStopped: After `patience` consecutive fallbacks or on a reading older than two periods.
         RangeError: If `steps` or `patience` is below one.
     """
@@ -108,6 +109,7 @@ def _steps(
         clock.wait_until(due)
         reading = bridge.read()
         started = clock.now()
+        _require_shape(reading, bridge.spec.nx)
         _require_fresh(reading, started, period, step)
         observation = reading.observation.unsqueeze(0)
         proposal = policy.act(observation)
@@ -123,6 +125,11 @@ def _steps(
             raise LoopStopped(f"{patience} fallbacks in a row; {safeguard.claim}", step=step)
         due += period
     return LoopResult(steps, corrected, fallbacks)
+
+
+def _require_shape(reading: Reading, nx: int) -> None:
+    if reading.observation.shape != (nx,):
+        raise ShapeError("observation", expected=(nx,), got=reading.observation.shape)
 
 
 def _require_fresh(reading: Reading, now: float, period: float, step: int) -> None:

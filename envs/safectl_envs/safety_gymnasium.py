@@ -18,8 +18,6 @@ keyboard variants, the multi-agent tasks, and version 0 of the velocity tasks.
 The package pins versions that do not install here: `pip install --no-deps safety-gymnasium==1.0.0`.
 """
 
-import dataclasses
-import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -32,43 +30,9 @@ from jaxtyping import Float, Float32
 
 from safectl.errors import UnknownNameError
 from safectl_envs.safety_import import BUILDER, Untyped, construct
+from safectl_envs.safety_tasks import SAFETY_TASKS
 
 _SEEDS = 2**32  # what NumPy's older generator accepts, which the navigation tasks use
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SafetyTask:
-    """One task of Safety-Gymnasium."""
-
-    robot: str
-    """Name of the robot, as in the name of the task."""
-    entry_point: str
-    """Where the source keeps the class, as `module:class`."""
-    max_episode_steps: int
-    """Steps after which an episode is truncated."""
-    reward_threshold: float | None = None
-    """Return at which the source counts the task as solved, if it says."""
-
-
-def _list_tasks() -> dict[str, SafetyTask]:
-    steps = {"Goal": 1000, "Button": 1000, "Push": 1000, "Circle": 500}
-    families = {f"{family}{level}": n for family, n in steps.items() for level in range(3)}
-    tasks = {
-        f"Safety{robot}{family}-v0": SafetyTask(robot, BUILDER, n)
-        for robot in ("Point", "Car", "Doggo", "Racecar", "Ant")
-        for family, n in {**families, "Run0": 500}.items()
-    }
-    solved = {"Ant": 6000.0, "HalfCheetah": 4800.0, "Hopper": 3800.0, "Swimmer": 360.0}
-    for robot in (*solved, "Humanoid", "Walker2d"):
-        stem = re.sub(r"(?<!^)(?=[A-Z])", "_", robot).lower()
-        module = f"safety_gymnasium.tasks.safe_velocity.safety_{stem}_velocity_v1"
-        entry_point = f"{module}:Safety{robot}VelocityEnv"
-        tasks[f"Safety{robot}Velocity-v1"] = SafetyTask(robot, entry_point, 1000, solved.get(robot))
-    return tasks
-
-
-SAFETY_TASKS: Mapping[str, SafetyTask] = _list_tasks()
-"""Every task by its name."""
 
 
 class SafetyGymnasiumEnv(gymnasium.Env[Float32[np.ndarray, " nx"], Float[np.ndarray, " nu"]]):

@@ -15,12 +15,9 @@ from gymnasium.utils.env_checker import check_env as check_gymnasium
 from numpy.typing import NDArray
 
 from safectl.errors import MissingExtra, UnknownNameError
-from safectl_envs.safety_gymnasium import (
-    SAFETY_TASKS,
-    SafetyGymnasiumEnv,
-    register_safety_gymnasium,
-)
+from safectl_envs.safety_gymnasium import SafetyGymnasiumEnv, register_safety_gymnasium
 from safectl_envs.safety_import import load_creator
+from safectl_envs.safety_tasks import SAFETY_TASKS
 
 NAMES = register_safety_gymnasium()
 VELOCITY = [name for name in NAMES if "Velocity" in name]
@@ -90,6 +87,14 @@ def test_the_time_limit_is_the_one_of_the_package(name: str) -> None:
     with pytest.warns(RuntimeWarning, match="overflow encountered in cast"):
         source = builder(task_id=name, config={"agent_name": "Point"})
     assert source.task.num_steps == SAFETY_TASKS[name].max_episode_steps
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_table_of_sizes_is_true(name: str) -> None:
+    env = gymnasium.make(name)
+    sizes = (env.observation_space.shape, env.action_space.shape)
+    assert sizes == ((SAFETY_TASKS[name].observation,), (SAFETY_TASKS[name].action,))
+    env.close()
 
 
 def test_registering_twice_changes_nothing() -> None:
