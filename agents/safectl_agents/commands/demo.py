@@ -1,0 +1,198 @@
+"""`safectl demo`: the whole idea on one task, from training to an emulated microcontroller."""
+
+import json
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from safectl.errors import RangeError, VerificationError
+from safectl.export import verify
+from safectl.files import write_json
+from safectl.safeguards.safety_layer import SafetyLayer
+from safectl_agents.animation import save_gif
+from safectl_agents.bench.benchmark import describe_machine
+from safectl_agents.demo.board import BoardEpisode, drive
+from safectl_agents.demo.twins import Trial, Twin, run_twins
+from safectl_agents.evaluate import episode_seed
+from safectl_agents.export import program_of
+from safectl_agents.models import make_env
+from safectl_agents.plots import PlotSettings, plot_runs
+from safectl_agents.settings import PPOSettings, TrainConfig
+from safectl_agents.speed_guard import SpeedGuard
+from safectl_agents.train import load_learner, load_trained
+
+TASK = "SafetyHalfCheetahVelocity-v1"
+CONSTRAINED_BEST = 2946.0
+"""Return of PPO-Lagrangian after 1e7 steps at cost 3.4: OmniSafe's published table for the task."""
+_TORCH_TOLERANCE = 1e-4  # a correction divides rounding by the gain of the actions that are free
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSettings:
+    """What the demonstration does. The defaults take under five minutes on two cores."""
+
+    folder: Path = Path("demo")
+    """Folder for the results; each run makes a new one inside it."""
+    steps: int = 300_000
+    """Training steps of each agent, >= 20000: the guard needs 16384 to fit its first model."""
+    episodes: int = 20
+    """Episodes of each evaluation, >= 2."""
+    frames: int = 120
+    """Pictures in the animation, two steps apart, >= 1."""
+    seed: int = 0
+    """Seed of everything random."""
+    json: bool = False
+    """Print the results as JSON instead of a table."""
+
+    def __post_init__(self) -> None:
+        for name, low in (("steps", 20_000), ("episodes", 2), ("frames", 1), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise RangeError(name, value=getattr(self, name), expected=f"at least {low}")
+
+
+DEFAULTS = DemoSettings()
+
+
+def run(settings: DemoSettings) -> int:
+    """Return 0 where the board's actions equalled the host's on every step."""
+    console = Console(stderr=settings.json)
+    started = time.monotonic()
+    folder = _next_folder(settings.folder)
+    console.print(f"{TASK}: PPO without and with a learned speed guard, {settings.steps:,} steps")
+    twins = _twins(settings, folder)
+    trials = run_twins(twins, console, episodes=settings.episodes, frames=settings.frames)
+    title = f"{TASK}, PPO, seed {settings.seed}"
+    plot_runs({t.name: t.folder for t in twins}, folder / "curves.png", PlotSettings(title=title))
+    save_gif({name: trial.frames for name, trial in trials.items()}, folder / "episode.gif")
+    board = _on_board(twins[1], folder / "board")
+    results = _results(settings, trials, board, time.monotonic() - started)
+    write_json(folder / "results.json", results)
+    if settings.json:
+        sys.stdout.write(json.dumps(results, indent=2) + "\n")
+    else:
+        _print(console, trials, board, results)
+        console.print(f"curves, animation, C code and figures: {folder}/")
+    return 0 if board.equal == board.steps else 1
+
+
+def demo_config(settings: DemoSettings) -> TrainConfig:
+    """Return how both agents are trained."""
+    ppo = PPOSettings(
+        learning_rate=1e-3,
+        rollout=256,
+        discount=0.98,
+        gae_lambda=0.92,
+        target_kl=0.05,
+        log_std_init=-1.0,
+    )
+    return TrainConfig(
+        env=TASK,
+        steps=settings.steps,
+        seed=settings.seed,
+        normalise_reward=True,
+        checkpoint_every=settings.steps,
+        ppo=ppo,
+    )
+
+
+def _twins(settings: DemoSettings, folder: Path) -> tuple[Twin, Twin]:
+    config = demo_config(settings)
+    unguarded = Twin("unguarded", config, guarded=False, folder=folder / "unguarded")
+    return unguarded, replace(unguarded, name="guarded", guarded=True, folder=folder / "guarded")
+
+
+def _on_board(twin: Twin, folder: Path) -> BoardEpisode:
+    env = make_env(twin.config.env)
+    guard = SpeedGuard(env, seed=twin.config.seed)
+    load_learner(twin.folder, guard)
+    layer, policy = _require_layer(guard), load_trained(twin.folder)
+    program = program_of("guarded", guard.spec, policy, layer=layer, now=guard.column)
+    verify(
+        program,
+        reference=lambda rows: layer.filter(rows, policy.act(rows)).action,
+        tolerance=_TORCH_TOLERANCE,
+    )
+    try:
+        return drive(program, env, folder, seed=episode_seed(twin.config.seed, 0))
+    finally:
+        env.close()
+
+
+def _require_layer(guard: SpeedGuard) -> SafetyLayer:
+    if guard.layer is None:
+        raise VerificationError("the guard has no model yet; train for more steps")
+    return guard.layer
+
+
+def _results(
+    settings: DemoSettings, trials: dict[str, Trial], board: BoardEpisode, seconds: float
+) -> dict[str, Any]:
+    unguarded, guarded = (trials[name].evaluation for name in ("unguarded", "guarded"))
+    smallest = (
+        1.0 / settings.episodes
+    )  # one violation in all episodes: a cost of zero divides by it
+    return {
+        "task": TASK,
+        "steps": settings.steps,
+        "seed": settings.seed,
+        "episodes": settings.episodes,
+        "cost_ratio": unguarded.cost.estimate / max(guarded.cost.estimate, smallest),
+        "return_share": guarded.reward.estimate / CONSTRAINED_BEST,
+        "constrained_best": CONSTRAINED_BEST,
+        "training_violations": {name: trial.violations for name, trial in trials.items()},
+        "training_seconds": {name: round(trial.seconds, 1) for name, trial in trials.items()},
+        "evaluations": {name: trial.evaluation.to_json() for name, trial in trials.items()},
+        "board": board.to_json(),
+        "seconds": round(seconds, 1),
+        "machine": describe_machine(),
+        "command": f"safectl demo --steps {settings.steps} --seed {settings.seed}",
+    }
+
+
+def _print(
+    console: Console, trials: dict[str, Trial], board: BoardEpisode, results: dict[str, Any]
+) -> None:
+    table = Table("", *trials, title=f"{results['episodes']} episodes each, mean [95 % interval]")
+    rows = {
+        "return": lambda t: str(t.evaluation.reward),
+        "cost per episode": lambda t: str(t.evaluation.cost),
+        "violation rate per step": lambda t: str(t.evaluation.violation_rate),
+        "episodes with a violation": lambda t: str(t.evaluation.violating_episodes),
+        "actions corrected": lambda t: str(t.evaluation.corrected_rate),
+        "fallbacks": lambda t: str(t.evaluation.fallback_rate),
+        "smallest margin [m/s]": lambda t: _number(t.evaluation.min_margin),
+        "violations while training": lambda t: f"{t.violations}",
+        "training time [s]": lambda t: f"{t.seconds:.0f}",
+    }
+    for name, text in rows.items():
+        table.add_row(name, *(text(trial) for trial in trials.values()))
+    console.print(table, highlight=False)
+    verdict = "equalled" if board.equal == board.steps else "DID NOT EQUAL"
+    lines = (
+        f"The guard divides the cost by {results['cost_ratio']:.0f} at "
+        f"{results['return_share']:.0%} of the published constrained best ({CONSTRAINED_BEST:.0f}).",
+        f"Board {board.board}: {board.flash_bytes / 1024:.1f} KiB flash, {board.ram_bytes} B RAM, "
+        f"{board.stack_bytes} B stack, {board.instructions_mean:,.0f} instructions per step; "
+        f"episode return {board.total_return:.0f}, cost {board.cost:.0f}.",
+        f"The board's actions {verdict} the host's bit for bit on {board.equal} of "
+        f"{board.steps} steps.",
+        f"{results['seconds']:.0f} s on {results['machine']}",
+    )
+    for line in lines:
+        console.print(line, highlight=False)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _next_folder(parent: Path) -> Path:
+    """Return the first free `run-N`: earlier results are kept."""
+    taken = [path.name.removeprefix("run-") for path in parent.glob("run-*")]
+    number = max((int(name) for name in taken if name.isdigit()), default=0) + 1
+    return parent / f"run-{number}"
