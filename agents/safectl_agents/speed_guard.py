@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from safectl.safeguards.online import OnlineOptions, OnlineSafetyLayer
 from safectl.safeguards.safety_layer import SafetyLayer
 from safectl.seed import torch_generator
 from safectl.types import Decision
+from safectl_agents.models import GuardFactory
 from safectl_envs.safety_gymnasium import SafetyGymnasiumEnv
 from safectl_envs.safety_tasks import SAFETY_TASKS
 from safectl_envs.signals import spec_of
@@ -44,7 +46,7 @@ class SpeedGuard:
     def __init__(self, env: Env, *, seed: int, options: OnlineOptions | None = None) -> None:
         inner = env.unwrapped
         if not isinstance(inner, SafetyGymnasiumEnv) or inner.speed_limit is None:
-            raise _no_speed(env, "")
+            raise _no_speed(_name(env), "")
         self.spec = spec_of(env)
         self._columns = _speed_columns(env)
         self._layer = OnlineSafetyLayer(
@@ -108,16 +110,30 @@ class SpeedGuard:
         self._layer.load_state(state)
 
 
+def guard_factory(seed: int) -> GuardFactory:
+    """Return how a run with this seed makes its speed guard."""
+
+    def make(env: Env | VectorEnv[Any, Any, Any], _rows: int) -> SpeedGuard:
+        if isinstance(env, VectorEnv):
+            raise _no_speed(str(env), "")
+        return SpeedGuard(env, seed=seed)
+
+    return GuardFactory(make)
+
+
 def _speed_columns(env: Env) -> list[int]:
     names = [signal.name for signal in spec_of(env).observation]
     forward = [names.index(name) for name in _FORWARD if name in names]
     planar = [names.index(name) for name in _PLANAR if name in names]
     if not (forward or len(planar) == len(_PLANAR)):
-        raise _no_speed(env, ", whose speed is that of a centre of mass that is not observed,")
+        raise _no_speed(_name(env), " (its speed must be observed)")
     return forward or planar
 
 
-def _no_speed(env: Env, why: str) -> UnknownNameError:
-    name = env.spec.id if env.spec else str(env)
+def _no_speed(name: str, why: str) -> UnknownNameError:
     known = [task for task in SAFETY_TASKS if "Velocity" in task and "Humanoid" not in task]
     return UnknownNameError(f"task for a speed guard{why}", name, known=known)
+
+
+def _name(env: Env) -> str:
+    return env.spec.id if env.spec else str(env)

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ from safectl_agents.evaluate import episode_seed
 from safectl_agents.export import program_of
 from safectl_agents.models import make_env
 from safectl_agents.plots import PlotSettings, plot_runs
+from safectl_agents.run_folder import load_guard, load_trained
 from safectl_agents.settings import PPOSettings, TrainConfig
 from safectl_agents.speed_guard import SpeedGuard
-from safectl_agents.train import load_learner, load_trained
 
 TASK = "SafetyHalfCheetahVelocity-v1"
 CONSTRAINED_BEST = 2946.0
@@ -109,7 +110,7 @@ def _twins(settings: DemoSettings, folder: Path) -> tuple[Twin, Twin]:
 def _on_board(twin: Twin, folder: Path) -> BoardEpisode:
     env = make_env(twin.config.env)
     guard = SpeedGuard(env, seed=twin.config.seed)
-    load_learner(twin.folder, guard)
+    load_guard(twin.folder, guard)
     layer, policy = _require_layer(guard), load_trained(twin.folder)
     program = program_of("guarded", guard.spec, policy, layer=layer, now=guard.column)
     verify(
@@ -158,7 +159,7 @@ def _print(
     console: Console, trials: dict[str, Trial], board: BoardEpisode, results: dict[str, Any]
 ) -> None:
     table = Table("", *trials, title=f"{results['episodes']} episodes each, mean [95 % interval]")
-    rows = {
+    rows: dict[str, Callable[[Trial], str]] = {
         "return": lambda t: str(t.evaluation.reward),
         "cost per episode": lambda t: str(t.evaluation.cost),
         "violation rate per step": lambda t: str(t.evaluation.violation_rate),
@@ -173,18 +174,18 @@ def _print(
         table.add_row(name, *(text(trial) for trial in trials.values()))
     console.print(table, highlight=False)
     verdict = "equalled" if board.equal == board.steps else "DID NOT EQUAL"
-    lines = (
-        f"The guard divides the cost by {results['cost_ratio']:.0f} at "
-        f"{results['return_share']:.0%} of the published constrained best ({CONSTRAINED_BEST:.0f}).",
+    ratio, share = results["cost_ratio"], results["return_share"]
+    console.print(
+        f"The guard divides the cost by {ratio:.0f} at {share:.0%} of the published constrained "
+        f"best, {CONSTRAINED_BEST:.0f}.\n"
         f"Board {board.board}: {board.flash_bytes / 1024:.1f} KiB flash, {board.ram_bytes} B RAM, "
-        f"{board.stack_bytes} B stack, {board.instructions_mean:,.0f} instructions per step; "
-        f"episode return {board.total_return:.0f}, cost {board.cost:.0f}.",
+        f"{board.stack_bytes} B stack,\n  {board.instructions_mean:,.0f} instructions per step; "
+        f"episode return {board.total_return:.0f}, cost {board.cost:.0f}.\n"
         f"The board's actions {verdict} the host's bit for bit on {board.equal} of "
-        f"{board.steps} steps.",
+        f"{board.steps} steps.\n"
         f"{results['seconds']:.0f} s on {results['machine']}",
+        highlight=False,
     )
-    for line in lines:
-        console.print(line, highlight=False)
 
 
 def _number(value: float | None) -> str:

@@ -19,11 +19,12 @@ from safectl.errors import SafectlError
 from safectl.files import write_json
 from safectl_agents.animation import Frame, record
 from safectl_agents.evaluate import Env, Evaluation, episode_seed, evaluate
-from safectl_agents.models import GuardFactory, make_env
+from safectl_agents.models import make_env
+from safectl_agents.run_folder import load_guard, load_trained
 from safectl_agents.sb3 import SB3Policy
 from safectl_agents.settings import TrainConfig
-from safectl_agents.speed_guard import SpeedGuard
-from safectl_agents.train import load_learner, load_trained, train
+from safectl_agents.speed_guard import SpeedGuard, guard_factory
+from safectl_agents.train import train
 from safectl_envs.guard import Guard
 
 _REPORT_S = 0.3
@@ -73,18 +74,13 @@ class TwinFailed(SafectlError):
         super().__init__(f"the agent {name!r} failed:\n{text}")
 
 
-def guard_factory(seed: int) -> GuardFactory:
-    """Return how a run with this seed makes its speed guard."""
-    return GuardFactory(make=lambda env, _: SpeedGuard(env, seed=seed))
-
-
 def guarded_env(twin: Twin, *, render: bool = False) -> Env:
     """Make a twin's environment, with its trained guard where it has one."""
     env = make_env(twin.config.env, render=render)
     if not twin.guarded:
         return env
     guard = SpeedGuard(env, seed=twin.config.seed)
-    load_learner(twin.folder, guard)
+    load_guard(twin.folder, guard)
     return Guard(env, guard)
 
 

@@ -1,0 +1,46 @@
+"""Worst-case stack from the compiler's call graph (`-fcallgraph-info=su`)."""
+
+import re
+from collections.abc import Sequence
+
+from safectl.errors import VerificationError
+
+_NODE = re.compile(r'node: \{ title: "([^"]+)" label: "([^"]*)"')
+_EDGE = re.compile(r'edge: \{ sourcename: "([^"]+)" targetname: "([^"]+)"')
+_USAGE = re.compile(r"(\d+) bytes \((\w+)\)")
+
+
+def stack_bound(graphs: Sequence[str], entry: str) -> int:
+    """Return the bytes of stack on the deepest path from a function.
+
+    Args:
+        graphs: Contents of the `.ci` files of all translation units.
+        entry: Name of the function.
+
+    Raises:
+        VerificationError: If a function on a path has a frame of unknown or varying size, or calls
+            itself.
+    """
+    usage: dict[str, int] = {}
+    calls: dict[str, set[str]] = {}
+    for graph in graphs:
+        for title, label in _NODE.findall(graph):
+            found = _USAGE.search(label)
+            if found is not None:
+                if found[2] != "static":
+                    raise VerificationError(f"{title} has a stack frame that is {found[2]}")
+                usage[title] = int(found[1])
+        for source, target in _EDGE.findall(graph):
+            calls.setdefault(source, set()).add(target)
+    return _depth(entry, usage, calls, ())
+
+
+def _depth(
+    name: str, usage: dict[str, int], calls: dict[str, set[str]], path: tuple[str, ...]
+) -> int:
+    if name in path:
+        raise VerificationError(f"{name} calls itself: {' -> '.join((*path, name))}")
+    if name not in usage:
+        raise VerificationError(f"the stack of {name} is not known; called by {' -> '.join(path)}")
+    below = [_depth(target, usage, calls, (*path, name)) for target in calls.get(name, ())]
+    return usage[name] + max(below, default=0)

@@ -1,0 +1,93 @@
+"""Check a program on an emulated board: equal bits, and what it costs."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from safectl.export.golden import example_observations
+from safectl.export.interpret import Steps, interpret
+from safectl.export.program import Array, Program
+from safectl.export.verify import require_same_bits
+from safectl_hardware.board import MPS2_AN386, Board, build_image
+from safectl_hardware.emulator import BoardStep, Emulator
+
+
+@dataclass(frozen=True, slots=True)
+class BoardReport:
+    """What `verify_on_board` measured.
+
+    Attributes:
+        board: Name of the board.
+        optimisation: Compiler option.
+        rows: Observations compared; all equal the interpreter bit for bit.
+        flash_bytes: Code and constants of the controller.
+        ram_bytes: State struct and static data.
+        stack_bound_bytes: Deepest path of the call graph.
+        stack_used_bytes: Largest stack that a step touched.
+        instructions_mean: Instructions per step.
+        instructions_max: Largest of the rows.
+    """
+
+    board: str
+    optimisation: str
+    rows: int
+    flash_bytes: int
+    ram_bytes: int
+    stack_bound_bytes: int
+    stack_used_bytes: int
+    instructions_mean: float
+    instructions_max: float
+
+
+def verify_on_board(
+    program: Program,
+    *,
+    observations: Array | None = None,
+    rows: int = 1000,
+    board: Board = MPS2_AN386,
+    optimisation: str = "-O2",
+) -> BoardReport:
+    """Build, run in the emulator and compare every row with the interpreter bit for bit.
+
+    Args:
+        program: The program.
+        observations: Inputs, shape (rows, nx); drawn by `example_observations` when absent.
+        rows: How many to draw.
+        board: The board.
+        optimisation: Compiler option.
+
+    Raises:
+        MissingTool: If the cross compiler or QEMU is not installed.
+        VerificationError: If the code does not build or run, or if one bit differs.
+    """
+    if observations is None:
+        observations = example_observations(program, rows)
+    with tempfile.TemporaryDirectory(prefix="safectl-board-") as name:
+        image = build_image(program, Path(name) / "build", board=board, optimisation=optimisation)
+        with Emulator(image) as emulator:
+            steps = [emulator.step(row) for row in observations]
+            state_bytes = emulator.state_bytes
+    expected = interpret(program, observations)
+    require_same_bits(program, expected, _batch(steps), where=f"C on {board.name}")
+    counts = [step.instructions for step in steps]
+    return BoardReport(
+        board=board.name,
+        optimisation=optimisation,
+        rows=len(steps),
+        flash_bytes=image.flash_bytes,
+        ram_bytes=image.ram_bytes + state_bytes,
+        stack_bound_bytes=image.stack_bytes,
+        stack_used_bytes=max(step.stack_bytes for step in steps),
+        instructions_mean=float(np.mean(counts)),
+        instructions_max=max(counts),
+    )
+
+
+def _batch(steps: list[BoardStep]) -> Steps:
+    return Steps(
+        np.stack([step.action for step in steps]),
+        np.array([step.margin for step in steps], np.float32),
+        np.array([step.status for step in steps], np.int8),
+    )

@@ -1,0 +1,27 @@
+"""Safe sets {x : h(x) >= 0}, their derivatives and their compositions."""
+
+from safectl.barriers.barrier import HasGradient, Lie, Linearisation, lie_derivatives, linearise
+from safectl.barriers.compose import Minimum, SoftMinimum, Stack
+from safectl.barriers.discs import Discs, ObservedDiscs
+from safectl.barriers.half_spaces import HalfSpaces, box, corridor
+from safectl.barriers.second_order import RelativeDegreeTwo, StoppingDistance
+from safectl.barriers.superellipse import Superellipse
+
+__all__ = [
+    "Discs",
+    "HalfSpaces",
+    "HasGradient",
+    "Lie",
+    "Linearisation",
+    "Minimum",
+    "ObservedDiscs",
+    "RelativeDegreeTwo",
+    "SoftMinimum",
+    "Stack",
+    "StoppingDistance",
+    "Superellipse",
+    "box",
+    "corridor",
+    "lie_derivatives",
+    "linearise",
+]

@@ -1,0 +1,35 @@
+"""Programs: controllers that mean the same in torch, in NumPy and in C."""
+
+from safectl.export.assemble import AffineSignal, Network, guarded_policy_program, policy_program
+from safectl.export.emit_c import emit_c
+from safectl.export.golden import example_observations
+from safectl.export.interpret import Steps, interpret
+from safectl.export.native import Native
+from safectl.export.ops import Op
+from safectl.export.program import Exportable, Program
+from safectl.export.safety_layer import signal_of
+from safectl.export.store import load_program, save_program
+from safectl.export.trace import Normaliser, Tracer
+from safectl.export.verify import VerifyReport, verify
+
+__all__ = [
+    "AffineSignal",
+    "Exportable",
+    "Native",
+    "Network",
+    "Normaliser",
+    "Op",
+    "Program",
+    "Steps",
+    "Tracer",
+    "VerifyReport",
+    "emit_c",
+    "example_observations",
+    "guarded_policy_program",
+    "interpret",
+    "load_program",
+    "policy_program",
+    "save_program",
+    "signal_of",
+    "verify",
+]

@@ -1,0 +1,158 @@
+"""C99 text for a program: caller-owned state, constant tables, no heap, equal bytes every time.
+
+The output folder holds the generated files and the runtime files they use, so it compiles alone.
+"""
+
+import zlib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+import numpy as np
+
+from safectl.errors import RangeError, ShapeError
+from safectl.export.emit_ops import Emitted, emit_ops
+from safectl.export.golden import example_observations
+from safectl.export.interpret import interpret
+from safectl.export.literals import float_literal, float_rows
+from safectl.export.program import ACTION, FAIL_SAFE, MARGIN, STATUS, Array, Program
+from safectl.files import new_folder
+from safectl.spec import Signal
+
+C_FLAGS = (
+    *("-std=c99", "-pedantic", "-ffp-contract=off", "-Werror", "-Wall", "-Wextra"),
+    *("-Wconversion", "-Wdouble-promotion", "-Wshadow", "-Wvla"),
+)
+"""How generated code is compiled everywhere, besides optimisation and target."""
+
+RUNTIME = ("sf_core", "sf_nn", "sf_project")
+_HEADERS = ("sf_core.h", "sf_math.h", "sf_nn.h", "sf_project.h")
+_GOLDEN_ROWS = 8
+_STATUS_NAMES = ("SF_KEPT", "SF_CORRECTED", "SF_FALLBACK")
+
+
+def emit_c(
+    program: Program,
+    folder: Path,
+    *,
+    observations: Array | None = None,
+    replace: bool = False,
+) -> None:
+    """Write a program as C with its runtime, self-test and README.
+
+    Args:
+        program: The program.
+        folder: Folder to make.
+        observations: Inputs of the self-test, shape (rows, nx), finite; drawn by
+            `example_observations` when absent. A row of NaN is added.
+        replace: Whether an existing folder is exchanged for the new one.
+
+    Raises:
+        StorageError: If the folder exists (without `replace`) or cannot be written.
+        RangeError: If the program has the name of a runtime file.
+        ShapeError: If the observations do not fit the specification.
+    """
+    if f"sf_{program.name}" in (*RUNTIME, "sf_math"):
+        raise RangeError("program name", value=program.name, expected="not that of a runtime file")
+    if observations is None:
+        observations = example_observations(program, _GOLDEN_ROWS)
+    if observations.ndim != 2 or observations.shape[1] != program.spec.nx:
+        raise ShapeError("observations", expected=("rows", program.spec.nx), got=observations.shape)
+    emitted = emit_ops(program)
+    facts = _facts(program, emitted)
+    name = f"sf_{program.name}"
+    texts = {
+        f"{name}.h": _fill("program.h.in", facts),
+        f"{name}.c": _fill("program.c.in", facts | _body(program, emitted)),
+        f"{name}_test.c": _fill("program_test.c.in", facts | _vectors(program, observations)),
+        "README.md": _fill("README.md.in", facts),
+    }
+    runtime = files("safectl.export") / "runtime"
+    for file in (*_HEADERS, *(f"{stem}.c" for stem in RUNTIME)):
+        texts[file] = (runtime / file).read_text(encoding="utf-8")
+    with new_folder(folder, replace=replace) as draft:
+        for file, text in texts.items():
+            (draft / file).write_text(text, encoding="utf-8", newline="\n")
+
+
+def sources(program: Program) -> tuple[str, ...]:
+    """Names of the `.c` files that make up the controller, without the self-test."""
+    return (f"sf_{program.name}.c", *(f"{stem}.c" for stem in RUNTIME))
+
+
+def fill_template(template: str, program: Program) -> str:
+    """Fill one of our harness templates, which need only the name of the program."""
+    return _fill(template, {"name": program.name, "NAME": program.name.upper()})
+
+
+def _fill(template: str, facts: dict[str, str]) -> str:
+    text = (files("safectl.export") / "templates" / template).read_text(encoding="utf-8")
+    return Template(text).substitute(facts)
+
+
+def _facts(program: Program, emitted: Emitted) -> dict[str, str]:
+    spec = program.spec
+    return {
+        "name": program.name,
+        "NAME": program.name.upper(),
+        "nx": str(spec.nx),
+        "nu": str(spec.nu),
+        "period": f"{spec.period:.9g}",
+        "period_literal": float_literal(np.float32(spec.period)),
+        "spec_digest": f"{spec.digest():08x}",
+        "program_digest": f"{program.digest():08x}",
+        "crc": f"{zlib.crc32(emitted.blob):08x}",
+        "arena": str(emitted.plan.size),
+        "observation_table": _comment_rows(spec.observation),
+        "action_table": _comment_rows(spec.action),
+        "observation_rows": _markdown_rows(spec.observation),
+        "action_rows": _markdown_rows(spec.action),
+        "weight_bytes": str(len(emitted.blob)),
+        "state_bytes": str(8 + 4 * emitted.plan.size),
+        "multiply_adds": str(program.multiply_adds()),
+        "fail_safe": str([float(value) for value in program.constants[FAIL_SAFE]]),
+        "flags": " ".join(C_FLAGS),
+    }
+
+
+def _body(program: Program, emitted: Emitted) -> dict[str, str]:
+    has_margin = MARGIN in emitted.places
+    kinds = {op.kind for op in program.ops}
+    headers = ["sf_nn.h"] + ["sf_project.h"] * ("project_halfspace_box" in kinds)
+    return {
+        "includes": "\n".join(f'#include "{header}"' for header in headers),
+        "fields": "\n".join(emitted.fields),
+        "values": "\n".join(emitted.values),
+        "steps": "\n".join(f"    {line}" for line in emitted.steps),
+        "action": emitted.places[ACTION],
+        "margin": emitted.places[MARGIN][1:] if has_margin else "SF_MARGIN_NONE",
+        "status": f"(sf_status)(int){emitted.places[STATUS][1:]}" if has_margin else "SF_KEPT",
+    }
+
+
+def _vectors(program: Program, observations: Array) -> dict[str, str]:
+    nan_row = np.full((1, program.spec.nx), np.nan, np.float32)
+    rows = np.concatenate([observations.astype(np.float32), nan_row])
+    expected = interpret(program, rows)
+    words = [", ".join(f"0x{word:08x}u" for word in row) for row in rows.view(np.uint32)]
+    return {
+        "rows": str(len(rows)),
+        "observations": "\n".join(f"    {{{row}}}," for row in words),
+        "actions": "\n".join(f"    {{{row}}}," for row in float_rows(expected.action)),
+        "margins": float_rows(expected.margin[None])[0],
+        "statuses": ", ".join(_STATUS_NAMES[status] for status in expected.status),
+    }
+
+
+def _comment_rows(signals: Sequence[Signal]) -> str:
+    rows = []
+    for s in signals:
+        text = f" * {s.name!a:32} {s.unit!a:12} {s.low:<12.6g} {s.high:.6g}"
+        rows.append(text.replace("*/", "* /").replace("/*", "/ *"))
+    return "\n".join(rows)
+
+
+def _markdown_rows(signals: Sequence[Signal]) -> str:
+    rows = [f"{s.name!a} | {s.unit!a} | {s.low:.6g} | {s.high:.6g}" for s in signals]
+    return "\n".join(f"| {row} |" for row in rows)

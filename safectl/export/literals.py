@@ -1,0 +1,16 @@
+"""Float constants as C text that reads back as the same bits."""
+
+import numpy as np
+
+from safectl.export.program import Array
+
+
+def float_literal(value: np.float32) -> str:
+    """Write nine significant digits, which tell any two float32 apart, and the suffix f."""
+    text = f"{float(value):.9g}"
+    return f"{text}f" if "." in text or "e" in text else f"{text}.0f"
+
+
+def float_rows(values: Array) -> list[str]:
+    """Write each row of a (rows, columns) array as comma-separated literals."""
+    return [", ".join(float_literal(value) for value in row) for row in values]

@@ -1,0 +1,121 @@
+#include "sf_nn.h"
+
+#include "sf_math.h"
+
+/* One input of a block of outputs. Four inputs per pass of the loop spend fewer instructions on the
+ * loop itself; side by side, independent sums hide the latency of the additions. Neither changes the
+ * order of the operations that make up one output. */
+#define INPUT1(i) (y0 += w[i] * x[k + (i)])
+#define INPUT2(i)                  \
+    do {                           \
+        const float v = x[k + (i)]; \
+        y0 += w[2 * (i)] * v;      \
+        y1 += w[2 * (i) + 1] * v;  \
+    } while (0)
+#define INPUT4(i)                  \
+    do {                           \
+        const float v = x[k + (i)]; \
+        y0 += w[4 * (i)] * v;      \
+        y1 += w[4 * (i) + 1] * v;  \
+        y2 += w[4 * (i) + 2] * v;  \
+        y3 += w[4 * (i) + 3] * v;  \
+    } while (0)
+#define INPUTS(width)                                        \
+    size_t k = 0;                                            \
+    for (; k + 4u <= inputs; k += 4u, w += 4 * (width)) {    \
+        INPUT##width(0);                                     \
+        INPUT##width(1);                                     \
+        INPUT##width(2);                                     \
+        INPUT##width(3);                                     \
+    }                                                        \
+    for (; k < inputs; k++, w += (width)) {                  \
+        INPUT##width(0);                                     \
+    }
+
+static void dense4(float *y, const float *x, const float *w, const float *bias, size_t inputs) {
+    float y0 = bias[0], y1 = bias[1], y2 = bias[2], y3 = bias[3];
+    INPUTS(4)
+    y[0] = y0;
+    y[1] = y1;
+    y[2] = y2;
+    y[3] = y3;
+}
+
+static void dense2(float *y, const float *x, const float *w, const float *bias, size_t inputs) {
+    float y0 = bias[0], y1 = bias[1];
+    INPUTS(2)
+    y[0] = y0;
+    y[1] = y1;
+}
+
+static void dense1(float *y, const float *x, const float *w, const float *bias, size_t inputs) {
+    float y0 = bias[0];
+    INPUTS(1)
+    y[0] = y0;
+}
+
+void sf_dense(float *y, const float *x, const float *weight, const float *bias, size_t inputs,
+              size_t outputs) {
+    size_t i = 0;
+    for (; i + 4u <= outputs; i += 4u) {
+        dense4(&y[i], x, &weight[i * inputs], &bias[i], inputs);
+    }
+    if (outputs & 2u) {
+        dense2(&y[i], x, &weight[i * inputs], &bias[i], inputs);
+        i += 2u;
+    }
+    if (outputs & 1u) {
+        dense1(&y[i], x, &weight[i * inputs], &bias[i], inputs);
+    }
+}
+
+void sf_relu(float *y, size_t size) {
+    for (size_t i = 0; i < size; i++) {
+        y[i] = y[i] < 0.0f ? 0.0f : y[i];
+    }
+}
+
+void sf_tanh(float *y, size_t size) {
+    for (size_t i = 0; i < size; i++) {
+        y[i] = sf_tanh1(y[i]);
+    }
+}
+
+void sf_normalise(float *y, const float *x, const float *mean, const float *scale,
+                  const float *shift, float limit, size_t size) {
+    for (size_t i = 0; i < size; i++) {
+        y[i] = sf_clip1((x[i] - mean[i]) * scale[i] + shift[i], -limit, limit);
+    }
+}
+
+void sf_affine(float *y, const float *x, const float *gain, const float *shift, size_t size) {
+    for (size_t i = 0; i < size; i++) {
+        y[i] = x[i] * gain[i] + shift[i];
+    }
+}
+
+void sf_add(float *y, const float *left, const float *right, size_t size) {
+    for (size_t i = 0; i < size; i++) {
+        y[i] = left[i] + right[i];
+    }
+}
+
+void sf_abs(float *y, const float *x, size_t size) {
+    for (size_t i = 0; i < size; i++) {
+        y[i] = x[i] < 0.0f ? -x[i] : x[i];
+    }
+}
+
+void sf_clip(float *y, const float *x, const float *low, const float *high, size_t size) {
+    for (size_t i = 0; i < size; i++) {
+        y[i] = sf_clip1(x[i], low[i], high[i]);
+    }
+}
+
+float sf_dot(const float *left, const float *right, size_t size) {
+    float total = 0.0f;
+    for (size_t i = 0; i < size; i++) {
+        total += left[i] * right[i];
+    }
+    return total;
+}

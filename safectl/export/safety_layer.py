@@ -1,0 +1,55 @@
+"""A fitted `SafetyLayer` as the constraint of a program."""
+
+import math
+
+import numpy as np
+import torch
+
+from safectl.errors import UnsupportedLayer
+from safectl.export.assemble import AffineSignal, Network
+from safectl.export.trace import Normaliser
+from safectl.safeguards.linear import BACKOFF_ULPS
+from safectl.safeguards.safety_layer import SafetyLayer
+
+
+def signal_of(layer: SafetyLayer, *, now: int | None = None) -> AffineSignal:
+    """Take the model, limit, margin and rate of a safety layer with one signal.
+
+    A program built from it decides as `SafetyLayer.filter` does, with the `Least` fallback.
+
+    Args:
+        layer: The safeguard as trained.
+        now: Index of the entry of the observation that is the present signal; needed if the layer
+            has a rate below one.
+
+    Raises:
+        UnsupportedLayer: If it has several signals or another fallback than `Least`.
+        RangeError: If `now` is missing or not needed.
+    """
+    model = layer.model
+    if model.m != 1 or layer.fallback.name != "least":
+        raise UnsupportedLayer(
+            f"SafetyLayer with {model.m} signals and fallback {layer.fallback.name!r}",
+            supported=("one signal with fallback 'least'",),
+            advice="Combine the signals into one before training.",
+        )
+    deviation = float(model.signal_deviation)
+    network = Network(
+        layers=model.layers,
+        normaliser=Normaliser(
+            model.mean.cpu().numpy().astype(np.float64),
+            model.deviation.cpu().numpy().astype(np.float64) ** 2,
+            epsilon=0.0,
+            clip=math.inf,
+        ),
+        gain=[deviation] * (1 + model.nu),
+        shift=[float(model.signal_mean)] + [0.0] * model.nu,
+    )
+    return AffineSignal(
+        network=network,
+        limit=float(layer.limit[0]),
+        margin=float(layer.calibration.margin[0]),
+        rate=layer.rate,
+        now=now,
+        backoff=BACKOFF_ULPS * torch.finfo(torch.float32).eps,
+    )

@@ -1,0 +1,45 @@
+"""Turning proposed actions into decisions with evidence.
+
+`ConvexGuard` is in `safectl.safeguards.convex`, which is imported by name because CVXPY takes a
+second to import.
+"""
+
+from safectl.safeguards.affine_signal import Affine, AffineSignalModel
+from safectl.safeguards.cbf import BarrierQP
+from safectl.safeguards.chain import Chain
+from safectl.safeguards.clip import Clip, RateLimit
+from safectl.safeguards.fallback import Brake, Fallback, Hold
+from safectl.safeguards.fit_signal import (
+    Calibration,
+    FitOptions,
+    FittedSignal,
+    Transitions,
+    calibrate,
+    fit_affine_signal,
+    train_step,
+)
+from safectl.safeguards.memory import Memory, Remembering
+from safectl.safeguards.safety_layer import Least, SafetyLayer
+
+__all__ = [
+    "Affine",
+    "AffineSignalModel",
+    "BarrierQP",
+    "Brake",
+    "Calibration",
+    "Chain",
+    "Clip",
+    "Fallback",
+    "FitOptions",
+    "FittedSignal",
+    "Hold",
+    "Least",
+    "Memory",
+    "RateLimit",
+    "Remembering",
+    "SafetyLayer",
+    "Transitions",
+    "calibrate",
+    "fit_affine_signal",
+    "train_step",
+]

@@ -1,0 +1,205 @@
+"""The barrier quadratic program: the nearest action that keeps a barrier from falling too fast."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from safectl.barriers import linearise
+from safectl.errors import RangeError, ShapeError
+from safectl.safeguards.evidence import (
+    Candidate,
+    Limits,
+    action_limits,
+    at_the_door,
+    blind,
+    decide,
+    evidence,
+    finite_rows,
+)
+from safectl.safeguards.fallback import Fallback
+from safectl.solve import project
+from safectl.types import Barrier, Decision, Dynamics
+
+BACKOFF_ULPS = 32.0
+"""Corrections aim this many units of rounding (of 1 + the largest entry of the state) inside the
+constraint, so that the margin recomputed from the action is not negative, whatever the batch."""
+
+PULLS = 2
+"""Secant steps towards the fallback. One suffices where h(x[k+1]) is concave in u; the other
+absorbs rounding."""
+
+SETTLED = 1.0
+"""Room that a row which needs no further step is given, so that the projection leaves it alone."""
+
+
+class _Problem(NamedTuple):
+    """One filter call: states (batch, nx), required h(x[k+1]) (batch, m), back-off, limits."""
+
+    state: Tensor
+    required: Tensor
+    backoff: Tensor
+    limits: Limits
+
+
+class BarrierQP:
+    """Discrete-time control barrier function as a projection.
+
+    Solves min |u - proposal|^2 subject to h(x[k+1]) >= (1 - rate) h(x[k]) and the action limits,
+    with x[k+1] the mean of the model's prediction (Agrawal and Sreenath, "Discrete control barrier
+    functions for safety-critical control of discrete systems", RSS 2017). The constraint is
+    linearised at the last iterate and the proposal projected on it, until the margin that is
+    recomputed from the model is not negative, at most `iterations` times; one is exact for a linear
+    model and half-spaces. Where the margin stays negative, secant steps lead back towards the
+    fallback, if that is admissible; rows that still violate the constraint take the fallback.
+
+    Not promised: anything about the error of the model, about time between samples, or that the
+    constraint can be met at all states; a state with h < 0 is led back at the given rate only.
+
+    Args:
+        barrier: Safe set {x : h(x) >= 0}.
+        dynamics: Predicts the next state; differentiable in the action.
+        fallback: Taken where nothing is certified; its specification gives the action limits.
+        rate: Share of h that may be lost in one period, in (0, 1].
+        observe: Maps observations to states of the model; the identity by default.
+        iterations: Linearisations per row and call, at most.
+
+    Raises:
+        ShapeError: If the model and the specification disagree on nu.
+        RangeError: If the rate or the iterations are out of range.
+    """
+
+    def __init__(
+        self,
+        barrier: Barrier,
+        dynamics: Dynamics,
+        *,
+        fallback: Fallback,
+        rate: float = 1.0,
+        observe: Callable[[Tensor], Tensor] | None = None,
+        iterations: int = 3,
+    ) -> None:
+        if dynamics.nu != fallback.spec.nu:
+            raise ShapeError("action", expected=(dynamics.nu,), got=(fallback.spec.nu,))
+        if not 0.0 < rate <= 1.0:
+            raise RangeError("rate", value=rate, expected="a number in (0, 1]")
+        if iterations < 1:
+            raise RangeError("iterations", value=iterations, expected="at least 1")
+        self.barrier, self.dynamics, self.fallback = barrier, dynamics, fallback
+        self.rate, self.observe, self.iterations = rate, observe, iterations
+
+    @property
+    def claim(self) -> str:
+        """The condition on the barrier, under the model."""
+        return (
+            f"h(x[k+1]) >= {1.0 - self.rate:g} h(x[k]) for the mean prediction of the model; "
+            f"fallback: {self.fallback.name}"
+        )
+
+    @torch.no_grad()
+    def filter(
+        self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
+    ) -> Decision:
+        """Return the nearest certified action per row, or the fallback."""
+        seen = finite_rows(observation)
+        finite = seen & finite_rows(action)
+        proposal = at_the_door(finite, action)
+        problem = self._pose(at_the_door(seen, observation), action)
+        kept = self._evaluate(problem, proposal)
+        certified = finite & (kept.residual == 0.0)
+        if bool(certified.all()):
+            return decide(action, kept, kept, certified=certified)
+        fallback = self.fallback.action(observation)
+        corrected = self._correct(problem, proposal, fallback, ~certified)
+        candidate = _merge(certified, kept, corrected)
+        certified = finite & (candidate.residual == 0.0)
+        if bool(certified.all()):
+            return decide(action, candidate, candidate, certified=certified)
+        last_resort = blind(self._evaluate(problem, fallback), seen)
+        return decide(action, candidate, last_resort, certified=certified)
+
+    def _pose(self, observation: Tensor, action: Tensor) -> _Problem:
+        state = observation if self.observe is None else self.observe(observation)
+        required = (1.0 - self.rate) * self.barrier.value(state)
+        scale = BACKOFF_ULPS * torch.finfo(state.dtype).eps
+        backoff = scale * (1.0 + state.abs().amax(-1, keepdim=True))
+        return _Problem(state, required, backoff, action_limits(self.fallback.spec, action))
+
+    def _room(self, problem: _Problem, action: Tensor) -> Tensor:
+        mean = self.dynamics.predict(problem.state, action).mean
+        return self.barrier.value(mean) - problem.required
+
+    def _evaluate(self, problem: _Problem, action: Tensor) -> Candidate:
+        return evidence(action, self._room(problem, action), problem.limits)
+
+    def _correct(
+        self, problem: _Problem, proposal: Tensor, fallback: Tensor, rows: Tensor
+    ) -> Candidate:
+        low, high = problem.limits
+        point, violates = proposal.clamp(low, high), rows.unsqueeze(-1)
+        for _ in range(self.iterations):
+            room, normals = self._linearise(problem, point)
+            along = (normals @ point.unsqueeze(-1)).squeeze(-1)
+            offsets = along - torch.where(violates, room - problem.backoff, SETTLED)
+            start = torch.where(violates, proposal, point)
+            answer = project(start, normals, offsets, low, high)
+            moves = violates & answer.feasible.unsqueeze(-1)
+            if not bool(moves.any()):
+                break
+            point = torch.where(moves, answer.point.clamp(low, high), point)
+            candidate = self._evaluate(problem, point)
+            violates = candidate.residual.unsqueeze(-1) != 0.0
+            if not bool(violates.any()):
+                return candidate
+        return self._pull(problem, point, fallback)
+
+    def _linearise(self, problem: _Problem, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the room (batch, m) and its gradient with respect to u (batch, m, nu).
+
+        Each row is repeated m times, so that one backward pass serves all constraints.
+        """
+        m = problem.required.shape[1]
+        if m == 0:
+            return problem.required, action.new_zeros(len(action), 0, action.shape[1])
+        with torch.enable_grad():
+            leaf = _repeat(action, m).requires_grad_(True)
+            mean = self.dynamics.predict(_repeat(problem.state, m), leaf).mean
+        value, gradient = linearise(self.barrier, mean.detach()[::m])
+        (normals,) = torch.autograd.grad(mean, leaf, gradient.flatten(0, 1))
+        return value - problem.required, normals.reshape(len(action), m, -1)
+
+    def _pull(self, problem: _Problem, point: Tensor, fallback: Tensor) -> Candidate:
+        """Move violating rows towards the fallback, to where the secant of each margin is zero.
+
+        With margins a > 0 at the fallback and c < 0 at the point, the share of the way that is kept
+        is (a - aim) / (a - c); a concave margin lies above its secant.
+        """
+        reserve = self._room(problem, fallback)
+        aim = torch.minimum(problem.backoff, 0.5 * reserve)
+        usable = (reserve >= 0.0).all(-1, keepdim=True)
+        for _ in range(PULLS):
+            room = self._room(problem, point)
+            short = usable & (room < 0.0)
+            if not bool(short.any()):
+                break
+            share = torch.where(short, (reserve - aim) / (reserve - room), 1.0)
+            moved = fallback + share.amin(-1, keepdim=True) * (point - fallback)
+            point = torch.where(short.any(-1, keepdim=True), moved, point)
+            point = point.clamp(*problem.limits)
+        return self._evaluate(problem, point)
+
+
+def _repeat(values: Tensor, times: int) -> Tensor:
+    """Repeat each row in place, as `repeat_interleave` does, several times faster."""
+    return values.unsqueeze(1).expand(-1, times, -1).flatten(0, 1).clone()
+
+
+def _merge(rows: Tensor, one: Candidate, other: Candidate) -> Candidate:
+    return Candidate(
+        torch.where(rows.unsqueeze(-1), one.action, other.action),
+        torch.where(rows, one.margin, other.margin),
+        torch.where(rows, one.residual, other.residual),
+        torch.where(rows, one.risk, other.risk),
+    )

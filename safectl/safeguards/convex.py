@@ -1,0 +1,80 @@
+"""A safeguard over constraints stated in CVXPY."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from safectl.errors import RangeError, ShapeError
+from safectl.safeguards.evidence import Limits, at_the_door, finite_rows
+from safectl.safeguards.fallback import Fallback
+from safectl.safeguards.linear import Rows, filter_linear
+from safectl.solve.convex import ConvexSet
+from safectl.types import Decision
+
+
+class ConvexGuard:
+    """Keeps every action in a set that is stated in CVXPY, by the smallest change.
+
+    It runs the lowered constraints A u >= b; the margin is the smallest entry of A u - b, in the
+    unit of the constraint as stated. Not promised: anything about equalities. They leave no room
+    for rounding, so that their rows end in the fallback; state them as two inequalities with a
+    tolerance.
+
+    Args:
+        constraints: The set, with its own limits of the action.
+        features: Values of its parameters from observations (batch, nx), one tensor per name.
+        fallback: Taken where the set is empty.
+        claim: What the constraints mean, in one sentence.
+
+    Raises:
+        ShapeError: If the set and the specification of the fallback disagree on nu.
+        RangeError: If the limits of the set are wider than those of the specification.
+    """
+
+    def __init__(
+        self,
+        constraints: ConvexSet,
+        features: Callable[[Tensor], Mapping[str, Tensor]],
+        *,
+        fallback: Fallback,
+        claim: str,
+    ) -> None:
+        spec = fallback.spec
+        if constraints.nu != spec.nu:
+            raise ShapeError("action", expected=(spec.nu,), got=(constraints.nu,))
+        pairs = zip(constraints.low, constraints.high, spec.action, strict=True)
+        for low, high, signal in pairs:
+            if low < signal.low or high > signal.high:
+                raise RangeError(
+                    f"limits of {signal.name!r} in the set",
+                    value=(low, high),
+                    expected=f"within [{signal.low}, {signal.high}]",
+                )
+        self.constraints, self.features = constraints, features
+        self.fallback, self._claim = fallback, claim
+
+    @property
+    def claim(self) -> str:
+        """What the constraints mean."""
+        return f"{self._claim}; fallback: {self.fallback.name}"
+
+    @torch.no_grad()
+    def filter(
+        self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
+    ) -> Decision:
+        """Return the nearest action in the set, or the fallback."""
+        seen = finite_rows(observation)
+        normals, offsets = self.constraints.rows(self.features(at_the_door(seen, observation)))
+        low, high = self.constraints.low, self.constraints.high
+        return filter_linear(
+            observation,
+            action,
+            Rows(normals, offsets, offsets.abs()),
+            Limits(action.new_tensor(low), action.new_tensor(high)),
+            self.fallback,
+            seen=seen,
+            usable=seen & finite_rows(action),
+            risk=0.0,
+        )

@@ -1,0 +1,53 @@
+"""Explicit memory: every `filter` is pure but this one, which tells memories what was decided."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from safectl.types import Decision, Safeguard
+
+
+@runtime_checkable
+class Memory(Protocol):
+    """One remembered value per row, changed only through these two methods."""
+
+    def remember(self, decision: Decision, /) -> None:
+        """Take note of the decision of this step, all rows at once."""
+        ...
+
+    def reset(self, rows: Bool[Tensor, " batch"], /) -> None:
+        """Forget the marked rows."""
+        ...
+
+
+class Remembering:
+    """A safeguard around another that reports every decision to the memories, once per step.
+
+    Args:
+        safeguard: Makes the decisions, and consults the memories.
+        memories: `RateLimit` or `Hold` objects inside it.
+    """
+
+    def __init__(self, safeguard: Safeguard, memories: Sequence[Memory]) -> None:
+        self.safeguard, self.memories = safeguard, tuple(memories)
+
+    @property
+    def claim(self) -> str:
+        """The claim of the inner safeguard."""
+        return self.safeguard.claim
+
+    def filter(
+        self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
+    ) -> Decision:
+        """Decide, then remember."""
+        decision = self.safeguard.filter(observation, action)
+        for memory in self.memories:
+            memory.remember(decision)
+        return decision
+
+    def reset(self, rows: Bool[Tensor, " batch"], /) -> None:
+        """Forget the marked rows everywhere: a new episode begins there."""
+        for memory in self.memories:
+            memory.reset(rows)

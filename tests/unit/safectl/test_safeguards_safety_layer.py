@@ -1,0 +1,199 @@
+import pytest
+import torch
+from torch import Tensor
+
+from safectl.errors import NonFiniteError, RangeError, ShapeError
+from safectl.safeguards import (
+    AffineSignalModel,
+    Calibration,
+    FitOptions,
+    FittedSignal,
+    Least,
+    SafetyLayer,
+    fit_affine_signal,
+)
+from safectl.spec import Signal, Spec
+from safectl.types import Status
+from tests.finite_differences import jacobian
+
+SPEC = Spec(
+    observation=tuple(Signal(name, "m", -9.0, 9.0) for name in ("p", "v")),
+    action=(Signal("u", "m/s", -1.0, 1.0),),
+    period=0.1,
+)
+OPTIONS = FitOptions(hidden=(32,), steps=600, batch=128, learning_rate=1e-2, report_every=100)
+LIMIT = 0.8
+
+
+def data(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Signal y[k+1] = p^2 + 0.3 (1 + v^2) u + noise."""
+    generator = torch.Generator().manual_seed(seed)
+    observation = 2.0 * torch.rand(count, 2, generator=generator) - 1.0
+    action = 2.0 * torch.rand(count, 1, generator=generator) - 1.0
+    noise = 0.02 * torch.randn(count, 1, generator=generator)
+    p, v = observation[:, :1], observation[:, 1:]
+    return observation, action, p.square() + 0.3 * (1.0 + v.square()) * action + noise
+
+
+@pytest.fixture(scope="module")
+def fitted() -> FittedSignal:
+    generator = torch.Generator().manual_seed(0)
+    return fit_affine_signal(*data(4000, 1), generator=generator, options=OPTIONS)
+
+
+def layer(fitted: FittedSignal, **options: object) -> SafetyLayer:
+    return SafetyLayer(*fitted, spec=SPEC, limit=[LIMIT], **options)  # type: ignore[arg-type]  # tests of options
+
+
+def test_the_model_learns_the_coefficients(fitted: FittedSignal) -> None:
+    observation, action, signal = data(1000, 2)
+    error = fitted.model.predict(observation, action) - signal
+    assert error.square().mean().sqrt() < 0.04  # the noise alone is 0.02
+    torch.testing.assert_close(
+        fitted.model.forward(observation).gain[:, 0],
+        0.3 * (1.0 + observation[:, 1:].square()),
+        atol=0.1,
+        rtol=0.0,
+    )
+
+
+def test_the_margin_covers_new_errors(fitted: FittedSignal) -> None:
+    observation, action, signal = data(20000, 3)
+    excess = signal - fitted.model.predict(observation, action) - fitted.calibration.margin
+    rate = (excess > 0.0).float().mean()
+    # 1000 held-out samples: the coverage deviates by sqrt(0.05 * 0.95 / 1000) = 0.007
+    assert 0.02 < rate < 0.08
+
+
+def test_the_model_is_affine_in_the_action_with_the_stated_gain() -> None:
+    generator = torch.Generator().manual_seed(4)
+    model = AffineSignalModel(3, 2, 2, hidden=(8,), generator=generator).double()
+    observation = torch.randn(16, 3, dtype=torch.float64)
+    action = torch.randn(16, 2, dtype=torch.float64)
+    expected = jacobian(lambda u: model.predict(observation, u), action)
+    torch.testing.assert_close(model.forward(observation).gain.detach(), expected)
+
+
+def test_a_correction_is_the_closed_form(fitted: FittedSignal) -> None:
+    observation, _, _ = data(64, 5)
+    action = torch.ones(64, 1)
+    decision = layer(fitted).filter(observation, action)
+    offset, gain = fitted.model.forward(observation)
+    bound = (LIMIT - fitted.calibration.margin - offset) / gain[..., 0]
+    reachable = bound[:, 0] > -1.0
+    expected = torch.minimum(action, bound)
+    torch.testing.assert_close(decision.action[reachable], expected[reachable], atol=1e-3, rtol=0.0)
+    assert (decision.certificate.status == Status.CORRECTED.value).any()
+
+
+def test_risk_is_delta_where_certified_and_one_in_the_fallback(fitted: FittedSignal) -> None:
+    observation, action, _ = data(512, 6)
+    decision = SafetyLayer(*fitted, spec=SPEC, limit=[0.0]).filter(observation, action)
+    fallback = decision.certificate.status == Status.FALLBACK.value
+    assert fallback.any()
+    assert (~fallback).any()
+    assert (decision.certificate.risk[fallback] == 1.0).all()
+    assert (decision.certificate.risk[~fallback] == torch.tensor(0.05)).all()
+    assert (decision.action[fallback] == -1.0).all()
+
+
+def test_guarded_signals_exceed_the_limit_no_more_often_than_delta(fitted: FittedSignal) -> None:
+    observation, action, _ = data(20000, 7)
+    generator = torch.Generator().manual_seed(8)
+    action = layer(fitted).filter(observation, action).action
+    noise = 0.02 * torch.randn(len(action), 1, generator=generator)
+    signal = observation[:, :1].square() + 0.3 * (1.0 + observation[:, 1:].square()) * action
+    rate = (signal + noise > LIMIT).float().mean()
+    assert rate < 0.06
+
+
+def test_a_gradual_limit_is_approached_by_the_rate(fitted: FittedSignal) -> None:
+    observation, _, _ = data(256, 9)
+    action = torch.ones(256, 1)
+    zero = layer(fitted, rate=0.25, signal=lambda seen: torch.zeros_like(seen[:, :1]))
+    predicted = fitted.model.predict(observation, zero.filter(observation, action).action)
+    certified = zero.filter(observation, action).certificate.status != Status.FALLBACK.value
+    bound = 0.25 * LIMIT - fitted.calibration.margin
+    assert certified.any()
+    assert (predicted[certified] <= bound + 1e-6).all()
+
+
+def test_least_takes_the_vertex_of_the_signal_nearest_its_limit() -> None:
+    generator = torch.Generator().manual_seed(10)
+    model = AffineSignalModel(2, 2, 2, hidden=(), generator=generator)
+    model.load_state_dict(
+        {
+            **model.state_dict(),
+            "layers.0.weight": torch.zeros(6, 2),
+            "layers.0.bias": torch.tensor([1.0, 2.0, -1.0, 5.0, 0.0, 3.0]),
+        }
+    )
+    spec = Spec(SPEC.observation, (*SPEC.action, Signal("w", "m/s", -1.0, 1.0)), 0.1)
+    seen = torch.tensor([[0.0, 0.0], [torch.nan, 0.0]])
+    near_first = Least(spec, model, limit=[0.0, 9.0]).action(seen)
+    near_second = Least(spec, model, limit=[9.0, 0.0]).action(seen)
+    torch.testing.assert_close(near_first, torch.tensor([[-1.0, 1.0], [0.0, 0.0]]))
+    torch.testing.assert_close(near_second, torch.tensor([[0.0, -1.0], [0.0, 0.0]]))
+
+
+def test_fitting_is_reproducible_and_leaves_the_global_generator_alone() -> None:
+    before = torch.random.get_rng_state()
+    options = FitOptions(hidden=(8,), steps=20, batch=32, report_every=10)
+    calls: list[int] = []
+    models = [
+        fit_affine_signal(
+            *data(400, 1),
+            generator=torch.Generator().manual_seed(0),
+            options=options,
+            progress=lambda step, _: calls.append(step),
+        ).model
+        for _ in range(2)
+    ]
+    assert calls == [10, 20, 10, 20]
+    assert torch.equal(torch.random.get_rng_state(), before)
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_saved_model_is_the_same_model(fitted: FittedSignal) -> None:
+    copy = AffineSignalModel(2, 1, 1, hidden=(32,), generator=torch.Generator())
+    copy.load_state_dict(fitted.model.state_dict())
+    observation, action, _ = data(16, 11)
+    torch.testing.assert_close(
+        copy.predict(observation, action), fitted.model.predict(observation, action)
+    )
+
+
+def test_unusable_data_are_refused() -> None:
+    generator = torch.Generator().manual_seed(0)
+    observation, action, signal = data(200, 1)
+    signal[3] = torch.nan
+    with pytest.raises(NonFiniteError, match="signal_next holds 1 non-finite"):
+        fit_affine_signal(observation, action, signal, generator=generator)
+    with pytest.raises(RangeError, match="samples"):
+        fit_affine_signal(*data(40, 1), generator=generator)
+
+
+@pytest.mark.parametrize("change", [{"delta": 0.0}, {"held_out": 1.0}, {"steps": 0}])
+def test_options_out_of_range_are_refused(change: dict[str, float]) -> None:
+    with pytest.raises(RangeError):
+        FitOptions(**change)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_parts_that_do_not_fit_are_refused(fitted: FittedSignal) -> None:
+    model, calibration = fitted
+    wide = Spec(SPEC.observation, (*SPEC.action, Signal("w", "m/s", -1.0, 1.0)), 0.1)
+    with pytest.raises(ShapeError):
+        SafetyLayer(model, calibration, spec=wide, limit=[1.0])
+    with pytest.raises(ShapeError):
+        SafetyLayer(model, calibration, spec=SPEC, limit=[1.0, 2.0])
+    with pytest.raises(ShapeError):
+        SafetyLayer(
+            model,
+            Calibration(torch.zeros(2), 0.05, 100, torch.zeros(2)),
+            spec=SPEC,
+            limit=[1.0],
+        )
+    for rate in (0.0, 0.5, 2.0):
+        with pytest.raises(RangeError):
+            layer(fitted, rate=rate)
