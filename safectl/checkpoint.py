@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from safectl.errors import FileFormatError, NonFiniteError
@@ -65,7 +65,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, replace: bool = Fal
         _write(draft / "metrics.json", checkpoint.metrics)
         _write(draft / "provenance.json", provenance)
         weights = {name: tensor.contiguous() for name, tensor in checkpoint.weights.items()}
-        save_file(weights, draft / "weights.safetensors")
+        (draft / "weights.safetensors").write_bytes(save(weights))
 
 
 def load_checkpoint(folder: Path, *, expected: Spec | None = None) -> Checkpoint:

@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         return _run(words[0], words[1:])
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
+    except KeyboardInterrupt as stop:
+        sys.stderr.write(f"interrupted: {stop}\n" if str(stop) else "interrupted\n")
         return 130
     except SafectlError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -11,16 +11,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from safectl.errors import UnknownNameError
+from safectl.errors import FileFormatError, UnknownNameError
 from safectl.safeguards.online import OnlineOptions, OnlineSafetyLayer
 from safectl.safeguards.safety_layer import SafetyLayer
 from safectl.seed import torch_generator
 from safectl.types import Decision
-from safectl_agents.models import GuardFactory
 from safectl_envs.safety_gymnasium import SafetyGymnasiumEnv
 from safectl_envs.safety_tasks import SAFETY_TASKS
 from safectl_envs.signals import spec_of
@@ -67,6 +65,17 @@ class SpeedGuard:
         """The fitted layer; None until enough was seen."""
         return self._layer.layer
 
+    def require_layer(self) -> SafetyLayer:
+        """Return the fitted layer.
+
+        Raises:
+            FileFormatError: If there is none yet.
+        """
+        if self.layer is None:
+            advice = "train for more steps"
+            raise FileFormatError("the speed guard", "has no model yet", advice)
+        return self.layer
+
     @property
     def column(self) -> int | None:
         """Entry of the observation that is the speed; None where it is made of two."""
@@ -108,17 +117,6 @@ class SpeedGuard:
             FileFormatError: If the tensors belong to another guard.
         """
         self._layer.load_state(state)
-
-
-def guard_factory(seed: int) -> GuardFactory:
-    """Return how a run with this seed makes its speed guard."""
-
-    def make(env: Env | VectorEnv[Any, Any, Any], _rows: int) -> SpeedGuard:
-        if isinstance(env, VectorEnv):
-            raise _no_speed(str(env), "")
-        return SpeedGuard(env, seed=seed)
-
-    return GuardFactory(make)
 
 
 def _speed_columns(env: Env) -> list[int]:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from safectl.errors import RangeError, VerificationError
+from safectl.errors import RangeError
 from safectl.export import verify
 from safectl.files import write_json
-from safectl.safeguards.safety_layer import SafetyLayer
 from safectl_agents.animation import save_gif
 from safectl_agents.bench.benchmark import describe_machine
 from safectl_agents.demo.board import BoardEpisode, drive
@@ -103,15 +103,15 @@ def demo_config(settings: DemoSettings) -> TrainConfig:
 
 def _twins(settings: DemoSettings, folder: Path) -> tuple[Twin, Twin]:
     config = demo_config(settings)
-    unguarded = Twin("unguarded", config, guarded=False, folder=folder / "unguarded")
-    return unguarded, replace(unguarded, name="guarded", guarded=True, folder=folder / "guarded")
+    unguarded = Twin("unguarded", config, guard="none", folder=folder / "unguarded")
+    return unguarded, replace(unguarded, name="guarded", guard="speed", folder=folder / "guarded")
 
 
 def _on_board(twin: Twin, folder: Path) -> BoardEpisode:
     env = make_env(twin.config.env)
     guard = SpeedGuard(env, seed=twin.config.seed)
     load_guard(twin.folder, guard)
-    layer, policy = _require_layer(guard), load_trained(twin.folder)
+    layer, policy = guard.require_layer(), load_trained(twin.folder)
     program = program_of("guarded", guard.spec, policy, layer=layer, now=guard.column)
     verify(
         program,
@@ -122,12 +122,6 @@ def _on_board(twin: Twin, folder: Path) -> BoardEpisode:
         return drive(program, env, folder, seed=episode_seed(twin.config.seed, 0))
     finally:
         env.close()
-
-
-def _require_layer(guard: SpeedGuard) -> SafetyLayer:
-    if guard.layer is None:
-        raise VerificationError("the guard has no model yet; train for more steps")
-    return guard.layer
 
 
 def _results(
@@ -160,18 +154,18 @@ def _print(
 ) -> None:
     table = Table("", *trials, title=f"{results['episodes']} episodes each, mean [95 % interval]")
     rows: dict[str, Callable[[Trial], str]] = {
-        "return": lambda t: str(t.evaluation.reward),
-        "cost per episode": lambda t: str(t.evaluation.cost),
-        "violation rate per step": lambda t: str(t.evaluation.violation_rate),
-        "episodes with a violation": lambda t: str(t.evaluation.violating_episodes),
-        "actions corrected": lambda t: str(t.evaluation.corrected_rate),
-        "fallbacks": lambda t: str(t.evaluation.fallback_rate),
-        "smallest margin [m/s]": lambda t: _number(t.evaluation.min_margin),
+        "return": lambda t: _text(t.evaluation.reward),
+        "cost per episode": lambda t: _text(t.evaluation.cost),
+        "violation rate per step": lambda t: _text(t.evaluation.violation_rate),
+        "episodes with a violation": lambda t: _text(t.evaluation.violating_episodes),
+        "actions corrected": lambda t: _text(t.evaluation.corrected_rate),
+        "fallbacks": lambda t: _text(t.evaluation.fallback_rate),
+        "smallest margin [m/s]": lambda t: _text(t.evaluation.min_margin),
         "violations while training": lambda t: f"{t.violations}",
         "training time [s]": lambda t: f"{t.seconds:.0f}",
     }
     for name, text in rows.items():
-        table.add_row(name, *(text(trial) for trial in trials.values()))
+        table.add_row(escape(name), *(text(trial) for trial in trials.values()))
     console.print(table, highlight=False)
     verdict = "equalled" if board.equal == board.steps else "DID NOT EQUAL"
     ratio, share = results["cost_ratio"], results["return_share"]
@@ -188,8 +182,10 @@ def _print(
     )
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    return escape(f"{value:.4f}" if isinstance(value, float) else str(value))
 
 
 def _next_folder(parent: Path) -> Path:

@@ -19,13 +19,11 @@ from safectl.errors import SafectlError
 from safectl.files import write_json
 from safectl_agents.animation import Frame, record
 from safectl_agents.evaluate import Env, Evaluation, episode_seed, evaluate
-from safectl_agents.models import make_env
-from safectl_agents.run_folder import load_guard, load_trained
+from safectl_agents.guards import GuardName, guard_factory, guarded_env, save_guard_name
+from safectl_agents.run_folder import load_trained
 from safectl_agents.sb3 import SB3Policy
 from safectl_agents.settings import TrainConfig
-from safectl_agents.speed_guard import SpeedGuard, guard_factory
 from safectl_agents.train import train
-from safectl_envs.guard import Guard
 
 _REPORT_S = 0.3
 _POLL_S = 0.2
@@ -39,13 +37,13 @@ class Twin:
     Attributes:
         name: How people call it.
         config: What it is trained on.
-        guarded: Whether a `SpeedGuard` stands before the environment, in training and after.
+        guard: Which guard stands before the environment, in training and after.
         folder: Folder of the run.
     """
 
     name: str
     config: TrainConfig
-    guarded: bool
+    guard: GuardName
     folder: Path
 
 
@@ -72,16 +70,6 @@ class TwinFailed(SafectlError):
     def __init__(self, name: str, text: str) -> None:
         self.name, self.text = name, text
         super().__init__(f"the agent {name!r} failed:\n{text}")
-
-
-def guarded_env(twin: Twin, *, render: bool = False) -> Env:
-    """Make a twin's environment, with its trained guard where it has one."""
-    env = make_env(twin.config.env, render=render)
-    if not twin.guarded:
-        return env
-    guard = SpeedGuard(env, seed=twin.config.seed)
-    load_guard(twin.folder, guard)
-    return Guard(env, guard)
 
 
 def run_twins(
@@ -146,8 +134,9 @@ def _run(twin: Twin, episodes: int, frames: int, messages: "Queue[tuple[str, str
     """Do everything for one twin, in its own process."""
     try:
         started = time.monotonic()
-        guard = guard_factory(twin.config.seed) if twin.guarded else None
+        guard = guard_factory(twin.guard, seed=twin.config.seed)
         report = _Report(twin.name, messages)
+        save_guard_name(twin.guard, twin.folder)
         result = train(twin.config, folder=twin.folder, guard=guard, callbacks=[report])
         seconds = time.monotonic() - started
         messages.put(("phase", twin.name, f"evaluating over {episodes} episodes"))
@@ -164,16 +153,21 @@ def _try(
     twin: Twin, policy: SB3Policy, episodes: int, frames: int, violations: int, seconds: float
 ) -> Trial:
     seed = twin.config.seed
-    evaluation = evaluate(policy, lambda: guarded_env(twin), episodes=episodes, seed=seed)
+    evaluation = evaluate(policy, lambda: _env(twin), episodes=episodes, seed=seed)
     write_json(twin.folder / "evaluation.json", evaluation.to_json())
     drawn = record(
         policy,
-        lambda: guarded_env(twin, render=True),
+        lambda: _env(twin, render=True),
         seed=episode_seed(seed, 0),
         every=2,
         limit=2 * frames,
     )
     return Trial(evaluation, drawn, violations, seconds)
+
+
+def _env(twin: Twin, *, render: bool = False) -> Env:
+    config = twin.config
+    return guarded_env(twin.guard, config.env, twin.folder, seed=config.seed, render=render)
 
 
 def _summary(trial: Trial) -> str:

@@ -236,10 +236,10 @@ def test_checkpoint_of_a_later_version_is_refused(tmp_path):
 def test_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     save_checkpoint(checkpoint(config={"old": 1}), tmp_path / "c")
 
-    def full(*_args, **_kwargs):
+    def full(*_args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safectl.checkpoint.save_file", full)
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
     with pytest.raises(StorageError, match="No space left on device; free space"):
         save_checkpoint(checkpoint(config={"new": 1}), tmp_path / "c", replace=True)
     assert load_checkpoint(tmp_path / "c").config == {"old": 1}

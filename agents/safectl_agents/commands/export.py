@@ -1,0 +1,74 @@
+"""`safectl export`: a trained agent, with its learned guard, as a program and as C99."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from safectl.errors import ConfigError, UnsupportedLayer
+from safectl.export import Program, emit_c, save_program
+from safectl.files import new_folder
+from safectl_agents.export import program_of
+from safectl_agents.guards import load_guard_name
+from safectl_agents.models import make_env
+from safectl_agents.run_folder import load_config, load_guard, load_trained
+from safectl_agents.speed_guard import SpeedGuard
+from safectl_envs.signals import spec_of
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSettings:
+    """What to export and where."""
+
+    folder: Path = Path()
+    """Folder of a training run; also the first word after `export`."""
+    output: Path | None = None
+    """Folder to make, with `program/` and `c/`; `<folder>/export` without."""
+    name: str = "controller"
+    """Name of the program: a lower-case C identifier."""
+    json: bool = False
+    """Print JSON."""
+
+
+DEFAULTS = ExportSettings()
+
+
+def run(settings: ExportSettings) -> int:
+    """Write `program/` and `c/` and say how to verify them."""
+    if settings.folder == Path():
+        raise ConfigError("export", "name the folder of a training run")
+    program = trained_program(settings.folder, settings.name)
+    output = settings.output or settings.folder / "export"
+    with new_folder(output) as draft:
+        save_program(program, draft / "program")
+        emit_c(program, draft / "c")
+    if settings.json:
+        facts = {"output": str(output), "name": program.name, "digest": program.spec.digest()}
+        sys.stdout.write(json.dumps(facts) + "\n")
+    else:
+        sys.stdout.write(f"{output}/c holds the C99 code\nnext: safectl verify {output}\n")
+    return 0
+
+
+def trained_program(folder: Path, name: str) -> Program:
+    """Build the program of a run's last checkpoint.
+
+    Raises:
+        FileFormatError: If the folder holds no finished run.
+        UnsupportedLayer: If the guard cannot be exported yet.
+    """
+    config, policy, guard_name = load_config(folder), load_trained(folder), load_guard_name(folder)
+    if guard_name == "barrier":
+        advice = "Train with --guard limits or speed, or keep the barrier on the host."
+        raise UnsupportedLayer(
+            "a barrier over the true state", supported=("none", "limits", "speed"), advice=advice
+        )
+    env = make_env(config.env)
+    try:
+        if guard_name != "speed":
+            return program_of(name, spec_of(env), policy)
+        guard = SpeedGuard(env, seed=config.seed)
+        load_guard(folder, guard)
+        return program_of(name, guard.spec, policy, layer=guard.require_layer(), now=guard.column)
+    finally:
+        env.close()

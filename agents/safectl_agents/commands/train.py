@@ -1,0 +1,95 @@
+"""`safectl train`: train an agent through a safeguard, or go on with a run."""
+
+import json
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from safectl.errors import ConfigError
+from safectl_agents.callbacks import ProgressBar
+from safectl_agents.guards import (
+    GuardName,
+    choose_guard,
+    guard_factory,
+    load_guard_name,
+    save_guard_name,
+)
+from safectl_agents.plots import PlotSettings, plot_runs
+from safectl_agents.run_folder import load_config
+from safectl_agents.settings import TrainConfig
+from safectl_agents.train import TrainResult, train
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """What to train and where."""
+
+    run: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: TrainConfig(env="safectl/PointHazard-v0")
+    )
+    """The training run; a table of that name in a TOML file."""
+    guard: GuardName = "auto"
+    """Safeguard: the world's barrier, the learned speed limit, the action limits, or none."""
+    folder: Path | None = None
+    """Folder of the run; `runs/<env>-<algorithm>-<seed>` without."""
+    resume: Path | None = None
+    """Folder of a run to go on with; its own settings count, but for a larger `steps`."""
+    json: bool = False
+    """Print the result as JSON."""
+
+
+DEFAULTS = TrainSettings()
+
+
+def run(settings: TrainSettings) -> int:
+    """Train, plot and say where everything is."""
+    if settings.resume is not None:
+        folder = settings.resume
+        config = load_config(folder)
+        steps = settings.run.steps if settings.run.steps > config.steps else config.steps
+        config, guard = replace(config, steps=steps), load_guard_name(folder)
+    else:
+        config, guard = settings.run, choose_guard(settings.guard, settings.run.env)
+        folder = settings.folder or _default_folder(config)
+        if (folder / "config.json").exists():
+            problem = f"holds a run already; go on with: safectl train --resume {folder}"
+            raise ConfigError(str(folder), problem)
+        save_guard_name(guard, folder)
+    console = Console(stderr=True)
+    console.print(f"{config.env}, {config.algorithm}, guard: {guard}, {folder}", highlight=False)
+    with ProgressBar(config.steps, console) as bar:
+        result = train(
+            config,
+            folder=folder,
+            guard=guard_factory(guard, seed=config.seed),
+            callbacks=[bar],
+            resume=settings.resume is not None,
+        )
+    title = f"{config.env}, {config.algorithm}, guard: {guard}, seed {config.seed}"
+    plot_runs({guard: folder}, folder / "curves.png", PlotSettings(title=title))
+    _report(result, as_json=settings.json)
+    return 0
+
+
+def _default_folder(config: TrainConfig) -> Path:
+    return Path("runs") / f"{Path(config.env).name}-{config.algorithm}-{config.seed}"
+
+
+def _report(result: TrainResult, *, as_json: bool) -> None:
+    facts = {
+        "folder": str(result.folder),
+        "steps": result.steps,
+        "violations": result.violations,
+        "steps_per_second": round(result.steps_per_second, 1),
+    }
+    if as_json:
+        sys.stdout.write(json.dumps(facts) + "\n")
+        return
+    sys.stdout.write(
+        f"{result.steps} steps at {result.steps_per_second:.0f} steps/s, {result.violations} "
+        f"violations while training\nnext: safectl evaluate {result.folder}\n"
+    )

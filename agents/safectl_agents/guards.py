@@ -1,0 +1,101 @@
+"""The safeguards that a command can name, for training and afterwards."""
+
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from gymnasium.vector import VectorEnv
+
+from safectl.errors import ConfigError, FileFormatError, UnknownNameError
+from safectl.files import read_json, write_json
+from safectl.safeguards import BarrierQP, Clip
+from safectl.types import Safeguard
+from safectl_agents.models import Env, GuardFactory, make_env
+from safectl_agents.run_folder import load_guard
+from safectl_agents.speed_guard import SpeedGuard
+from safectl_envs import SafeEnv, SafeVectorEnv, true_state
+from safectl_envs.guard import Guard
+from safectl_envs.safety_gymnasium import SafetyGymnasiumEnv
+from safectl_envs.signals import spec_of
+
+GuardName = Literal["auto", "none", "limits", "barrier", "speed"]
+"""`barrier`: the world's barrier with its true model and state. `speed`: the learned speed limit of
+a velocity task. `limits`: the action limits. `auto`: the first of these that the environment has,
+without `limits`."""
+
+_FILE = "guard.json"
+
+
+def choose_guard(name: GuardName, env: str) -> GuardName:
+    """Resolve `auto`, and refuse a guard that the environment cannot have.
+
+    Raises:
+        UnknownNameError: If there is no such environment.
+        ConfigError: If the guard does not fit it.
+    """
+    probe = make_env(env)
+    inner = probe.unwrapped
+    probe.close()
+    is_world = isinstance(inner, SafeEnv)
+    has_speed = isinstance(inner, SafetyGymnasiumEnv) and inner.speed_limit is not None
+    if name == "auto":
+        return "barrier" if is_world else "speed" if has_speed else "none"
+    if (name == "barrier" and not is_world) or (name == "speed" and not has_speed):
+        fits = ["none", "limits"] + ["barrier"] * is_world + ["speed"] * has_speed
+        raise ConfigError("guard", f"{name!r} does not fit {env}; use one of {fits}")
+    return name
+
+
+def guard_factory(name: GuardName, *, seed: int) -> GuardFactory | None:
+    """Return how training makes a chosen guard."""
+
+    def make(env: Env | VectorEnv[Any, Any, Any], _rows: int) -> Safeguard:
+        return _make(name, env, seed)
+
+    if name == "none":
+        return None
+    return GuardFactory(make, state=true_state if name == "barrier" else None)
+
+
+def guarded_env(name: GuardName, env: str, folder: Path, *, seed: int, render: bool = False) -> Env:
+    """Make an environment with the guard that a run was trained with, as it was learned.
+
+    Raises:
+        FileFormatError: If the run's last checkpoint cannot be read.
+    """
+    bare = make_env(env, render=render)
+    if name == "none":
+        return bare
+    guard = _make(name, bare, seed)
+    if isinstance(guard, SpeedGuard):
+        load_guard(folder, guard)
+    return Guard(bare, guard, state=true_state if name == "barrier" else None)
+
+
+def save_guard_name(name: GuardName, folder: Path) -> None:
+    """Note in a run's folder which guard it is trained with."""
+    write_json(folder / _FILE, {"guard": name})
+
+
+def load_guard_name(folder: Path) -> GuardName:
+    """Read which guard a run was trained with.
+
+    Raises:
+        FileFormatError: If the folder does not say.
+    """
+    name = read_json(folder / _FILE, advice="name the folder of a training run").get("guard")
+    for known in get_args(GuardName):
+        if name == known:
+            return known  # type: ignore[no-any-return]  # get_args has no types
+    raise FileFormatError(folder / _FILE, f"names no guard, but {name!r}", "train again")
+
+
+def _make(name: GuardName, env: Env | VectorEnv[Any, Any, Any], seed: int) -> Safeguard:
+    inner = env.unwrapped
+    if name == "barrier" and isinstance(inner, SafeEnv | SafeVectorEnv):
+        world = inner.world
+        return BarrierQP(world.barrier, world.dynamics, fallback=world.fallback)
+    if isinstance(inner, SafeVectorEnv):
+        return Clip(inner.world.spec)
+    if isinstance(env, VectorEnv):
+        raise UnknownNameError("guard of a vector environment", name, known=["barrier", "limits"])
+    return SpeedGuard(env, seed=seed) if name == "speed" else Clip(spec_of(env))
