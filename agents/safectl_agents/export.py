@@ -49,8 +49,8 @@ def network_of(policy: SB3Policy) -> Network:
     normaliser = None
     if statistics is not None:
         normaliser = Normaliser(
-            statistics.mean.numpy(),
-            statistics.variance.numpy(),
+            statistics.mean.double().numpy(),
+            statistics.variance.double().numpy(),
             statistics.epsilon,
             statistics.clip,
         )

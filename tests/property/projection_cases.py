@@ -5,7 +5,7 @@ from typing import NamedTuple
 import clarabel
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse  # type: ignore[import-untyped]  # has no stubs here
+from scipy import sparse
 
 Array = NDArray[np.float64]
 

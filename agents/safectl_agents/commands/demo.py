@@ -39,7 +39,7 @@ class DemoSettings:
 
     folder: Path = Path("demo")
     """Folder for the results; each run makes a new one inside it."""
-    steps: int = 300_000
+    steps: int = 400_000
     """Training steps of each agent, >= 20000: the guard needs 16384 to fit its first model."""
     episodes: int = 20
     """Episodes of each evaluation, >= 2."""
@@ -62,6 +62,15 @@ DEFAULTS = DemoSettings()
 def run(settings: DemoSettings) -> int:
     """Return 0 where the board's actions equalled the host's on every step."""
     console = Console(stderr=settings.json)
+    results = demonstrate(settings, console)
+    if settings.json:
+        sys.stdout.write(json.dumps(results, indent=2) + "\n")
+    board = results["board"]
+    return 0 if board["equal"] == board["steps"] else 1
+
+
+def demonstrate(settings: DemoSettings, console: Console) -> dict[str, Any]:
+    """Run everything, write the folder, print the table and return the results."""
     started = time.monotonic()
     folder = _next_folder(settings.folder)
     console.print(f"{TASK}: PPO without and with a learned speed guard, {settings.steps:,} steps")
@@ -73,12 +82,9 @@ def run(settings: DemoSettings) -> int:
     board = _on_board(twins[1], folder / "board")
     results = _results(settings, trials, board, time.monotonic() - started)
     write_json(folder / "results.json", results)
-    if settings.json:
-        sys.stdout.write(json.dumps(results, indent=2) + "\n")
-    else:
-        _print(console, trials, board, results)
-        console.print(f"curves, animation, C code and figures: {folder}/")
-    return 0 if board.equal == board.steps else 1
+    _print(console, trials, board, results)
+    console.print(f"curves, animation, C code and figures: {folder}/")
+    return results
 
 
 def demo_config(settings: DemoSettings) -> TrainConfig:

@@ -1,0 +1,84 @@
+"""Benchmarks of generated C on the emulated Cortex-M4."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from safectl.export import (
+    AffineSignal,
+    Network,
+    Program,
+    guarded_policy_program,
+    interpret,
+    policy_program,
+)
+from safectl.seed import torch_generator
+from safectl.spec import Signal, Spec
+from safectl_agents.bench.benchmark import Measurement
+from safectl_hardware.verify import BoardReport, verify_on_board
+
+
+def mlp_instructions() -> Measurement:
+    """Count the instructions of one inference of the plain perceptron 36-10-5-3."""
+    sizes = (36, 10, 5, 3)
+    layers = _perceptron(sizes, [nn.ReLU(), nn.ReLU(), nn.Tanh()])
+    report = verify_on_board(policy_program("mlp", _spec(36, 3), Network(layers)), rows=100)
+    return Measurement(report.instructions_max, details=_details(report))
+
+
+def guarded_step_instructions() -> Measurement:
+    """Count the instructions of a guarded 64-64 policy: two networks and a projection."""
+    report = verify_on_board(guarded_program(), rows=100)
+    return Measurement(report.instructions_max, details=_details(report))
+
+
+def export_difference() -> Measurement:
+    """Compare the interpreter with torch on 1,000 observations, and C with the interpreter."""
+    layers = _perceptron((17, 64, 64, 6), [nn.Tanh(), nn.Tanh(), nn.Identity()])
+    program = policy_program("policy", _spec(17, 6), Network(layers))
+    generator = torch_generator(0, "export difference")
+    rows = torch.randn(1000, 17, generator=generator)
+    report = verify_on_board(program, observations=rows.numpy())
+    from_torch = layers(rows).detach().clamp(-1.0, 1.0).numpy()
+    ours = interpret(program, rows.numpy()).action
+    return Measurement(float(np.abs(ours - from_torch).max()), details=_details(report))
+
+
+def guarded_program() -> Program:
+    """Build a policy 17-64-64-6 behind a learned signal 17-64-64-7, with random weights."""
+    policy = _perceptron((17, 64, 64, 6), [nn.Tanh(), nn.Tanh(), nn.Identity()])
+    signal = _perceptron((17, 64, 64, 7), [nn.Tanh(), nn.Tanh(), nn.Identity()])
+    constraint = AffineSignal(Network(signal), limit=0.05, margin=0.01)
+    return guarded_policy_program("guarded", _spec(17, 6), Network(policy), constraint)
+
+
+def _perceptron(sizes: tuple[int, ...], activations: list[nn.Module]) -> nn.Sequential:
+    generator = torch_generator(0, "benchmark weights")
+    layers: list[nn.Module] = []
+    for inputs, outputs, activation in zip(sizes, sizes[1:], activations, strict=True):
+        layer = nn.Linear(inputs, outputs)
+        for parameter in layer.parameters():
+            drawn = torch.rand(parameter.shape, generator=generator)
+            parameter.data.copy_((2.0 * drawn - 1.0) / inputs**0.5)
+        layers += [layer, activation]
+    return nn.Sequential(*layers)
+
+
+def _spec(nx: int, nu: int) -> Spec:
+    return Spec(
+        observation=tuple(Signal(f"x{i}", "1", -10.0, 10.0) for i in range(nx)),
+        action=tuple(Signal(f"u{i}", "1", -1.0, 1.0) for i in range(nu)),
+        period=0.05,
+    )
+
+
+def _details(report: BoardReport) -> dict[str, object]:
+    return {
+        "board": report.board,
+        "compiler": f"arm-none-eabi-gcc {report.optimisation}",
+        "rows_equal_bit_for_bit": report.rows,
+        "flash_bytes": report.flash_bytes,
+        "ram_bytes": report.ram_bytes,
+        "stack_bytes": report.stack_bound_bytes,
+        "instructions_mean": report.instructions_mean,
+    }
