@@ -48,7 +48,7 @@ class AffineSignal:
         limit: Largest allowed y, in its unit.
         margin: Distance kept from the limit, same unit.
         rate: Share of the distance to the limit that one step may use, in (0, 1]: the bound is
-            now + rate (limit - now) - margin.
+            now + rate (limit - now) - margin, or limit - margin from above the limit.
         now: Index of the entry of the observation that is the present y; needed below rate 1.
         backoff: Corrections aim this much below the bound, relative to the size of the terms
             |c| + |bound| + sum |g| max(|low|, |high|).
@@ -142,7 +142,10 @@ def _half_space(tracer: Tracer, model: str, signal: AffineSignal) -> tuple[str, 
     offset = tracer.slice(rows, 0, 1, name="offset")
     terms, weights = model, [1.0, *np.maximum(*np.abs(action_limits(tracer.spec)))]
     if signal.now is not None:
-        now = tracer.slice(OBSERVATION, signal.now, signal.now + 1, name="now")
+        now = tracer.slice(OBSERVATION, signal.now, signal.now + 1, name="measured")
+        below = tracer.constant("now_low", [np.finfo(np.float32).min])
+        above = tracer.constant("now_high", [signal.limit])
+        now = tracer.op(Op("clip", (now,), ("now",), (below, above)))
         bound = tracer.affine(
             now, [signal.rate - 1.0], [-signal.rate * signal.limit], name="minus_bound"
         )

@@ -58,7 +58,7 @@ class SafetyLayer:
     """Keeps c(o) + g(o) u + margin at or below a limit, by the smallest change of the action.
 
     With a `rate`, the limit is approached gradually: the bound on y[k+1] is y + rate (limit - y).
-    A signal above its limit must then fall by at least that share of the excess.
+    A signal above its limit must be back in one step.
 
     Not promised: anything for states and actions unlike those of the calibration data, see
     `Calibration`; the risk in the certificate is under that assumption, and 1 in a fallback.
@@ -103,7 +103,7 @@ class SafetyLayer:
     @property
     def claim(self) -> str:
         """The bound on the next signal, and under which assumption."""
-        bound = "limit" if self.rate == 1.0 else f"y[k] + {self.rate:g} (limit - y[k])"
+        bound = "limit" if self.rate == 1.0 else f"min(limit, y + {self.rate:g} (limit - y))"
         return (
             f"y[k+1] <= {bound} with probability >= {1.0 - self.calibration.delta:g} for "
             f"transitions drawn like the calibration data; fallback: {self.fallback.name}"
@@ -130,6 +130,6 @@ class SafetyLayer:
         offset, gain = self.model.forward(observation)
         limit, margin = offset.new_tensor(self.limit), self.calibration.margin.to(offset)
         if self.signal is not None:
-            now = self.signal(observation)
+            now = torch.minimum(self.signal(observation), limit)
             limit = now + self.rate * (limit - now)
         return Rows(-gain, offset + margin - limit, offset.abs() + margin.abs() + limit.abs())

@@ -55,7 +55,7 @@ def guarded_program() -> Program:
 def _perceptron(sizes: tuple[int, ...], activations: list[nn.Module]) -> nn.Sequential:
     generator = torch_generator(0, "benchmark weights")
     layers: list[nn.Module] = []
-    for inputs, outputs, activation in zip(sizes, sizes[1:], activations, strict=True):
+    for inputs, outputs, activation in zip(sizes[:-1], sizes[1:], activations, strict=True):
         layer = nn.Linear(inputs, outputs)
         for parameter in layer.parameters():
             drawn = torch.rand(parameter.shape, generator=generator)

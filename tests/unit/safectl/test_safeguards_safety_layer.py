@@ -118,6 +118,16 @@ def test_a_gradual_limit_is_approached_by_the_rate(fitted: FittedSignal) -> None
     assert (predicted[certified] <= bound + 1e-6).all()
 
 
+def test_a_signal_above_its_limit_must_be_back_in_one_step(fitted: FittedSignal) -> None:
+    observation, _, _ = data(256, 9)
+    action = torch.ones(256, 1)
+    above = layer(fitted, rate=0.25, signal=lambda seen: torch.full_like(seen[:, :1], 9.0 * LIMIT))
+    at_once = layer(fitted)
+    theirs, ours = (guard.filter(observation, action) for guard in (at_once, above))
+    assert torch.equal(theirs.action, ours.action)
+    assert torch.equal(theirs.certificate.margin, ours.certificate.margin)
+
+
 def test_least_takes_the_vertex_of_the_signal_nearest_its_limit() -> None:
     generator = torch.Generator().manual_seed(10)
     model = AffineSignalModel(2, 2, 2, hidden=(), generator=generator)

@@ -1,0 +1,80 @@
+"""The learned speed guard of the velocity tasks."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+import safectl_envs
+from safectl.errors import FileFormatError, UnknownNameError
+from safectl.safeguards.online import OnlineOptions
+from safectl.types import Safeguard
+from safectl_agents.guarded import Learner
+from safectl_agents.speed_guard import SpeedGuard
+
+SMALL = OnlineOptions(
+    hidden=(32,), warm_up=1500, interval=500, capacity=5000, first_steps=300, steps=50
+)
+
+
+def make(name):
+    assert safectl_envs
+    return gymnasium.make(name, disable_env_checker=True)
+
+
+@pytest.mark.parametrize("name", ["HalfCheetah", "Hopper", "Walker2d", "Swimmer", "Ant"])
+def test_it_learns_from_the_speed_that_costs(name):
+    env = make(f"Safety{name}Velocity-v1")
+    guard = SpeedGuard(env, seed=0, options=SMALL)
+    assert isinstance(guard, Safeguard)
+    assert isinstance(guard, Learner)
+    observation, _ = env.reset(seed=0)
+    env.action_space.seed(0)
+    for _ in range(20):
+        action = env.action_space.sample()
+        after, _, terminated, truncated, info = env.step(action)
+        guard.learn(observation[None], action[None], [info])
+        observation = env.reset()[0] if terminated or truncated else after
+    stored = guard.state()["data.2"][:, 0]
+    speed = info["x_velocity"]
+    if guard.column is None:
+        speed = np.hypot(speed, info["y_velocity"])
+    assert stored[-1] == pytest.approx(speed, rel=1e-5)
+
+
+def test_the_observed_speed_is_the_joint_velocity():
+    env = make("SafetyHalfCheetahVelocity-v1")
+    guard = SpeedGuard(env, seed=0, options=SMALL)
+    assert guard.column == 8
+    rows = torch.arange(34.0).reshape(2, 17)
+    assert guard.speed(rows).tolist() == [[8.0], [25.0]]
+    planar = SpeedGuard(make("SafetyAntVelocity-v1"), seed=0, options=SMALL)
+    rows = torch.zeros(1, 27)
+    rows[0, 13], rows[0, 14] = 3.0, 4.0
+    assert planar.column is None
+    assert planar.speed(rows).tolist() == [[5.0]]
+
+
+def test_it_fits_and_predicts_the_next_speed():
+    env = make("SafetySwimmerVelocity-v1")
+    guard = SpeedGuard(env, seed=0, options=SMALL)
+    with pytest.raises(FileFormatError, match="has no model yet"):
+        guard.require_layer()
+    observation, _ = env.reset(seed=0)
+    env.action_space.seed(0)
+    for _ in range(2200):
+        action = env.action_space.sample()
+        after, _, terminated, truncated, info = env.step(action)
+        guard.learn(observation[None], action[None], [info])
+        observation = env.reset()[0] if terminated or truncated else after
+    layer = guard.require_layer()
+    spread = float(guard.state()["data.2"].std())
+    assert float(layer.calibration.error[0]) < 0.5 * spread
+
+
+@pytest.mark.parametrize(
+    "name", ["SafetyPointGoal1-v0", "SafetyHumanoidVelocity-v1", "safectl/SpeedLimit-v0"]
+)
+def test_tasks_without_an_observed_speed_are_refused(name):
+    with pytest.raises(UnknownNameError, match="SafetyHalfCheetahVelocity-v1"):
+        SpeedGuard(make(name), seed=0)
