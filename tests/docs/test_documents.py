@@ -11,14 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     path
-    for pattern in (
-        "*.md",
-        "docs/**/*.md",
-        "envs/*.md",
-        "agents/*.md",
-        "hardware/*.md",
-        "launch/*.md",
-    )
+    for pattern in ("*.md", "docs/**/*.md", "envs/*.md", "hardware/*.md", "launch/*.md")
     for path in ROOT.glob(pattern)
 )
 BLOCKS = [

@@ -91,7 +91,7 @@ def demo_config(settings: DemoSettings) -> TrainConfig:
     """Return how both agents are trained."""
     ppo = PPOSettings(
         learning_rate=1e-3,
-        rollout=256,
+        rollout=128,
         discount=0.98,
         gae_lambda=0.92,
         target_kl=0.05,
@@ -99,6 +99,7 @@ def demo_config(settings: DemoSettings) -> TrainConfig:
     )
     return TrainConfig(
         env=TASK,
+        n_envs=16,
         steps=settings.steps,
         seed=settings.seed,
         normalise_reward=True,
