@@ -9,8 +9,9 @@ from safectl.errors import ConfigError, FileFormatError, UnknownNameError
 from safectl.files import read_json, write_json
 from safectl.safeguards import BarrierQP, Clip
 from safectl.types import Safeguard
+from safectl_agents.calibration import CalibrationRun, calibrate_guard
 from safectl_agents.models import Env, GuardFactory, make_env
-from safectl_agents.run_folder import load_guard
+from safectl_agents.run_folder import load_config, load_guard, load_trained
 from safectl_agents.speed_guard import SpeedGuard
 from safectl_envs import SafeEnv, SafeVectorEnv, true_state
 from safectl_envs.guard import Guard
@@ -21,6 +22,9 @@ GuardName = Literal["auto", "none", "limits", "barrier", "speed"]
 """`barrier`: the world's barrier with its true model and state. `speed`: the learned speed limit of
 a velocity task. `limits`: the action limits. `auto`: the first of these that the environment has,
 without `limits`."""
+
+CALIBRATION_STEPS = 25_000
+"""Three intervals of the speed guard, so three margins, and some."""
 
 _FILE = "guard.json"
 
@@ -69,6 +73,26 @@ def guarded_env(name: GuardName, env: str, folder: Path, *, seed: int, render: b
     if isinstance(guard, SpeedGuard):
         load_guard(folder, guard)
     return Guard(bare, guard, state=true_state if name == "barrier" else None)
+
+
+def calibrate_run(folder: Path, *, steps: int = CALIBRATION_STEPS) -> CalibrationRun:
+    """Calibrate a run's learned guard on its trained policy; other guards are left alone.
+
+    Raises:
+        FileFormatError: If the run holds no checkpoint that can be read.
+    """
+    config, name = load_config(folder), load_guard_name(folder)
+    if name != "speed":
+        return CalibrationRun(0, 0)
+    env = make_env(config.env)
+    try:
+        guard = SpeedGuard(env, seed=config.seed)
+        load_guard(folder, guard)
+        if guard.layer is None:
+            return CalibrationRun(0, 0)
+        return calibrate_guard(load_trained(folder), guard, config, folder, steps=steps)
+    finally:
+        env.close()
 
 
 def save_guard_name(name: GuardName, folder: Path) -> None:

@@ -17,6 +17,7 @@ from safectl_agents.training_state import (
     load_counters,
     load_learner,
     load_policy,
+    read_tensors,
 )
 
 RUN_VERSION = 1
@@ -39,15 +40,25 @@ def load_config(folder: Path) -> TrainConfig:
 
 
 def load_guard(folder: Path, learner: Learner) -> None:
-    """Give a newly made safeguard what it had learned by a run's last checkpoint.
+    """Give a newly made safeguard what it had learned by a run's last checkpoint or since.
 
     Raises:
         FileFormatError: If there is no checkpoint, or it is that of another safeguard.
     """
-    found = checkpoints(folder / "checkpoints")
-    if not found:
-        raise FileFormatError(folder, "holds no checkpoint", "train it first")
-    load_learner(found[-1], learner)
+    calibrated = calibrated_path(folder)
+    if calibrated.exists():
+        learner.load_state(read_tensors(calibrated))
+    else:
+        load_learner(_last_checkpoint(folder), learner)
+
+
+def calibrated_path(folder: Path) -> Path:
+    """Return where the guard of the last checkpoint is kept after its calibration.
+
+    Raises:
+        FileFormatError: If there is no checkpoint.
+    """
+    return folder / "calibrated" / f"{_last_checkpoint(folder).name}.safetensors"
 
 
 def load_trained(folder: Path) -> SB3Policy:
@@ -57,10 +68,14 @@ def load_trained(folder: Path) -> SB3Policy:
         FileFormatError: If there is none or it cannot be read.
     """
     config = load_config(folder)
+    return load_policy(_last_checkpoint(folder), config)
+
+
+def _last_checkpoint(folder: Path) -> Path:
     found = checkpoints(folder / "checkpoints")
     if not found:
         raise FileFormatError(folder, "holds no checkpoint", "train it first")
-    return load_policy(found[-1], config)
+    return found[-1]
 
 
 def open_run(config: TrainConfig, folder: Path, *, resume: bool) -> Counters:

@@ -129,12 +129,12 @@ def load_model(folder: Path, model: BaseAlgorithm, counters: Counters) -> None:
         FileFormatError: If the checkpoint is of another model.
     """
     try:
-        model_state.load_weights(model, _tensors(folder, "policy"))
-        model_state.load_optimizers(model, _tensors(folder, "optimizers"))
-        model_state.load_normaliser(model, _tensors(folder, "normaliser"))
+        model_state.load_weights(model, _part(folder, "policy"))
+        model_state.load_optimizers(model, _part(folder, "optimizers"))
+        model_state.load_normaliser(model, _part(folder, "normaliser"))
         learner = model_state.learner_of(model)
         if learner is not None:
-            learner.load_state(_tensors(folder, "safeguard"))
+            learner.load_state(_part(folder, "safeguard"))
         if isinstance(model, OffPolicyAlgorithm):
             with np.load(folder / "replay.npz", allow_pickle=False) as arrays:
                 model_state.load_replay(model, arrays)
@@ -160,9 +160,9 @@ def load_policy(folder: Path, config: TrainConfig) -> SB3Policy:
         spaces = {name: _space_from_json(row) for name, row in state["spaces"].items()}
         with torch.random.fork_rng(devices=[]):
             policy = make_policy(config, spaces["observation"], spaces["action"])
-        tensors = _tensors(folder, "policy")
+        tensors = _part(folder, "policy")
         policy.load_state_dict(model_state.with_prefix(tensors, "policy."))
-        return extract(policy, _normaliser(_tensors(folder, "normaliser")))
+        return extract(policy, _normaliser(_part(folder, "normaliser")))
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise FileFormatError(folder, f"does not fit the settings ({error})", _ADVICE) from error
 
@@ -174,7 +174,7 @@ def load_learner(folder: Path, learner: Learner) -> None:
         FileFormatError: If the checkpoint holds nothing learned, or that of another safeguard.
     """
     _verified(folder)
-    learner.load_state(_tensors(folder, "safeguard"))
+    learner.load_state(_part(folder, "safeguard"))
 
 
 def _normaliser(tensors: Mapping[str, Tensor]) -> Normaliser | None:
@@ -206,8 +206,16 @@ def _verified(folder: Path) -> dict[str, Any]:
     return state
 
 
-def _tensors(folder: Path, name: str) -> dict[str, Tensor]:
-    path = folder / f"{name}.safetensors"
+def _part(folder: Path, name: str) -> dict[str, Tensor]:
+    return read_tensors(folder / f"{name}.safetensors")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        FileFormatError: If it is missing, truncated or something else.
+    """
     try:
         return load(path.read_bytes())
     except (OSError, SafetensorError) as error:

@@ -46,5 +46,6 @@ class UnicycleAmongDiscs:
     ) -> Gaussian:
         """Return the unicycle's prediction beside the unchanged centres."""
         pose = self.unicycle.predict(state[:, : self.unicycle.nx], action).mean
-        mean = torch.cat([pose, state[:, self.unicycle.nx :]], -1)
+        # Joined as rows of columns, so that a state whose batch is contiguous in memory stays so.
+        mean = torch.cat([pose.T, state[:, self.unicycle.nx :].T]).T
         return with_noise(mean, (*self.unicycle.noise, *[0.0] * (self.nx - self.unicycle.nx)))

@@ -130,8 +130,9 @@ def advance(
     expected = (state.shape[0], world.spec.nu)
     if tuple(action.shape) != expected:
         raise ShapeError("action", expected=expected, got=tuple(action.shape))
-    count = int((~action.isfinite()).sum())
-    if count:
+    finite = action.isfinite()
+    if not finite.all():
+        count = int((~finite).sum())
         advice = "an actuator cannot follow it; check the policy or put a Guard around the world"
         raise NonFiniteError("action", count=count, size=action.numel(), advice=advice)
     low, high = action.new_tensor([world.spec.action_low, world.spec.action_high])

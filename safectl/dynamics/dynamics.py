@@ -39,5 +39,8 @@ def check_noise(noise: Sequence[float] | None, nx: int) -> tuple[float, ...]:
 
 def with_noise(mean: Float[Tensor, "batch nx"], noise: Sequence[float]) -> Gaussian:
     """Attach the covariance diag(noise^2) to a predicted mean of shape (batch, nx)."""
+    size = (mean.shape[0], len(noise), len(noise))
+    if not any(noise):
+        return Gaussian(mean, mean.new_zeros(()).expand(size))
     variance = torch.as_tensor(noise, dtype=mean.dtype, device=mean.device).square()
-    return Gaussian(mean, torch.diag(variance).expand(mean.shape[0], -1, -1))
+    return Gaussian(mean, torch.diag(variance).expand(size))

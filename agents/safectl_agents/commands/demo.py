@@ -168,7 +168,7 @@ def _print(
         "actions corrected": lambda t: _text(t.evaluation.corrected_rate),
         "fallbacks": lambda t: _text(t.evaluation.fallback_rate),
         "smallest margin [m/s]": lambda t: _text(t.evaluation.min_margin),
-        "violations while training": lambda t: f"{t.violations}",
+        "violations in training": lambda t: f"{t.violations}",
         "training time [s]": lambda t: f"{t.seconds:.0f}",
     }
     for name, text in rows.items():

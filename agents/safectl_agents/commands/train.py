@@ -10,9 +10,11 @@ import tyro
 from rich.console import Console
 
 from safectl.errors import ConfigError
+from safectl_agents.calibration import CalibrationRun
 from safectl_agents.callbacks import ProgressBar
 from safectl_agents.guards import (
     GuardName,
+    calibrate_run,
     choose_guard,
     guard_factory,
     load_guard_name,
@@ -69,9 +71,10 @@ def run(settings: TrainSettings) -> int:
             callbacks=[bar],
             resume=settings.resume is not None,
         )
+    calibration = calibrate_run(folder)
     title = f"{config.env}, {config.algorithm}, guard: {guard}, seed {config.seed}"
     plot_runs({guard: folder}, folder / "curves.png", PlotSettings(title=title))
-    _report(result, as_json=settings.json)
+    _report(result, calibration, as_json=settings.json)
     return 0
 
 
@@ -79,11 +82,13 @@ def _default_folder(config: TrainConfig) -> Path:
     return Path("runs") / f"{Path(config.env).name}-{config.algorithm}-{config.seed}"
 
 
-def _report(result: TrainResult, *, as_json: bool) -> None:
+def _report(result: TrainResult, calibration: CalibrationRun, *, as_json: bool) -> None:
     facts = {
         "folder": str(result.folder),
         "steps": result.steps,
         "violations": result.violations,
+        "calibration_steps": calibration.steps,
+        "calibration_violations": calibration.violations,
         "steps_per_second": round(result.steps_per_second, 1),
     }
     if as_json:
@@ -91,5 +96,7 @@ def _report(result: TrainResult, *, as_json: bool) -> None:
         return
     sys.stdout.write(
         f"{result.steps} steps at {result.steps_per_second:.0f} steps/s, {result.violations} "
-        f"violations while training\nnext: safectl evaluate {result.folder}\n"
+        f"violations while training\n"
+        f"{calibration.steps} steps to calibrate the guard, {calibration.violations} violations\n"
+        f"next: safectl evaluate {result.folder}\n"
     )

@@ -19,7 +19,13 @@ from safectl.errors import SafectlError
 from safectl.files import write_json
 from safectl_agents.animation import Frame, record
 from safectl_agents.evaluate import Env, Evaluation, episode_seed, evaluate
-from safectl_agents.guards import GuardName, guard_factory, guarded_env, save_guard_name
+from safectl_agents.guards import (
+    GuardName,
+    calibrate_run,
+    guard_factory,
+    guarded_env,
+    save_guard_name,
+)
 from safectl_agents.run_folder import load_trained
 from safectl_agents.sb3 import SB3Policy
 from safectl_agents.settings import TrainConfig
@@ -54,7 +60,7 @@ class Trial:
     Attributes:
         evaluation: Over fresh episodes, with the deterministic policy.
         frames: One drawn episode.
-        violations: Steps with a cost during training, from step 0.
+        violations: Steps with a cost in training and calibration, from step 0.
         seconds: Training time [s].
     """
 
@@ -138,9 +144,12 @@ def _run(twin: Twin, episodes: int, frames: int, messages: "Queue[tuple[str, str
         report = _Report(twin.name, messages)
         save_guard_name(twin.guard, twin.folder)
         result = train(twin.config, folder=twin.folder, guard=guard, callbacks=[report])
-        seconds = time.monotonic() - started
+        seconds, violations = time.monotonic() - started, result.violations
+        if guard is not None:
+            messages.put(("phase", twin.name, "calibrating the guard on the trained policy"))
+            violations += calibrate_run(twin.folder).violations
         messages.put(("phase", twin.name, f"evaluating over {episodes} episodes"))
-        trial = _try(twin, load_trained(twin.folder), episodes, frames, result.violations, seconds)
+        trial = _try(twin, load_trained(twin.folder), episodes, frames, violations, seconds)
         messages.put(("phase", twin.name, _summary(trial)))
         messages.put(("done", twin.name, trial))
     except SafectlError as error:

@@ -7,10 +7,15 @@ import torch
 
 import safectl_envs
 from safectl.errors import FileFormatError, UnknownNameError
+from safectl.safeguards import Clip
 from safectl.safeguards.online import OnlineOptions
 from safectl.types import Safeguard
+from safectl_agents.calibration import calibrate_guard
 from safectl_agents.guarded import Learner
+from safectl_agents.run_folder import load_guard
+from safectl_agents.settings import TrainConfig
 from safectl_agents.speed_guard import SpeedGuard
+from safectl_envs.signals import spec_of
 
 SMALL = OnlineOptions(
     hidden=(32,), warm_up=1500, interval=500, capacity=5000, first_steps=300, steps=50
@@ -78,3 +83,32 @@ def test_it_fits_and_predicts_the_next_speed():
 def test_tasks_without_an_observed_speed_are_refused(name):
     with pytest.raises(UnknownNameError, match="SafetyHalfCheetahVelocity-v1"):
         SpeedGuard(make(name), seed=0)
+
+
+class Push:
+    """A policy that always does the same."""
+
+    def act(self, observation):
+        return torch.full((len(observation), 2), 0.9)
+
+
+def test_calibration_measures_the_margin_on_the_deployed_policy(tmp_path):
+    (tmp_path / "checkpoints" / "step-0000000001").mkdir(parents=True)
+    config = TrainConfig(env="SafetySwimmerVelocity-v1", n_envs=4)
+    guard = SpeedGuard(make(config.env), seed=0, options=SMALL)
+    done = calibrate_guard(Push(), guard, config, tmp_path, steps=3000)
+    assert done.steps == 3000
+    again = SpeedGuard(make(config.env), seed=0, options=SMALL)
+    load_guard(tmp_path, again)
+    assert torch.equal(
+        guard.require_layer().calibration.margin, again.require_layer().calibration.margin
+    )
+    actions = again.state()["data.1"]
+    assert ((actions == 0.9).all(-1) | (again.state()["data.0"][:, 3] > 0)).float().mean() > 0.5
+
+
+def test_a_guard_that_does_not_learn_needs_no_calibration(tmp_path):
+    config = TrainConfig(env="SafetySwimmerVelocity-v1", n_envs=2)
+    clip = Clip(spec_of(make(config.env)))
+    assert calibrate_guard(Push(), clip, config, tmp_path, steps=100).steps == 0
+    assert not list(tmp_path.iterdir())

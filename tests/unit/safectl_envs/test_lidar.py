@@ -15,7 +15,7 @@ ROUNDING = 1e-5  # float32: the angle in bins is at most 16, its place in a bin 
 
 def scan(point, heading=0.0):
     relative = torch.tensor([[point]], dtype=torch.float32)
-    return pseudo_lidar(relative, torch.tensor([heading]), bins=BINS, reach=REACH)[0, 0]
+    return pseudo_lidar(relative, torch.tensor([heading]), bins=BINS, reach=REACH)[0]
 
 
 def reference(point, heading):
