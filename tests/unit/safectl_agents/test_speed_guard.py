@@ -60,6 +60,7 @@ def test_the_observed_speed_is_the_joint_velocity():
     assert planar.speed(rows).tolist() == [[5.0]]
 
 
+@pytest.mark.slow
 def test_it_fits_and_predicts_the_next_speed():
     env = make("SafetySwimmerVelocity-v1")
     guard = SpeedGuard(env, seed=0, options=SMALL)
@@ -92,6 +93,7 @@ class Push:
         return torch.full((len(observation), 2), 0.9)
 
 
+@pytest.mark.slow
 def test_calibration_measures_the_margin_on_the_deployed_policy(tmp_path):
     (tmp_path / "checkpoints" / "step-0000000001").mkdir(parents=True)
     config = TrainConfig(env="SafetySwimmerVelocity-v1", n_envs=4)
@@ -100,11 +102,11 @@ def test_calibration_measures_the_margin_on_the_deployed_policy(tmp_path):
     assert done.steps == 3000
     again = SpeedGuard(make(config.env), seed=0, options=SMALL)
     load_guard(tmp_path, again)
-    assert torch.equal(
-        guard.require_layer().calibration.margin, again.require_layer().calibration.margin
-    )
+    margins = [each.require_layer().calibration.margin for each in (guard, again)]
+    assert torch.equal(*margins)
     actions = again.state()["data.1"]
-    assert ((actions == 0.9).all(-1) | (again.state()["data.0"][:, 3] > 0)).float().mean() > 0.5
+    assert len(actions) == 3000
+    assert (actions[: SMALL.warm_up] == 0.9).all()
 
 
 def test_a_guard_that_does_not_learn_needs_no_calibration(tmp_path):
