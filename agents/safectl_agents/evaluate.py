@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from safectl.errors import NonFiniteError
@@ -18,6 +19,8 @@ from safectl.types import Policy, Status
 from safectl_agents.statistics import Interval, mean_interval, rate_interval, share_interval
 
 Env = gym.Env[NDArray[Any], NDArray[Any]]
+
+_TOGETHER = 32  # copies of an environment at a time
 
 
 class Step(NamedTuple):
@@ -88,13 +91,17 @@ class Evaluation:
 
 
 def evaluate(
-    policy: Policy, env_factory: Callable[[], Env], *, episodes: int, seed: int
+    policy: Policy,
+    make_envs: Callable[[int], VectorEnv[Any, Any, Any]],
+    *,
+    episodes: int,
+    seed: int,
 ) -> Evaluation:
-    """Run a policy for some episodes and summarise them.
+    """Run a policy for some episodes, many side by side, and summarise them.
 
     Args:
         policy: What proposes the actions.
-        env_factory: Makes the environment, with or without a guard around it; called once.
+        make_envs: Makes this many copies, with or without a guard around them.
         episodes: Number of episodes, >= 2.
         seed: Every episode's seed is derived from it; equal seeds give equal evaluations.
 
@@ -102,12 +109,16 @@ def evaluate(
         NonFiniteError: If an observation, a reward or a cost is NaN or infinite.
         RangeError: If `episodes` < 2.
     """
-    env = env_factory()
-    try:
-        seeds = [episode_seed(seed, index) for index in range(episodes)]
-        return summarise([_sum_up(number, run(policy, env, number)) for number in seeds], seed)
-    finally:
-        env.close()
+    seeds = [episode_seed(seed, index) for index in range(episodes)]
+    finished: list[Episode] = []
+    for start in range(0, episodes, _TOGETHER):
+        some = seeds[start : start + _TOGETHER]
+        env = make_envs(len(some))
+        try:
+            finished += _run_together(policy, env, some)
+        finally:
+            env.close()
+    return summarise(finished, seed)
 
 
 def episode_seed(seed: int, index: int) -> int:
@@ -160,8 +171,30 @@ def summarise(episodes: list[Episode], seed: int) -> Evaluation:
     )
 
 
-def _sum_up(seed: int, steps: Iterator[Step]) -> Episode:
-    rows = list(steps)
+def _run_together(policy: Policy, env: VectorEnv[Any, Any, Any], seeds: list[int]) -> list[Episode]:
+    """Run the first episode of every copy; a copy that is done is stepped on but not counted."""
+    steps: list[list[Step]] = [[] for _ in seeds]
+    observation, _ = env.reset(seed=list(seeds))  # type: ignore[arg-type]  # lists are taken too
+    running = np.ones(len(seeds), dtype=np.bool_)
+    while running.any():
+        action = policy.act(torch.as_tensor(np.asarray(observation)).float())
+        observation, rewards, terminated, truncated, info = env.step(action.cpu().numpy())
+        costs = np.asarray(info.get("cost", np.zeros(len(seeds))))
+        for row in np.flatnonzero(running).tolist():
+            reward, cost = float(rewards[row]), float(costs[row])
+            _require_finite(np.asarray(observation[row]), reward, cost, seeds[row])
+            steps[row].append(Step(reward, cost, *_row_evidence(info, row)))
+        running &= ~(terminated | truncated)
+    return [_sum_up(number, rows) for number, rows in zip(seeds, steps, strict=True)]
+
+
+def _row_evidence(info: dict[str, Any], row: int) -> tuple[Status, float | None]:
+    if "certificate" not in info:
+        return Status.KEPT, None
+    return Status(int(info["status"][row])), float(info["margin"][row])
+
+
+def _sum_up(seed: int, rows: list[Step]) -> Episode:
     margins = [step.margin for step in rows if step.margin is not None]
     return Episode(
         seed=seed,

@@ -1,9 +1,12 @@
 """The safeguards that a command can name, for training and afterwards."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from gymnasium.vector import VectorEnv
+import torch
+from gymnasium.vector import SyncVectorEnv, VectorEnv
+from torch import Tensor
 
 from safectl.errors import ConfigError, FileFormatError, UnknownNameError
 from safectl.files import read_json, write_json
@@ -14,7 +17,7 @@ from safectl_agents.models import Env, GuardFactory, make_env
 from safectl_agents.run_folder import load_config, load_guard, load_trained
 from safectl_agents.speed_guard import SpeedGuard
 from safectl_envs import SafeEnv, SafeVectorEnv, true_state
-from safectl_envs.guard import Guard
+from safectl_envs.guard import Guard, VectorGuard
 from safectl_envs.safety_gymnasium import SafetyGymnasiumEnv
 from safectl_envs.signals import spec_of
 
@@ -73,6 +76,33 @@ def guarded_env(name: GuardName, env: str, folder: Path, *, seed: int, render: b
     if isinstance(guard, SpeedGuard):
         load_guard(folder, guard)
     return Guard(bare, guard, state=true_state if name == "barrier" else None)
+
+
+def guarded_envs(
+    name: GuardName, env: str, folder: Path, *, seed: int
+) -> Callable[[int], VectorEnv[Any, Any, Any]]:
+    """Return what makes copies of an environment behind the guard that a run was trained with.
+
+    Raises:
+        FileFormatError: From what is returned, if the run's last checkpoint cannot be read.
+    """
+
+    def make_copies(count: int) -> VectorEnv[Any, Any, Any]:
+        copies = SyncVectorEnv([lambda: make_env(env)] * count)
+        if name == "none":
+            return copies
+        guard = _make(name, copies.envs[0], seed)
+        if isinstance(guard, SpeedGuard):
+            load_guard(folder, guard)
+        state = _states if name == "barrier" else None
+        return VectorGuard(copies, guard, state=state)
+
+    return make_copies
+
+
+def _states(copies: object) -> Tensor:
+    assert isinstance(copies, SyncVectorEnv), "guarded_envs makes no other"
+    return torch.cat([true_state(single) for single in copies.envs])
 
 
 def calibrate_run(folder: Path, *, steps: int = CALIBRATION_STEPS) -> CalibrationRun:

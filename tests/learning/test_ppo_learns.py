@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
+from gymnasium.vector import SyncVectorEnv
 
 from safectl_agents.evaluate import evaluate
 from safectl_agents.settings import PPOSettings, SACSettings, TD3Settings, TrainConfig
@@ -47,5 +48,7 @@ def test_the_policy_learns_to_repeat_its_observation(tmp_path, algorithm, steps)
         td3=TD3Settings(learning_starts=100, learning_rate=3e-3, batch_size=64, hidden=(32,)),
     )
     result = train(config, folder=tmp_path)
-    found = evaluate(result.policy, Match, episodes=100, seed=0)
+    found = evaluate(
+        result.policy, lambda count: SyncVectorEnv([Match] * count), episodes=100, seed=0
+    )
     assert found.reward.estimate > -0.02  # always zero gives -0.33, random gives -0.67

@@ -13,7 +13,7 @@ from safectl.errors import ConfigError, RangeError
 from safectl.files import write_json
 from safectl_agents.animation import record, save_gif
 from safectl_agents.evaluate import Evaluation, episode_seed, evaluate
-from safectl_agents.guards import guarded_env, load_guard_name
+from safectl_agents.guards import guarded_env, guarded_envs, load_guard_name
 from safectl_agents.run_folder import load_config, load_trained
 
 
@@ -52,7 +52,7 @@ def run(settings: EvaluateSettings) -> int:
     guard = "none" if settings.unguarded else load_guard_name(folder)
     evaluation = evaluate(
         policy,
-        lambda: guarded_env(guard, config.env, folder, seed=config.seed),
+        guarded_envs(guard, config.env, folder, seed=config.seed),
         episodes=settings.episodes,
         seed=seed,
     )

@@ -24,6 +24,7 @@ from safectl_agents.guards import (
     calibrate_run,
     guard_factory,
     guarded_env,
+    guarded_envs,
     save_guard_name,
 )
 from safectl_agents.run_folder import load_trained
@@ -162,7 +163,8 @@ def _try(
     twin: Twin, policy: SB3Policy, episodes: int, frames: int, violations: int, seconds: float
 ) -> Trial:
     seed = twin.config.seed
-    evaluation = evaluate(policy, lambda: _env(twin), episodes=episodes, seed=seed)
+    envs = guarded_envs(twin.guard, twin.config.env, twin.folder, seed=seed)
+    evaluation = evaluate(policy, envs, episodes=episodes, seed=seed)
     write_json(twin.folder / "evaluation.json", evaluation.to_json())
     drawn = record(
         policy,
