@@ -1,79 +1,43 @@
 """A safety layer that learns its model while it guards, for training from scratch.
 
 Until enough transitions are seen there is no model: then only the action limits hold, and the
-certificate says so with risk 1. Afterwards the model is refitted at fixed intervals; its margin is
-the error quantile on the newest transitions near the limit, measured before they are trained on.
+certificate says so with risk 1. Afterwards the model is refitted at fixed intervals, always on all
+but the newest transitions; its margin is the error quantile on those newest ones, near the limit.
+They are trained on at the next refit, when still newer ones measure the margin.
 """
 
+import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from safectl.errors import FileFormatError, RangeError, ShapeError
+from safectl.errors import FileFormatError, RangeError, SafectlError, ShapeError
 from safectl.safeguards.affine_signal import AffineSignalModel
 from safectl.safeguards.clip import Clip
 from safectl.safeguards.fit_signal import Calibration, Transitions, calibrate, train_step
+from safectl.safeguards.online_options import OnlineOptions
 from safectl.safeguards.safety_layer import SafetyLayer
 from safectl.spec import Spec
 from safectl.types import Decision
 
-
-@dataclass(frozen=True, slots=True)
-class OnlineOptions:
-    """When and how an `OnlineSafetyLayer` learns."""
-
-    hidden: tuple[int, ...] = (64, 64)
-    """Width of each hidden layer of the model."""
-    warm_up: int = 16_384
-    """Transitions before the first fit; until then only the action limits are kept."""
-    interval: int = 8_192
-    """Transitions between two refits; as many of the newest ones calibrate the margin."""
-    capacity: int = 200_000
-    """Transitions kept; the oldest are overwritten."""
-    first_steps: int = 600
-    """Steps of Adam in the first fit."""
-    steps: int = 150
-    """Steps of Adam in each refit."""
-    batch: int = 512
-    """Transitions per step of Adam."""
-    learning_rate: float = 1e-3
-    """Step size of Adam."""
-    delta: float = 0.01
-    """Probability, in (0, 1), with which an error may exceed the margin."""
-    near: float = 0.25
-    """A transition calibrates if its signal is above this share of the limit, counted from the
-    limit downwards: y > limit - near |limit|. All do where fewer than 500 are that near."""
-    rate: float = 0.5
-    """Share of the distance to the limit that one step may use, in (0, 1]."""
-
-    def __post_init__(self) -> None:
-        for name in ("delta", "near"):
-            if not 0.0 < getattr(self, name) < 1.0:
-                raise RangeError(name, value=getattr(self, name), expected="a number in (0, 1)")
-        if not 0.0 < self.rate <= 1.0:
-            raise RangeError("rate", value=self.rate, expected="a number in (0, 1]")
-        for name in ("interval", "first_steps", "steps", "batch"):
-            if getattr(self, name) < 1:
-                raise RangeError(name, value=getattr(self, name), expected="at least 1")
-        if not self.interval < self.warm_up <= self.capacity:
-            sizes = (self.interval, self.warm_up, self.capacity)
-            expected = "interval < warm_up <= capacity: the first fit holds one interval back"
-            raise RangeError("interval, warm_up, capacity", value=sizes, expected=expected)
+__all__ = ["OnlineOptions", "OnlineSafetyLayer"]
 
 
-_ENOUGH = 500
-"""Calibrating transitions near the limit below which all of the newest are used."""
+_ENOUGH = 5.0
+"""Expected number of calibrating errors beyond the margin below which all of the newest transitions
+are used, not only those near the limit."""
 
 
 class OnlineSafetyLayer:
     """A `SafetyLayer` over one signal that is fitted to what `observe` is told.
 
-    Not promised: the claim of the layer during training, when policy and model both change; count
-    the violations from step 0 instead.
+    A transition that is not finite is left out and counted in `dropped`.
+
+    Not promised: the claim of the layer for a policy that still changes, because its transitions
+    are not drawn like those that measured the margin; count the violations from step 0 instead.
 
     Args:
         spec: Signals of the robot.
@@ -106,6 +70,7 @@ class OnlineSafetyLayer:
         )
         self._seen = 0
         self._fitted_at = 0
+        self.dropped = 0
         self.layer: SafetyLayer | None = None
 
     @property
@@ -129,48 +94,58 @@ class OnlineSafetyLayer:
     def observe(
         self,
         observation: Float[Tensor, "batch nx"],
-        action: Float[Tensor, "_ nu"],
-        signal_next: Float[Tensor, "_ 1"],
+        action: Float[Tensor, "..."],
+        signal_next: Float[Tensor, "..."],
     ) -> None:
         """Store transitions as they were executed; refit where it is time.
 
         Raises:
             ShapeError: If the numbers of rows differ.
         """
-        rows = len(observation)
-        for name, tensor in (("action", action), ("signal_next", signal_next)):
-            if len(tensor) != rows:
-                raise ShapeError(name, expected=(rows, "n"), got=tensor.shape)
-        places = (self._seen + torch.arange(rows)) % self.options.capacity
-        for store, new in zip(self._data, (observation, action, signal_next), strict=True):
-            store[places] = new.to(store)
-        self._seen += rows
+        for name, tensor, width in (
+            ("observations", observation, self.spec.nx),
+            ("actions", action, self.spec.nu),
+            ("signal_next", signal_next, 1),
+        ):
+            if tensor.shape != (len(observation), width):
+                raise ShapeError(name, expected=(len(observation), width), got=tensor.shape)
+        new = Transitions(observation, action, signal_next)
+        finite = torch.cat([*new], 1).isfinite().all(1)
+        self.dropped += int((~finite).sum())
+        new = new.rows(finite)
+        count = len(new.observations)
+        places = (self._seen + torch.arange(count)) % self.options.capacity
+        for store, column in zip(self._data, new, strict=True):
+            store[places] = column.to(store)
+        self._seen += count
         due = self.options.interval if self._fitted_at else self.options.warm_up
         if self._seen - self._fitted_at >= due:
             self._refit()
 
     def state(self) -> dict[str, Tensor]:
         """Return everything `load_state` needs, as named tensors."""
-        optimiser = self._optimiser.state_dict()["state"]
         moments = {
             f"optimiser.{index}.{name}": torch.as_tensor(value)
-            for index, values in optimiser.items()
+            for index, values in self._optimiser.state_dict()["state"].items()
             for name, value in values.items()
         }
-        margin, error = torch.zeros(1), torch.zeros(1)
-        samples = 0
+        filled = min(self._seen, self.options.capacity)
+        served: dict[str, Tensor] = {}
         if self.layer is not None:
             calibration = self.layer.calibration
-            margin, error, samples = calibration.margin, calibration.error, calibration.samples
-        counts = [self._seen, self._fitted_at, samples, self.layer is not None]
-        filled = min(self._seen, self.options.capacity)
+            served = {
+                "margin": calibration.margin,
+                "error": calibration.error,
+                "samples": torch.tensor(calibration.samples),
+                **_prefixed("served.", self.layer.model),
+            }
         return {
-            **{f"model.{name}": value.clone() for name, value in self._model.state_dict().items()},
+            **_prefixed("model.", self._model),
             **{f"data.{index}": store[:filled].clone() for index, store in enumerate(self._data)},
             **moments,
-            "counts": torch.tensor(counts),
-            "margin": margin,
-            "error": error,
+            **served,
+            "counts": torch.tensor([self._seen, self._fitted_at, self.dropped]),
+            "delta": torch.tensor(self.options.delta, dtype=torch.float64),
             "generator": self._generator.get_state(),
         }
 
@@ -178,74 +153,82 @@ class OnlineSafetyLayer:
         """Go on where `state` was taken.
 
         Raises:
-            FileFormatError: If the tensors belong to another layer.
+            FileFormatError: If the tensors belong to another layer; this one is then unusable.
         """
         try:
             self._load(state)
-        except (KeyError, RuntimeError, ValueError) as error:
+        except (KeyError, RuntimeError, ValueError, SafectlError) as error:
             raise FileFormatError(
                 "state of the safety layer", f"does not fit ({error})", "train from the start"
             ) from error
 
     def _load(self, state: Mapping[str, Tensor]) -> None:
-        prefix = "model."
-        model = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        self._model.load_state_dict(model)
-        seen, fitted_at, samples, has_layer = state["counts"].tolist()
-        self._seen, self._fitted_at = seen, fitted_at
+        if float(state["delta"]) != self.options.delta:
+            raise RangeError("delta", value=float(state["delta"]), expected=str(self.options.delta))
+        self._seen, self._fitted_at, self.dropped = state["counts"].tolist()
+        filled = min(self._seen, self.options.capacity)
         for index, store in enumerate(self._data):
-            store[: len(state[f"data.{index}"])] = state[f"data.{index}"]
+            saved = state[f"data.{index}"]
+            if saved.shape != (filled, store.shape[1]):
+                raise ShapeError("data", expected=(filled, store.shape[1]), got=saved.shape)
+            store[:filled] = saved
+        self._model.load_state_dict(_without_prefix("model.", state))
         moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in state.items():
-            if key.startswith("optimiser."):
-                _, index_text, name = key.split(".")
-                moments.setdefault(int(index_text), {})[name] = value.clone()
+        for key, value in _without_prefix("optimiser.", state).items():
+            index_text, name = key.split(".")
+            moments.setdefault(int(index_text), {})[name] = value.clone()
         groups = self._optimiser.state_dict()["param_groups"]
         self._optimiser.load_state_dict({"state": moments, "param_groups": groups})
         self._generator.set_state(state["generator"])
-        if has_layer:
-            options = self.options
-            calibration = Calibration(state["margin"], options.delta, samples, state["error"])
-            self.layer = self._make_layer(calibration)
+        self.layer = None
+        if "margin" in state:
+            served = copy.deepcopy(self._model)
+            served.load_state_dict(_without_prefix("served.", state))
+            delta, samples = self.options.delta, int(state["samples"])
+            calibration = Calibration(state["margin"], delta, samples, state["error"])
+            self.layer = self._make_layer(served, calibration)
 
     def _refit(self) -> None:
-        """Calibrate the current model on data it has not seen, then train it on."""
-        data = Transitions(*(store[: self._seen] for store in self._data))
-        first = not self._fitted_at
-        if first:
-            older = Transitions(*(store[: self._seen - self.options.interval] for store in data))
+        """Train on all but the newest interval, calibrate on that, and serve a frozen copy."""
+        capacity, interval = self.options.capacity, self.options.interval
+        count = min(self._seen, capacity)
+        newest_first = (self._seen - 1 - torch.arange(count)) % capacity
+        held, older = (self._data.rows(newest_first[cut]) for cut in _cut(interval))
+        if not self._fitted_at:
             self._model.set_statistics(older.observations, older.signal_next)
-            self._train(older, self.options.first_steps)
-        calibration = self._calibrate()
-        if not first:
-            self._train(data, self.options.steps)
-        self._fitted_at = self._seen
-        self.layer = self._make_layer(calibration)
-
-    def _train(self, data: Transitions, steps: int) -> None:
-        for _ in range(steps):
+        for _ in range(self.options.steps if self._fitted_at else self.options.first_steps):
             train_step(
                 self._model,
-                data,
+                older,
                 self._optimiser,
                 batch=self.options.batch,
                 generator=self._generator,
             )
+        self._fitted_at = self._seen
+        near = held.signal_next[:, 0] > self.limit - self.options.near * abs(self.limit)
+        chosen = held.rows(near) if int(near.sum()) * self.options.delta >= _ENOUGH else held
+        calibration = calibrate(self._model, chosen, delta=self.options.delta)
+        served = copy.deepcopy(self._model).eval().requires_grad_(requires_grad=False)
+        self.layer = self._make_layer(served, calibration)
 
-    def _calibrate(self) -> Calibration:
-        count = min(self._seen, self.options.interval, self.options.capacity)
-        newest = self._data.rows((self._seen - 1 - torch.arange(count)) % self.options.capacity)
-        near = newest.signal_next[:, 0] > self.limit - self.options.near * abs(self.limit)
-        chosen = newest.rows(near) if int(near.sum()) >= _ENOUGH else newest
-        return calibrate(self._model, chosen, delta=self.options.delta)
-
-    def _make_layer(self, calibration: Calibration) -> SafetyLayer:
-        limit: Sequence[float] = (self.limit,)
+    def _make_layer(self, model: AffineSignalModel, calibration: Calibration) -> SafetyLayer:
         return SafetyLayer(
-            self._model,
+            model,
             calibration,
             spec=self.spec,
-            limit=limit,
+            limit=(self.limit,),
             rate=self.options.rate,
             signal=self.signal,
         )
+
+
+def _cut(interval: int) -> tuple[slice, slice]:
+    return slice(None, interval), slice(interval, None)
+
+
+def _prefixed(prefix: str, model: AffineSignalModel) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": value.clone() for name, value in model.state_dict().items()}
+
+
+def _without_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

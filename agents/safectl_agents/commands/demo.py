@@ -39,7 +39,7 @@ class DemoSettings:
 
     folder: Path = Path("demo")
     """Folder for the results; each run makes a new one inside it."""
-    steps: int = 400_000
+    steps: int = 300_000
     """Training steps of each agent, >= 20000: the guard needs 16384 to fit its first model."""
     episodes: int = 20
     """Episodes of each evaluation, >= 2."""

@@ -1,5 +1,7 @@
 """The safety layer that learns while it guards."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -74,11 +76,77 @@ def test_it_learns_to_hold_the_limit_that_it_broke_before():
     assert "probability >= 0.99" in layer.claim
 
 
-def test_margin_is_measured_on_transitions_that_were_not_trained_on():
+def rows_of(count, *, seed):
+    generator = torch.Generator().manual_seed(seed)
+    observation = 2.0 * torch.rand(count, 2, generator=generator) - 1.0
+    action = 2.0 * torch.rand(count, 1, generator=generator) - 1.0
+    return observation, action, move(observation, action)
+
+
+def test_the_margin_is_measured_on_transitions_that_did_not_train_the_model():
+    plain, shifted = make(), make()
+    for layer, error in ((plain, 0.0), (shifted, 0.5)):
+        layer.observe(*rows_of(400, seed=1))
+        observation, action, speed = rows_of(200, seed=2)
+        layer.observe(observation, action, speed + error)
+    one, other = plain.layer, shifted.layer
+    weights = [each.model.state_dict() for each in (one, other)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert one.calibration.samples == other.calibration.samples == 200
+    assert float(other.calibration.margin - one.calibration.margin) == pytest.approx(0.5, abs=1e-5)
+
+
+def test_the_layer_that_guards_is_the_one_that_was_calibrated():
     layer = make()
-    run(layer, 30)
-    assert layer.layer is not None
-    assert layer.layer.calibration.samples == 200
+    layer.observe(*rows_of(600, seed=1))
+    served = layer.layer
+    before = {name: value.clone() for name, value in served.model.state_dict().items()}
+    layer.observe(*rows_of(200, seed=3))
+    assert layer.layer is not served
+    assert all(torch.equal(before[name], v) for name, v in served.model.state_dict().items())
+    observation, action, speed = rows_of(200, seed=3)
+    error = speed - layer.layer.model.predict(observation, action)
+    beyond = (error > layer.layer.calibration.margin).float().mean()
+    assert beyond <= 0.01 + 1e-6
+
+
+def test_only_transitions_near_the_limit_measure_the_margin_where_there_are_enough():
+    options = dataclasses.replace(SMALL, delta=0.1, near=0.5)
+    layer = make(options)
+    layer.observe(*rows_of(400, seed=1))
+    observation, action, speed = rows_of(200, seed=2)
+    near = torch.arange(200) < 100
+    layer.observe(observation, action, torch.where(near[:, None], speed + 5.0, speed - 5.0))
+    assert layer.layer.calibration.samples == 100
+    assert float(layer.layer.calibration.margin) > 4.0
+
+
+def test_statistics_come_from_the_data():
+    layer = make()
+    observation, action, speed = rows_of(600, seed=1)
+    layer.observe(100.0 + observation, action, speed)
+    assert layer.layer.model.mean[0] == pytest.approx(100.0, abs=0.5)
+
+
+def test_transitions_that_are_not_finite_are_left_out_and_counted():
+    layer = make()
+    observation, action, speed = rows_of(700, seed=1)
+    observation[3, 0], action[5, 0], speed[7, 0] = torch.nan, torch.inf, -torch.inf
+    layer.observe(observation, action, speed)
+    assert layer.dropped == 3
+    assert all(value.isfinite().all() for value in layer.layer.model.state_dict().values())
+
+
+def test_the_newest_are_held_back_also_when_the_ring_has_wrapped():
+    options = dataclasses.replace(SMALL, warm_up=2000, capacity=2000)
+    plain, shifted = make(options), make(options)
+    for layer, error in ((plain, 0.0), (shifted, 0.5)):
+        layer.observe(*rows_of(1500, seed=1))
+        layer.observe(*rows_of(499, seed=4))
+        observation, action, speed = rows_of(200, seed=2)
+        layer.observe(observation, action, speed + error)
+    weights = [each.layer.model.state_dict() for each in (plain, shifted)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_state_goes_on_bit_for_bit():
@@ -112,9 +180,19 @@ def test_foreign_state_is_refused():
         make().load_state({})
 
 
-def test_rows_must_match():
-    with pytest.raises(ShapeError, match="action has shape"):
-        make().observe(torch.zeros(3, 2), torch.zeros(2, 1), torch.zeros(3, 1))
+@pytest.mark.parametrize(
+    ("shapes", "name"),
+    [(((3, 2), (2, 1), (3, 1)), "actions"), (((3, 5), (3, 1), (3, 1)), "observations")],
+)
+def test_rows_and_widths_must_match(shapes, name):
+    with pytest.raises(ShapeError, match=f"{name} has shape"):
+        make().observe(*(torch.zeros(shape) for shape in shapes))
+
+
+def test_a_state_for_another_delta_is_refused():
+    other = make(dataclasses.replace(SMALL, delta=0.2))
+    with pytest.raises(FileFormatError, match=r"delta is 0\.2"):
+        make().load_state(other.state())
 
 
 @pytest.mark.parametrize(
@@ -124,8 +202,9 @@ def test_rows_must_match():
         ({"near": 1.5}, "near"),
         ({"rate": 0.0}, "rate"),
         ({"batch": 0}, "batch"),
-        ({"warm_up": 100, "interval": 100}, "the first fit holds one interval back"),
+        ({"warm_up": 100, "interval": 100}, "each fit holds one interval back"),
         ({"capacity": 100}, "warm_up <= capacity"),
+        ({"interval": 50, "warm_up": 100}, "delta has no quantile"),
     ],
 )
 def test_senseless_options_are_refused(options, message):
