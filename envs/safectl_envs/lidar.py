@@ -30,20 +30,23 @@ def pseudo_lidar(
         reach: Range [m].
 
     Returns:
-        Closeness, shape (batch, bins). This is fastest where the batch is the contiguous axis in
-        memory, of `relative` as of the result.
+        Closeness, shape (batch, bins), with the batch contiguous in memory; fastest if `relative`
+        is so too. No gradient: the inner loop writes in place.
     """
-    x, y = (axis.T for axis in relative.unbind(-1))
-    closeness = (1.0 - torch.hypot(x, y) / reach).clamp(min=0.0)
-    turns = (torch.atan2(y, x) - heading) / (2.0 * math.pi)
-    places = (turns - turns.floor()) * bins
+    x, y = relative.permute(2, 1, 0).contiguous()
+    closeness = (1.0 - (x * x + y * y).sqrt_() / reach).clamp_(min=0.0)
+    turns = (torch.atan2(y, x) - heading).mul_(0.5 / math.pi)
+    places = turns.sub_(turns.floor()).mul_(bins)
     # With one bin more at each end, a is a plain difference; these two are bins of the other end.
     middles = torch.arange(-0.5, bins + 1.0, device=relative.device, dtype=relative.dtype)
+    middles = middles.unsqueeze(-1)
+    # The inner loop: object by object and in place, so that the tensors stay in the cache.
     shown = relative.new_zeros(bins + 2, len(relative))
-    # The inner loop: object by object, so that its tensors stay in the cache of a processor.
-    for place, most, start in zip(places, closeness, 1.5 * closeness, strict=True):
-        apart = (place - middles.unsqueeze(-1)).abs_()
-        shown = torch.maximum(shown, torch.addcmul(start, most, apart, value=-1.0).minimum(most))
-    first = torch.maximum(shown[1], shown[-1])
-    last = torch.maximum(shown[-2], shown[0])
-    return torch.cat([first.unsqueeze(0), shown[2:-2], last.unsqueeze(0)]).T
+    side = torch.empty_like(shown)
+    for place, c, start in zip(places, closeness, 1.5 * closeness, strict=True):
+        torch.sub(place, middles, out=side).abs_()
+        torch.addcmul(start, c, side, value=-1.0, out=side)
+        torch.maximum(shown, torch.minimum(side, c, out=side), out=shown)
+    shown[1].clamp_(min=shown[-1])
+    shown[-2].clamp_(min=shown[0])
+    return shown[1:-1].T

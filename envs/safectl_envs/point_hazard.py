@@ -173,8 +173,9 @@ class PointHazard:
         ]
         velocities = last * last.new_tensor([self.speed, self.turn_rate])
         compass = torch.stack([heading.cos(), heading.sin()])
+        # The batch stays contiguous in memory, as in the state.
         rows = [velocities.T, compass, *(lidar.T for lidar in lidars)]
-        return torch.cat(rows).T.contiguous()
+        return torch.cat(rows).T
 
     def picture(
         self, state: Float[Tensor, " size"], trace: Float[Tensor, "points size"]

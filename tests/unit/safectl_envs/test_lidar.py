@@ -70,3 +70,19 @@ def test_it_equals_the_loop_of_safety_gym(x, y, heading):
     torch.testing.assert_close(
         scan((x, y), heading), reference((x, y), heading), rtol=0.0, atol=1e-4
     )
+
+
+def test_several_objects_show_the_largest_closeness_of_each_bin():
+    draw = torch.Generator().manual_seed(0)
+    relative, heading = torch.randn(50, 4, 2, generator=draw), torch.randn(50, generator=draw)
+    together = pseudo_lidar(relative, heading, bins=BINS, reach=REACH)
+    alone = [
+        pseudo_lidar(relative[:, index : index + 1], heading, bins=BINS, reach=REACH)
+        for index in range(4)
+    ]
+    torch.testing.assert_close(together, torch.stack(alone).amax(0), rtol=0.0, atol=ROUNDING)
+
+
+def test_without_objects_nothing_shows():
+    nothing = pseudo_lidar(torch.zeros(3, 0, 2), torch.zeros(3), bins=BINS, reach=REACH)
+    assert torch.equal(nothing, torch.zeros(3, BINS))
