@@ -30,7 +30,7 @@ class Certificate:
         status: `Status` per row, shape (batch,).
         margin: Smallest constraint value at the returned action, shape (batch,), in the unit of the
             constraint; below zero means violated.
-        risk: Bound on the probability of violation, shape (batch,), in [0, 1].
+        risk: Bound on the probability of violation, shape (batch,), in [0, 1]; 1 in a fallback.
         residual: Largest violation of any constraint or limit by the returned action, (batch,).
     """
 
@@ -96,7 +96,8 @@ class Safeguard(Protocol):
     """Turns proposals into decisions.
 
     `filter` never raises for numerical reasons and never returns an uncertified action: what cannot
-    be certified is the named fallback, marked `Status.FALLBACK`.
+    be certified is the named fallback, marked `Status.FALLBACK`. It refuses a batch of the wrong
+    shape (`ShapeError`) or of mixed dtypes (`RangeError`).
     """
 
     @property

@@ -25,6 +25,9 @@ from safectl_envs.signals import spec_of
 
 Env = gym.Env[NDArray[Any], NDArray[Any]]
 
+DEFAULTS = OnlineOptions(delta=0.002)
+"""A gait repeats its errors: one per thousand steps is about what a 1000-step episode may show."""
+
 _FORWARD = ("rootx_velocity", "slider1_velocity")
 _PLANAR = ("root_vx", "root_vy")
 
@@ -52,7 +55,7 @@ class SpeedGuard:
             limit=inner.speed_limit,
             signal=self.speed,
             generator=torch_generator(seed, "speed guard"),
-            options=options,
+            options=options or DEFAULTS,
         )
 
     @property

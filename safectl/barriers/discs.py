@@ -1,5 +1,6 @@
 """Discs and balls of positions, fixed or read from the state."""
 
+import math
 from collections.abc import Sequence
 from functools import reduce
 
@@ -22,7 +23,7 @@ class Discs:
 
     Raises:
         ShapeError: If the centres have another number of coordinates.
-        RangeError: If the radius is not positive.
+        RangeError: If the radius is not positive, or a number is not finite.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class Discs:
     ) -> None:
         if centres.shape[-1] != len(positions):
             raise ShapeError("centres", expected=("count", len(positions)), got=centres.shape)
-        if not radius > 0.0:
+        if not 0.0 < radius < math.inf:
             raise RangeError("radius", value=radius, expected="a positive length")
+        if not bool(centres.isfinite().all()):
+            raise RangeError("centres", value=centres.tolist(), expected="finite lengths")
         self.centres, self.radius = centres, radius
         self.positions, self.inside = tuple(positions), inside
 

@@ -20,7 +20,7 @@ class HalfSpaces:
 
     Raises:
         ShapeError: If the sizes disagree.
-        RangeError: If a normal is zero or not finite.
+        RangeError: If a normal is zero, or a normal or an offset is not finite.
     """
 
     def __init__(
@@ -37,6 +37,8 @@ class HalfSpaces:
         length = torch.linalg.vector_norm(normals, dim=-1)
         if not bool(((length > 0.0) & length.isfinite()).all()):
             raise RangeError("normals", value=normals.tolist(), expected="finite, none zero")
+        if not bool(offsets.isfinite().all()):
+            raise RangeError("offsets", value=offsets.tolist(), expected="finite numbers")
         self.normals, self.offsets = normals / length.unsqueeze(-1), offsets / length
         self.positions = tuple(positions)
 

@@ -3,13 +3,20 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from safectl.errors import RangeError
-from safectl.safeguards.evidence import at_the_door, finite_rows
-from safectl.safeguards.fallback import Fallback
-from safectl.types import Certificate, Decision, Safeguard, Status
+from safectl.safeguards.evidence import (
+    Candidate,
+    action_limits,
+    at_the_door,
+    check_batch,
+    decide,
+    finite_rows,
+)
+from safectl.safeguards.fallback import Fallback, fallback_action
+from safectl.types import Decision, Safeguard, Status
 
 
 class _Sweep(NamedTuple):
@@ -59,9 +66,14 @@ class Chain:
         return "; and ".join(safeguard.claim for safeguard in self.safeguards)
 
     def filter(
-        self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
+        self, observation: Shaped[Tensor, "..."], action: Shaped[Tensor, "..."], /
     ) -> Decision:
-        """Correct and re-check; one call of every safeguard per sweep."""
+        """Correct and re-check; one call of every safeguard per sweep.
+
+        Raises:
+            ShapeError, RangeError: As `check_batch`, and as the safeguards.
+        """
+        check_batch(self.fallback.spec, observation, action)
         seen = finite_rows(observation)
         sweep = self._pass(observation, action)
         fell_back = sweep.fell_back
@@ -72,10 +84,12 @@ class Chain:
             sweep = _merge(settled, last, self._pass(observation, last.action))
             fell_back = fell_back | (sweep.fell_back & ~settled)
         agreed = sweep.agreed & seen & finite_rows(action)
-        if bool(agreed.all()):
-            return _decide(action, sweep, agreed, fell_back)
-        rest = self._fall_back(observation, seen)
-        return _decide(action, _merge(agreed, sweep, rest), agreed, fell_back)
+        last = sweep
+        if not bool(agreed.all()):
+            last = _merge(agreed, sweep, self._fall_back(observation, seen))
+        usable = agreed & ((sweep.action == action).all(-1) | ~fell_back)
+        limits = action_limits(self.fallback.spec, action)
+        return decide(action, _evidence(sweep), _evidence(last), limits=limits, usable=usable)
 
     def _pass(self, observation: Tensor, action: Tensor) -> _Sweep:
         start = at_the_door(finite_rows(action), action)
@@ -95,7 +109,8 @@ class Chain:
         )
 
     def _fall_back(self, observation: Tensor, seen: Tensor) -> _Sweep:
-        action = self.fallback.action(observation)
+        limits = action_limits(self.fallback.spec, observation)
+        action = fallback_action(self.fallback, observation, limits)
         checked = self._pass(observation, action)
         known = checked.agreed & seen
         return checked._replace(
@@ -113,9 +128,5 @@ def _merge(rows: Tensor, one: _Sweep, other: _Sweep) -> _Sweep:
     )
 
 
-def _decide(proposal: Tensor, sweep: _Sweep, agreed: Tensor, fell_back: Tensor) -> Decision:
-    kept = agreed & (sweep.action == proposal).all(-1)
-    status = torch.where(kept, Status.KEPT.value, Status.CORRECTED.value)
-    status = torch.where(agreed & (kept | ~fell_back), status, Status.FALLBACK.value)
-    certificate = Certificate(status.to(torch.int8), sweep.margin, sweep.risk, sweep.residual)
-    return Decision(sweep.action, certificate)
+def _evidence(sweep: _Sweep) -> Candidate:
+    return Candidate(sweep.action, sweep.margin, sweep.residual, sweep.risk)

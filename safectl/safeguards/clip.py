@@ -1,9 +1,7 @@
 """Limits on the action and on its rate of change."""
 
-from collections.abc import Sequence
-
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Shaped
 from torch import Tensor
 
 from safectl.errors import RangeError, ShapeError
@@ -13,11 +11,12 @@ from safectl.safeguards.evidence import (
     action_limits,
     at_the_door,
     blind,
+    check_batch,
     decide,
     evidence,
     finite_rows,
 )
-from safectl.safeguards.fallback import Brake, Fallback, require_rows
+from safectl.safeguards.fallback import Brake, Fallback, Numbers, fallback_action, require_rows
 from safectl.spec import Spec
 from safectl.types import Decision
 
@@ -34,16 +33,23 @@ class Clip:
         self.spec, self.fallback = spec, fallback or Brake(spec)
 
     def filter(
-        self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
+        self, observation: Shaped[Tensor, "..."], action: Shaped[Tensor, "..."], /
     ) -> Decision:
-        """Clip each row; non-finite rows take the fallback."""
+        """Clip each row; non-finite rows take the fallback.
+
+        Raises:
+            ShapeError, RangeError: As `check_batch`; only the fallback reads the observation, so
+                its width is not checked.
+        """
+        check_batch(self.spec, observation, action)
         seen = finite_rows(observation)
         finite = seen & finite_rows(action)
         proposal = at_the_door(finite, action)
         limits = action_limits(self.spec, action)
-        fallback = blind(_within(self.fallback.action(observation), limits), seen)
-        candidate = _within(proposal.clamp(*limits), limits)
-        return decide(action, candidate, fallback, certified=finite)
+        last_resort = fallback_action(self.fallback, observation, limits)
+        fallback = blind(_evaluate(last_resort, limits), seen)
+        candidate = _evaluate(proposal.clamp(*limits), limits)
+        return decide(action, candidate, fallback, limits=limits, usable=finite)
 
 
 class RateLimit:
@@ -62,7 +68,7 @@ class RateLimit:
 
     Raises:
         ShapeError: If a length is not nu.
-        RangeError: If a rate or `rows` is not positive.
+        RangeError: If a rate or `rows` is not positive, or the start is not finite.
     """
 
     claim = "|u[k] - u[k-1]| <= rate * period and low <= u[k] <= high for every action signal"
@@ -70,13 +76,14 @@ class RateLimit:
     def __init__(
         self,
         spec: Spec,
-        rate: Sequence[float],
+        rate: Numbers,
         *,
         rows: int,
-        start: Sequence[float] | None = None,
+        start: Numbers | None = None,
         fallback: Fallback | None = None,
     ) -> None:
-        for name, entries in (("rate", rate), ("start", start or (0.0,) * spec.nu)):
+        first = (0.0,) * spec.nu if start is None else start
+        for name, entries in (("rate", rate), ("start", first)):
             if len(entries) != spec.nu:
                 raise ShapeError(name, expected=(spec.nu,), got=(len(entries),))
         if not all(entry > 0.0 for entry in rate):
@@ -85,18 +92,22 @@ class RateLimit:
             raise RangeError("rows", value=rows, expected="at least 1")
         self.spec, self.fallback = spec, fallback or Brake(spec)
         self.step = torch.tensor(rate, dtype=torch.float64) * spec.period
-        self._start = torch.tensor(start or (0.0,) * spec.nu, dtype=torch.float64)
+        self._start = torch.tensor(first, dtype=torch.float64)
+        if not bool(self._start.isfinite().all()):
+            raise RangeError("start", value=tuple(first), expected="finite numbers")
         self._start = self._start.clamp(*action_limits(spec, self._start))
         self._previous = self._start.repeat(rows, 1)
 
     def filter(
-        self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
+        self, observation: Shaped[Tensor, "..."], action: Shaped[Tensor, "..."], /
     ) -> Decision:
         """Move each row as far towards its proposal as the rate allows.
 
         Raises:
-            ShapeError: If the batch does not have the number of rows given at construction.
+            ShapeError, RangeError: As `check_batch`, or if the batch does not have the number of
+                rows given at construction.
         """
+        check_batch(self.spec, observation, action)
         require_rows(action, len(self._previous))
         seen = finite_rows(observation)
         finite = seen & finite_rows(action)
@@ -105,21 +116,34 @@ class RateLimit:
         window = Limits(
             torch.maximum(previous - step, limits.low), torch.minimum(previous + step, limits.high)
         )
-        candidate = _within(at_the_door(finite, action).clamp(*window), window)
-        fallback = _within(self.fallback.action(observation).clamp(*window), window)
-        return decide(action, candidate, blind(fallback, seen), certified=finite)
+        candidate = _evaluate(at_the_door(finite, action).clamp(*window), window)
+        last_resort = fallback_action(self.fallback, observation, window)
+        fallback = blind(_evaluate(last_resort, window), seen)
+        return decide(action, candidate, fallback, limits=window, usable=finite)
 
     def remember(self, decision: Decision, /) -> None:
-        """Store what was decided, by whichever safeguard had the last word."""
-        require_rows(decision.action, len(self._previous))
-        self._previous = decision.action.to(self._previous)
+        """Store what was decided, by whichever safeguard had the last word, within the limits.
+
+        A row that is not finite keeps its previous action.
+
+        Raises:
+            ShapeError: If the actions do not have the shape given at construction.
+        """
+        if decision.action.shape != self._previous.shape:
+            expected = tuple(self._previous.shape)
+            raise ShapeError("action", expected=expected, got=tuple(decision.action.shape))
+        decided = decision.action.to(self._previous)
+        known = finite_rows(decided).unsqueeze(-1)
+        limits = action_limits(self.spec, decided)
+        self._previous = torch.where(known, decided.clamp(*limits), self._previous)
 
     def reset(self, rows: Bool[Tensor, " batch"], /) -> None:
         """Set the marked rows back to the start: a new episode begins there."""
+        require_rows(rows, len(self._previous))
         marked = rows.to(self._previous.device).unsqueeze(-1)
         self._previous = torch.where(marked, self._start, self._previous)
 
 
-def _within(action: Tensor, limits: Limits) -> Candidate:
+def _evaluate(action: Tensor, limits: Limits) -> Candidate:
     room = torch.minimum(action - limits.low, limits.high - action)
     return evidence(action, room, limits)

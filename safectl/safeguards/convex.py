@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from safectl.errors import RangeError, ShapeError
-from safectl.safeguards.evidence import Limits, at_the_door, finite_rows
+from safectl.safeguards.evidence import Limits, at_the_door, check_batch, finite_rows
 from safectl.safeguards.fallback import Fallback
 from safectl.safeguards.linear import Rows, filter_linear
 from safectl.solve.convex import ConvexSet
@@ -62,11 +62,19 @@ class ConvexGuard:
 
     @torch.no_grad()
     def filter(
-        self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
+        self, observation: Shaped[Tensor, "..."], action: Shaped[Tensor, "..."], /
     ) -> Decision:
-        """Return the nearest action in the set, or the fallback."""
+        """Return the nearest action in the set, or the fallback.
+
+        Raises:
+            ShapeError, RangeError: As `check_batch`; what the observation holds is up to the
+                features, so its width is not checked.
+            UnknownNameError, ConvexityError, ShapeError: If the features are not the parameters.
+        """
+        check_batch(self.fallback.spec, observation, action)
         seen = finite_rows(observation)
-        normals, offsets = self.constraints.rows(self.features(at_the_door(seen, observation)))
+        features = self.features(at_the_door(seen, observation))
+        normals, offsets = self.constraints.rows(features, action)
         low, high = self.constraints.low, self.constraints.high
         return filter_linear(
             observation,
@@ -74,6 +82,7 @@ class ConvexGuard:
             Rows(normals, offsets, offsets.abs()),
             Limits(action.new_tensor(low), action.new_tensor(high)),
             self.fallback,
+            start=action,
             seen=seen,
             usable=seen & finite_rows(action),
             risk=0.0,

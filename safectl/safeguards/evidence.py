@@ -3,18 +3,19 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from safectl.errors import RangeError, ShapeError
 from safectl.spec import Spec
 from safectl.types import Certificate, Decision, Status
 
 
 class Limits(NamedTuple):
-    """Lower and upper action limits, shape (nu,), in the units of the action signals."""
+    """Lower and upper action limits, shape (nu,) or (batch, nu), in units of the action signals."""
 
-    low: Float[Tensor, " nu"]
-    high: Float[Tensor, " nu"]
+    low: Float[Tensor, "*batch nu"]
+    high: Float[Tensor, "*batch nu"]
 
 
 class Candidate(NamedTuple):
@@ -29,6 +30,36 @@ class Candidate(NamedTuple):
 def action_limits(spec: Spec, like: Tensor) -> Limits:
     """Return the action limits on the device and with the dtype of `like`."""
     return Limits(like.new_tensor(spec.action_low), like.new_tensor(spec.action_high))
+
+
+def check_batch(
+    spec: Spec,
+    observation: Shaped[Tensor, "..."],
+    action: Shaped[Tensor, "..."],
+    *,
+    width: int | None = None,
+) -> None:
+    """Refuse what no safeguard may broadcast or cast; every `filter` calls this first.
+
+    Args:
+        spec: Gives nu.
+        observation: Shape (batch, width).
+        action: Shape (batch, nu), in the dtype of the observation.
+        width: What the safeguard reads in a row: nx, or the states of its model; any if absent.
+
+    Raises:
+        ShapeError: If a width is wrong, or the numbers of rows differ.
+        RangeError: If a dtype is not floating point, or they differ.
+    """
+    expected: tuple[int | str, ...] = ("batch", "nx" if width is None else width)
+    if observation.ndim != 2 or width not in {None, observation.shape[1]}:
+        raise ShapeError("observation", expected=expected, got=tuple(observation.shape))
+    if action.shape != (len(observation), spec.nu):
+        raise ShapeError("action", expected=(len(observation), spec.nu), got=tuple(action.shape))
+    if not observation.is_floating_point() or action.dtype != observation.dtype:
+        kinds = (str(observation.dtype), str(action.dtype))
+        expected_kinds = "one floating-point dtype for both"
+        raise RangeError("dtypes of observation and action", value=kinds, expected=expected_kinds)
 
 
 def finite_rows(values: Float[Tensor, "batch n"]) -> Bool[Tensor, " batch"]:
@@ -53,7 +84,7 @@ def evidence(
     room: Float[Tensor, "batch m"],
     limits: Limits,
     *,
-    risk: float = 0.0,
+    risk: float | Float[Tensor, " batch"] = 0.0,
 ) -> Candidate:
     """Condense the constraint values at an action.
 
@@ -64,10 +95,11 @@ def evidence(
         risk: Where every constraint and limit holds; elsewhere it is 1.
 
     Returns:
-        A `Candidate`. A value that cannot be computed counts as the worst one: margin minus
-        infinity, residual infinity.
+        A `Candidate`. A value that cannot be computed, NaN or infinity of either sign, counts as
+        the worst one: margin minus infinity, residual infinity.
     """
-    margin = smallest(room).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    worst = -torch.inf
+    margin = smallest(room.nan_to_num(nan=worst, posinf=worst, neginf=worst))
     outside = torch.maximum(limits.low - action, action - limits.high).amax(-1)
     residual = torch.maximum(outside, -margin).clamp(min=0.0)
     residual = residual.nan_to_num(nan=torch.inf, posinf=torch.inf)
@@ -85,27 +117,50 @@ def blind(fallback: Candidate, seen: Bool[Tensor, " batch"]) -> Candidate:
     )
 
 
+def within(action: Float[Tensor, "batch nu"], limits: Limits) -> Float[Tensor, "batch nu"]:
+    """Clip to the limits; the middle of the limits replaces every row that is not finite."""
+    middle = limits.low + 0.5 * (limits.high - limits.low)
+    return torch.where(finite_rows(action).unsqueeze(-1), action, middle).clamp(*limits)
+
+
 def decide(
     proposal: Float[Tensor, "batch nu"],
     candidate: Candidate,
     fallback: Candidate,
     *,
-    certified: Bool[Tensor, " batch"],
+    limits: Limits,
+    usable: Bool[Tensor, " batch"],
 ) -> Decision:
-    """Take the candidate where it is certified, the fallback elsewhere, and say which.
+    """Take the candidate where its evidence certifies it, the fallback elsewhere, and say which.
 
-    A certified row whose candidate equals the proposal is `KEPT` and returns the proposal's bits.
+    A row is certified if it is usable, its action finite, its margin not negative and its residual
+    zero. If the candidate then equals the proposal it is `KEPT` and returns the proposal's bits. A
+    fallback outside the limits, or not finite, is replaced by `within` and loses its evidence; its
+    risk is always 1.
+
+    Args:
+        proposal: What the row asked for.
+        candidate: What is to be returned where it is certified.
+        fallback: What is returned elsewhere.
+        limits: Of the action.
+        usable: Rows whose inputs are finite, and whatever else the safeguard asks for.
     """
+    certified = usable & finite_rows(candidate.action)
+    certified = certified & (candidate.margin >= 0.0) & (candidate.residual == 0.0)
+    last = within(fallback.action, limits)
+    fallback = blind(fallback, (last == fallback.action).all(-1))
+    margin = torch.where(fallback.margin.isnan(), -torch.inf, fallback.margin)
+    residual = torch.where(fallback.residual.isnan(), torch.inf, fallback.residual)
     kept = certified & (candidate.action == proposal).all(-1)
-    action = torch.where(certified.unsqueeze(-1), candidate.action, fallback.action)
+    action = torch.where(certified.unsqueeze(-1), candidate.action, last)
     status = torch.where(kept, Status.KEPT.value, Status.CORRECTED.value)
     status = torch.where(certified, status, Status.FALLBACK.value).to(torch.int8)
     return Decision(
         torch.where(kept.unsqueeze(-1), proposal, action),
         Certificate(
             status,
-            torch.where(certified, candidate.margin, fallback.margin),
-            torch.where(certified, candidate.risk, fallback.risk),
-            torch.where(certified, candidate.residual, fallback.residual),
+            torch.where(certified, candidate.margin, margin),
+            torch.where(certified, candidate.risk, 1.0),
+            torch.where(certified, candidate.residual, residual),
         ),
     )

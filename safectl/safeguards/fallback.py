@@ -6,17 +6,22 @@ Every fallback returns finite actions within the limits of its `Spec`, whatever 
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from safectl.errors import RangeError, ShapeError
-from safectl.safeguards.evidence import action_limits
+from safectl.safeguards.evidence import Limits, action_limits, within
 from safectl.spec import Spec
 from safectl.types import Decision, Status
 
 Law = Callable[[Tensor], Tensor]
 """A control law: observations (batch, nx) to actions (batch, nu)."""
+
+Numbers = Sequence[float] | NDArray[np.floating]
+"""One number per action signal."""
 
 
 @runtime_checkable
@@ -49,7 +54,7 @@ class Brake:
         law: Any other law, instead of `velocities`.
 
     Raises:
-        ShapeError: If a length is not nu.
+        ShapeError: If a length is not nu; from `action`, if the law gives another shape.
         RangeError: If the fixed action is not finite, or both `velocities` and `law` are given.
     """
 
@@ -59,7 +64,7 @@ class Brake:
         self,
         spec: Spec,
         *,
-        fixed: Sequence[float] | None = None,
+        fixed: Numbers | None = None,
         velocities: Sequence[int] | None = None,
         law: Law | None = None,
     ) -> None:
@@ -69,9 +74,10 @@ class Brake:
             if entries is not None and len(entries) != spec.nu:
                 raise ShapeError(name, expected=(spec.nu,), got=(len(entries),))
         self.spec = spec
-        self.fixed = torch.tensor(fixed or (0.0,) * spec.nu, dtype=torch.float64)
+        first = (0.0,) * spec.nu if fixed is None else fixed
+        self.fixed = torch.tensor(first, dtype=torch.float64)
         if not bool(self.fixed.isfinite().all()):
-            raise RangeError("fixed", value=fixed, expected="finite numbers")
+            raise RangeError("fixed", value=tuple(first), expected="finite numbers")
         self._law = law if velocities is None else _stop_within(spec.period, list(velocities))
 
     def action(self, observation: Float[Tensor, "batch nx"], /) -> Float[Tensor, "batch nu"]:
@@ -80,6 +86,7 @@ class Brake:
         if self._law is None:
             return fixed.clamp(*action_limits(self.spec, observation))
         proposed = self._law(observation)
+        _require_shape(proposed, tuple(fixed.shape))
         usable = proposed.isfinite().all(-1, keepdim=True)
         return torch.where(usable, proposed, fixed).clamp(*action_limits(self.spec, observation))
 
@@ -130,7 +137,7 @@ class Hold:
 
     def remember(self, decision: Decision, /) -> None:
         """Store the certified rows; count one more repetition for the others."""
-        require_rows(decision.action, len(self._last))
+        _require_shape(decision.action, tuple(self._last.shape))
         certified = (decision.certificate.status != Status.FALLBACK.value).to(self._last.device)
         self._last = torch.where(
             certified.unsqueeze(-1), decision.action.to(self._last), self._last
@@ -139,9 +146,23 @@ class Hold:
 
     def reset(self, rows: Bool[Tensor, " batch"], /) -> None:
         """Forget the marked rows: a new episode begins there."""
+        require_rows(rows, len(self._last))
         marked = rows.to(self._last.device)
         self._last = torch.where(marked.unsqueeze(-1), torch.nan, self._last)
         self._age = torch.where(marked, 0, self._age)
+
+
+def fallback_action(
+    fallback: Fallback, observation: Float[Tensor, "batch nx"], limits: Limits
+) -> Float[Tensor, "batch nu"]:
+    """Ask a fallback for its action, trusting neither its shape, nor its limits, nor finiteness.
+
+    Raises:
+        ShapeError: If the action does not have the shape (batch, nu).
+    """
+    action = fallback.action(observation)
+    _require_shape(action, (len(observation), limits.low.shape[-1]))
+    return within(action.to(observation), limits)
 
 
 def require_rows(batch: Tensor, rows: int) -> None:
@@ -154,8 +175,16 @@ def require_rows(batch: Tensor, rows: int) -> None:
         raise ShapeError("batch", expected=(rows, "n"), got=tuple(batch.shape))
 
 
+def _require_shape(action: Tensor, expected: tuple[int, ...]) -> None:
+    if action.shape != expected:
+        raise ShapeError("fallback action", expected=expected, got=tuple(action.shape))
+
+
 def _stop_within(period: float, velocities: list[int]) -> Law:
     def law(observation: Tensor) -> Tensor:
+        if observation.shape[1] <= max(velocities):
+            expected = ("batch", max(velocities) + 1)
+            raise ShapeError("observation", expected=expected, got=tuple(observation.shape))
         return -observation[:, velocities] / period
 
     return law

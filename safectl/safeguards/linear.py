@@ -6,8 +6,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from safectl.safeguards.evidence import Candidate, Limits, blind, decide, evidence
-from safectl.safeguards.fallback import Fallback
+from safectl.safeguards.evidence import (
+    Candidate,
+    Limits,
+    at_the_door,
+    blind,
+    decide,
+    evidence,
+)
+from safectl.safeguards.fallback import Fallback, fallback_action
 from safectl.solve import project
 from safectl.types import Decision
 
@@ -37,11 +44,12 @@ def filter_linear(
     limits: Limits,
     fallback: Fallback,
     *,
+    start: Float[Tensor, "batch nu"],
     seen: Bool[Tensor, " batch"],
     usable: Bool[Tensor, " batch"],
     risk: float,
 ) -> Decision:
-    """Return the nearest action with A u >= b within the limits, or the fallback.
+    """Return the action nearest to `start` with A u >= b within the limits, or the fallback.
 
     Args:
         observation: For the fallback only.
@@ -49,24 +57,24 @@ def filter_linear(
         rows: The constraints at these observations.
         limits: Of the action.
         fallback: Taken where the constraints cannot be met.
+        start: What is projected: the proposals, or the proposals within the limits.
         seen: Rows with a finite observation.
         usable: Rows with a finite observation and a finite proposal.
         risk: Of an action that meets the constraints.
     """
-    proposal = torch.where(usable.unsqueeze(-1), action, torch.zeros_like(action))
+    proposal = at_the_door(usable, start)
     kept = _evaluate(proposal, rows, limits, risk)
     certified = usable & (kept.residual == 0.0)
     if bool(certified.all()):
-        return decide(action, kept, kept, certified=certified)
+        return decide(action, kept, kept, limits=limits, usable=usable)
     reach = torch.maximum(limits.low.abs(), limits.high.abs())
     size = rows.size + (rows.normals.abs() * reach).sum(-1)
     backoff = BACKOFF_ULPS * torch.finfo(action.dtype).eps * size
     answer = project(proposal, rows.normals, rows.offsets + backoff, *limits)
     point = torch.where(certified.unsqueeze(-1), proposal, answer.point)
     candidate = _evaluate(point, rows, limits, risk)
-    last_resort = _evaluate(fallback.action(observation), rows, limits, risk)
-    certified = usable & (candidate.residual == 0.0)
-    return decide(action, candidate, blind(last_resort, seen), certified=certified)
+    last_resort = _evaluate(fallback_action(fallback, observation, limits), rows, limits, risk)
+    return decide(action, candidate, blind(last_resort, seen), limits=limits, usable=usable)
 
 
 def _evaluate(action: Tensor, rows: Rows, limits: Limits, risk: float) -> Candidate:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Shaped
 from torch import Tensor
 
 from safectl.types import Decision, Safeguard
@@ -39,7 +39,7 @@ class Remembering:
         return self.safeguard.claim
 
     def filter(
-        self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
+        self, observation: Shaped[Tensor, "..."], action: Shaped[Tensor, "..."], /
     ) -> Decision:
         """Decide, then remember."""
         decision = self.safeguard.filter(observation, action)

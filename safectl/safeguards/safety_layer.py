@@ -6,15 +6,16 @@ paper's closed form treats the most violated constraint alone and no action limi
 constraints and the limits are met at once.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from safectl.errors import RangeError, ShapeError
 from safectl.safeguards.affine_signal import AffineSignalModel
-from safectl.safeguards.evidence import action_limits, at_the_door, finite_rows
+from safectl.safeguards.evidence import action_limits, at_the_door, check_batch, finite_rows
 from safectl.safeguards.fallback import Fallback
 from safectl.safeguards.fit_signal import Calibration
 from safectl.safeguards.linear import Rows, filter_linear
@@ -57,6 +58,10 @@ class Least:
 class SafetyLayer:
     """Keeps c(o) + g(o) u + margin at or below a limit, by the smallest change of the action.
 
+    The proposal is first clipped to the action limits, and the clipped one changed least, as in the
+    exported program. Here `KEPT` means that neither changed it; the program does not know the
+    proposal before the clip, so a clipped and admissible one is `CORRECTED` here and `KEPT` there.
+
     With a `rate`, the limit is approached gradually: the bound on y[k+1] is y + rate (limit - y).
     A signal above its limit must be back in one step.
 
@@ -74,7 +79,7 @@ class SafetyLayer:
 
     Raises:
         ShapeError: If model, specification, calibration and limit disagree on a size.
-        RangeError: If the rate is out of range or `signal` is missing.
+        RangeError: If the rate is out of range, `signal` is missing or a limit is not finite.
     """
 
     def __init__(
@@ -88,8 +93,12 @@ class SafetyLayer:
         rate: float = 1.0,
         signal: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        if model.nu != spec.nu:
-            raise ShapeError("action", expected=(model.nu,), got=(spec.nu,))
+        sizes = (("observation", model.nx, spec.nx), ("action", model.nu, spec.nu))
+        for name, expected, got in (*sizes, ("limit", model.m, len(limit))):
+            if expected != got:
+                raise ShapeError(name, expected=(expected,), got=(got,))
+        if not all(math.isfinite(entry) for entry in limit):
+            raise RangeError("limit", value=tuple(limit), expected="finite numbers")
         if calibration.margin.shape != (model.m,):
             raise ShapeError("margin", expected=(model.m,), got=tuple(calibration.margin.shape))
         if not 0.0 < rate <= 1.0:
@@ -111,16 +120,23 @@ class SafetyLayer:
 
     @torch.no_grad()
     def filter(
-        self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
+        self, observation: Shaped[Tensor, "..."], action: Shaped[Tensor, "..."], /
     ) -> Decision:
-        """Return the nearest action whose prediction leaves the margin, or the fallback."""
+        """Return the nearest action whose prediction leaves the margin, or the fallback.
+
+        Raises:
+            ShapeError, RangeError: As `check_batch`, or if `signal` gives another shape.
+        """
+        check_batch(self.spec, observation, action, width=self.spec.nx)
+        limits = action_limits(self.spec, action)
         seen = finite_rows(observation)
         return filter_linear(
             observation,
             action,
             self._rows(at_the_door(seen, observation)),
-            action_limits(self.spec, action),
+            limits,
             self.fallback,
+            start=action.clamp(*limits),
             seen=seen,
             usable=seen & finite_rows(action),
             risk=self.calibration.delta,
@@ -129,7 +145,11 @@ class SafetyLayer:
     def _rows(self, observation: Tensor) -> Rows:
         offset, gain = self.model.forward(observation)
         limit, margin = offset.new_tensor(self.limit), self.calibration.margin.to(offset)
-        if self.signal is not None:
-            now = torch.minimum(self.signal(observation), limit)
+        if self.signal is not None and self.rate < 1.0:
+            signal = self.signal(observation)
+            if signal.shape != offset.shape:
+                expected = tuple(offset.shape)
+                raise ShapeError("signal", expected=expected, got=tuple(signal.shape))
+            now = torch.minimum(signal, limit)
             limit = now + self.rate * (limit - now)
         return Rows(-gain, offset + margin - limit, offset.abs() + margin.abs() + limit.abs())

@@ -74,12 +74,13 @@ class ConvexSet:
         return len(self.low)
 
     def rows(
-        self, values: Mapping[str, Float[Tensor, "batch ..."]]
+        self, values: Mapping[str, Float[Tensor, "..."]], action: Float[Tensor, "batch nu"]
     ) -> tuple[Float[Tensor, "batch m nu"], Float[Tensor, "batch m"]]:
         """Return A, shape (batch, m, nu), and b, shape (batch, m), of A u >= b without the limits.
 
         Args:
             values: One tensor per parameter, shape (batch, *shape of the parameter).
+            action: Proposals; their number, dtype and device count, not their values.
 
         Raises:
             UnknownNameError: If a name is not that of a parameter.
@@ -88,15 +89,15 @@ class ConvexSet:
         """
         self._check_names(values)
         for name, parameter in self._parameters.items():
-            if values[name].shape[1:] != parameter.shape:
-                sizes: tuple[int, ...] = parameter.shape
-                raise ShapeError(name, expected=("batch", *sizes), got=values[name].shape)
-        flat = [values[name].reshape(-1, p.size) for name, p in self._parameters.items()]
-        return self._rows.at(torch.cat(flat, dim=1))
+            expected = (len(action), *parameter.shape)
+            if values[name].shape != expected:
+                raise ShapeError(name, expected=expected, got=tuple(values[name].shape))
+        flat = [values[name].reshape(len(action), p.size) for name, p in self._parameters.items()]
+        return self._rows.at(torch.cat([action.new_zeros(len(action), 0), *flat], dim=1))
 
     def project(
         self,
-        values: Mapping[str, Float[Tensor, "batch ..."]],
+        values: Mapping[str, Float[Tensor, "..."]],
         action: Float[Tensor, "batch nu"],
     ) -> Projection:
         """Return the nearest admissible action per row, with the QP that ships.
@@ -108,10 +109,7 @@ class ConvexSet:
         Raises:
             UnknownNameError, ConvexityError, ShapeError: As `rows`.
         """
-        if self._parameters:
-            normals, offsets = self.rows(values)
-        else:
-            normals, offsets = self._rows.at(action.new_zeros(len(action), 0))
+        normals, offsets = self.rows(values, action)
         low, high = action.new_tensor(self.low), action.new_tensor(self.high)
         return project(action, normals, offsets, low, high)
 

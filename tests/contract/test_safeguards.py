@@ -20,6 +20,7 @@ from safectl.barriers import (
     box,
 )
 from safectl.dynamics import double_integrator
+from safectl.errors import RangeError, ShapeError
 from safectl.safeguards import (
     AffineSignalModel,
     BarrierQP,
@@ -208,6 +209,48 @@ def test_certified_means_margin_and_residual(case: Case) -> None:
     assert not certificate.residual.isnan().any()
 
 
+@pytest.mark.parametrize(
+    ("observation", "action"),
+    [
+        (torch.zeros(ROWS, 4), torch.zeros(ROWS, 1)),
+        (torch.zeros(ROWS, 4), torch.zeros(ROWS, 3)),
+        (torch.zeros(1, 4), torch.zeros(ROWS, 2)),
+        (torch.zeros(ROWS, 4), torch.zeros(1, 2)),
+        (torch.zeros(4), torch.zeros(2)),
+        (torch.zeros(ROWS, 4), torch.zeros(2)),
+        (torch.zeros(1, ROWS, 4), torch.zeros(1, ROWS, 2)),
+    ],
+)
+def test_shapes_that_would_broadcast_are_refused(
+    case: Case, observation: Tensor, action: Tensor
+) -> None:
+    with pytest.raises(ShapeError):
+        case.make(ROWS).filter(observation, action)
+
+
+@pytest.mark.parametrize(
+    ("seen", "proposed"),
+    [
+        (torch.float64, torch.float32),
+        (torch.float32, torch.float64),
+        (torch.int64, torch.float32),
+        (torch.int64, torch.int64),
+    ],
+)
+def test_mixed_and_whole_numbers_are_refused(
+    case: Case, seen: torch.dtype, proposed: torch.dtype
+) -> None:
+    with pytest.raises(RangeError, match="dtype"):
+        case.make(ROWS).filter(torch.zeros(ROWS, 4).to(seen), torch.zeros(ROWS, 2).to(proposed))
+
+
+def test_a_fallback_promises_nothing_about_the_risk(case: Case) -> None:
+    observation, action = 0.1 * batch()[0], torch.zeros(ROWS, 2)
+    action[5] = torch.nan
+    certificate = case.make(ROWS).filter(observation, action).certificate
+    assert certificate.risk[5] == 1.0
+
+
 def test_actions_are_finite_within_limits_and_without_gradient(case: Case) -> None:
     decision = case.make(ROWS).filter(*batch())
     assert decision.action.abs().max() <= 1.0
@@ -269,11 +312,17 @@ def test_a_row_does_not_depend_on_the_batch(case: Case) -> None:
         )
 
 
-def test_an_empty_batch_is_a_batch(case: Case) -> None:
-    safeguard = case.make(1)
-    if isinstance(safeguard, RateLimit | Chain | Remembering):
-        pytest.skip("a safeguard with memory has a fixed number of rows")
-    assert safeguard.filter(*batch(0)).action.shape == (0, 2)
+WITH_MEMORY = {
+    name
+    for name, case in SAFEGUARDS.items()
+    if isinstance(case.make(1), RateLimit | Chain | Remembering)
+}
+"""They have a fixed number of rows."""
+
+
+@pytest.mark.parametrize("name", sorted(SAFEGUARDS.keys() - WITH_MEMORY))
+def test_an_empty_batch_is_a_batch(name: str) -> None:
+    assert SAFEGUARDS[name].make(1).filter(*batch(0)).action.shape == (0, 2)
 
 
 def test_filtering_twice_changes_nothing(case: Case) -> None:
@@ -287,9 +336,14 @@ def test_filtering_twice_changes_nothing(case: Case) -> None:
     assert torch.equal(once.action, twice.action)
 
 
-def test_a_looser_constraint_never_enlarges_the_correction(case: Case) -> None:
-    if case.looser is None:
-        pytest.skip("does not claim the nearest action")
+NEAREST = [name for name, case in SAFEGUARDS.items() if case.looser is not None]
+"""Those that claim the nearest action."""
+
+
+@pytest.mark.parametrize("name", NEAREST)
+def test_a_looser_constraint_never_enlarges_the_correction(name: str) -> None:
+    case = SAFEGUARDS[name]
+    assert case.looser is not None
     observation, action = batch()
     tight = case.make(ROWS).filter(observation, action)
     loose = case.looser(ROWS).filter(observation, action)

@@ -171,6 +171,52 @@ def test_double_precision_stays_double_precision() -> None:
     assert decision.action.dtype == decision.certificate.margin.dtype == torch.float64
 
 
+def test_a_noisy_model_leaves_no_bound_on_the_risk() -> None:
+    wall = HalfSpaces(torch.tensor([[-1.0, 0.0]]), torch.tensor([-1.0]))
+    quiet = single_integrator()
+    noisy = LinearDynamics(quiet.A, quiet.B, PERIOD, noise=[0.1, 0.0])
+    state, action = torch.zeros(2, 2), torch.tensor([[0.5, 0.0], [3.0, 0.0]])
+    for model, risk in ((quiet, 0.0), (noisy, 1.0)):
+        decision = BarrierQP(wall, model, fallback=Brake(spec(2, 2))).filter(state, action)
+        assert decision.certificate.status.tolist() == [Status.KEPT, Status.CORRECTED]
+        assert decision.certificate.risk.tolist() == [risk, risk]
+
+
+def test_states_of_another_width_are_refused() -> None:
+    wall = HalfSpaces(torch.tensor([[-1.0, 0.0]]), torch.tensor([-1.0]))
+    brake = Brake(spec(3, 2))
+    with pytest.raises(ShapeError, match="observation"):
+        BarrierQP(wall, single_integrator(), fallback=brake).filter(
+            torch.zeros(2, 3), torch.zeros(2, 2)
+        )
+    for observe in (lambda seen: seen, lambda seen: seen[:1, :2]):
+        guard = BarrierQP(wall, single_integrator(), fallback=brake, observe=observe)
+        with pytest.raises(ShapeError, match="state"):
+            guard.filter(torch.zeros(2, 3), torch.zeros(2, 2))
+
+
+def test_a_linearisation_without_an_admissible_action_is_not_the_end() -> None:
+    generator = torch.Generator().manual_seed(0)
+    fallbacks = 0
+    for _ in range(10):
+        barrier = Discs(0.7 * torch.randn(4, 2, generator=generator), 0.3)
+        guard = BarrierQP(barrier, single_integrator(), fallback=Brake(spec(2, 2)), rate=0.3)
+        state, action = (torch.randn(400, 2, generator=generator) for _ in range(2))
+        decision = guard.filter(state, 2.0 * action)
+        fallbacks += int((decision.certificate.status == Status.FALLBACK.value).sum())
+    assert fallbacks <= 0.008 * 4000  # 1.2 % without a second start
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_shapes_at_no_place_are_refused(value: float) -> None:
+    with pytest.raises(RangeError, match="offsets"):
+        HalfSpaces(torch.tensor([[1.0, 0.0]]), torch.tensor([value]))
+    with pytest.raises(RangeError, match="centres"):
+        Discs(torch.tensor([[0.0, value]]), 0.3)
+    with pytest.raises(RangeError, match="radius"):
+        Discs(torch.zeros(1, 2), value)
+
+
 def test_invalid_arguments_are_refused() -> None:
     barrier = Discs(torch.zeros(1, 2), 0.3)
     with pytest.raises(ShapeError):

@@ -6,9 +6,9 @@ from safectl.barriers import box
 from safectl.dynamics import LinearDynamics
 from safectl.errors import RangeError
 from safectl.safeguards import BarrierQP, Brake, Chain, Clip
-from safectl.safeguards.evidence import Candidate, decide
+from safectl.safeguards.evidence import Candidate, action_limits, decide
 from safectl.spec import Signal, Spec
-from safectl.types import Decision, Status
+from safectl.types import Certificate, Decision, Status
 
 SPEC = Spec(
     observation=(Signal("p", "m", -9.0, 9.0),),
@@ -32,7 +32,8 @@ class Between:
         candidate = Candidate(
             point, margin, torch.zeros_like(margin), torch.full_like(margin, self.risk)
         )
-        return decide(action, candidate, candidate, certified=action.isfinite().all(-1))
+        limits, usable = action_limits(SPEC, action), action.isfinite().all(-1)
+        return decide(action, candidate, candidate, limits=limits, usable=usable)
 
 
 def test_certificates_are_taken_together() -> None:
@@ -62,7 +63,8 @@ def test_what_a_later_one_undoes_is_corrected_again() -> None:
                     inner.certificate.risk,
                 ),
                 Candidate(inner.action, *(inner.certificate.margin,) * 3),
-                certified=torch.tensor([True]),
+                limits=action_limits(SPEC, action),
+                usable=torch.tensor([True]),
             )
 
     chain = Chain(Between(-1.0, 0.25), Away(-1.0, 1.0), Between(-1.0, 0.1), fallback=Brake(SPEC))
@@ -97,6 +99,64 @@ def test_a_fallback_inside_stays_visible() -> None:
     decision = chain.filter(torch.tensor([[1.5]]), torch.tensor([[0.5]]))
     assert decision.certificate.status.tolist() == [Status.FALLBACK]
     torch.testing.assert_close(decision.action, torch.tensor([[-1.0]]))
+
+
+def test_a_fallback_in_a_later_sweep_stays_visible() -> None:
+    class Mover(Between):
+        """Moves 0.3 to 0.5 and keeps everything else."""
+
+        def filter(self, observation: Tensor, action: Tensor, /) -> Decision:
+            inner = super().filter(observation, torch.where(action == 0.3, 0.5, action))
+            found = Candidate(inner.action, *_numbers(inner))
+            usable = torch.tensor([True])
+            return decide(action, found, found, limits=action_limits(SPEC, action), usable=usable)
+
+    class Cautious(Between):
+        """Keeps what is below 0.4, and falls back to 0.1 elsewhere."""
+
+        def filter(self, observation: Tensor, action: Tensor, /) -> Decision:
+            found = super().filter(observation, action)
+            last = Candidate(torch.full_like(action, 0.1), *_numbers(found))
+            usable = (action < 0.4).all(-1)
+            limits = action_limits(SPEC, action)
+            inner = Candidate(action, *_numbers(found))
+            return decide(action, inner, last, limits=limits, usable=usable)
+
+    chain = Chain(Cautious(-1.0, 1.0), Mover(-1.0, 1.0), fallback=Brake(SPEC))
+    decision = chain.filter(ZERO, torch.tensor([[0.3]]))
+    torch.testing.assert_close(decision.action, torch.tensor([[0.1]]))
+    assert decision.certificate.status.tolist() == [Status.FALLBACK]
+
+
+class Careless(Between):
+    """Says KEPT with the evidence that it was made with; no safeguard of ours does."""
+
+    def __init__(self, margin: float, residual: float) -> None:
+        super().__init__(-1.0, 1.0)
+        self.margin, self.residual = margin, residual
+
+    def filter(self, observation: Tensor, action: Tensor, /) -> Decision:
+        found = super().filter(observation, action)
+        one = torch.ones_like(found.certificate.margin)
+        certificate = Certificate(
+            found.certificate.status, self.margin * one, 0.0 * one, self.residual * one
+        )
+        return Decision(found.action, certificate)
+
+
+@pytest.mark.parametrize(
+    ("margin", "residual"), [(torch.nan, 0.0), (-0.1, 0.0), (0.1, 0.2), (0.1, torch.nan)]
+)
+def test_a_chain_does_not_certify_what_its_evidence_denies(margin: float, residual: float) -> None:
+    chain = Chain(Careless(margin, residual), Clip(SPEC), fallback=Brake(SPEC))
+    decision = chain.filter(ZERO, torch.tensor([[0.3]]))
+    assert decision.certificate.status.tolist() == [Status.FALLBACK]
+    assert not decision.certificate.margin.isnan().any()
+
+
+def _numbers(decision: Decision) -> tuple[Tensor, Tensor, Tensor]:
+    certificate = decision.certificate
+    return certificate.margin, certificate.residual, certificate.risk
 
 
 def test_an_empty_chain_is_refused() -> None:

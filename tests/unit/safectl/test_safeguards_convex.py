@@ -59,6 +59,28 @@ def test_the_limits_of_the_set_are_kept_where_they_are_narrower() -> None:
     torch.testing.assert_close(decision.action, torch.full((1, 2), 0.25))
 
 
+def test_a_set_without_parameters_is_a_safeguard_too() -> None:
+    action = cp.Variable(2)
+    fixed = ConvexSet(action, {}, [norm1(action) <= 1.0], low=[-1.0] * 2, high=[1.0] * 2)
+    safeguard = ConvexGuard(fixed, lambda _: {}, fallback=Brake(SPEC), claim="at most 1 N")
+    decision = safeguard.filter(torch.zeros(2, 1), torch.tensor([[1.0, 1.0], [0.2, 0.3]]))
+    torch.testing.assert_close(
+        decision.action,
+        torch.tensor([[0.5, 0.5], [0.2, 0.3]]),
+        atol=ORACLE_TOLERANCE,
+        rtol=0.0,
+    )
+    assert decision.certificate.status.tolist() == [Status.CORRECTED, Status.KEPT]
+
+
+def test_features_for_another_number_of_rows_are_refused() -> None:
+    safeguard = ConvexGuard(
+        stated(), lambda seen: {"load": seen[:1, 0]}, fallback=Brake(SPEC), claim="none; for tests"
+    )
+    with pytest.raises(ShapeError, match="load"):
+        safeguard.filter(torch.zeros(3, 1), torch.zeros(3, 2))
+
+
 def test_sets_that_do_not_fit_the_robot_are_refused() -> None:
     with pytest.raises(RangeError, match="left"):
         guard(stated(2.0))

@@ -5,6 +5,7 @@ from torch import Tensor
 from safectl.errors import NonFiniteError, RangeError, ShapeError
 from safectl.safeguards import (
     AffineSignalModel,
+    Brake,
     Calibration,
     FitOptions,
     FittedSignal,
@@ -128,6 +129,70 @@ def test_a_signal_above_its_limit_must_be_back_in_one_step(fitted: FittedSignal)
     assert torch.equal(theirs.certificate.margin, ours.certificate.margin)
 
 
+def test_a_proposal_is_clipped_before_it_is_projected() -> None:
+    generator = torch.Generator().manual_seed(12)
+    model = AffineSignalModel(2, 2, 1, hidden=(8,), generator=generator)
+    spec = Spec(SPEC.observation, (*SPEC.action, Signal("w", "m/s", -1.0, 1.0)), 0.1)
+    calibration = Calibration(torch.tensor([0.05]), 0.05, 100, torch.tensor([0.05]))
+    guard = SafetyLayer(model, calibration, spec=spec, limit=[0.2])
+    observation = torch.randn(512, 2, generator=generator)
+    action = 3.0 * torch.randn(512, 2, generator=generator)
+    raw = guard.filter(observation, action)
+    clipped = guard.filter(observation, action.clamp(-1.0, 1.0))
+    assert torch.equal(raw.action, clipped.action)
+    assert torch.equal(raw.certificate.margin, clipped.certificate.margin)
+    outside = (action.abs() > 1.0).any(-1)
+    kept, ours = (decision.certificate.status == Status.KEPT.value for decision in (clipped, raw))
+    assert torch.equal(ours, kept & ~outside)
+    assert (kept & outside).any()
+    infinite = guard.filter(observation, torch.full_like(action, torch.inf))
+    assert (infinite.certificate.status == Status.FALLBACK.value).all()
+
+
+def test_an_admissible_fallback_claims_no_risk_below_one(fitted: FittedSignal) -> None:
+    decision = layer(fitted).filter(torch.zeros(1, 2), torch.full((1, 1), torch.nan))
+    assert decision.certificate.margin[0] > 0.0
+    assert decision.certificate.risk.tolist() == [1.0]
+
+
+def test_at_rate_one_the_present_signal_does_not_matter(fitted: FittedSignal) -> None:
+    observation, action, _ = data(64, 13)
+    plain = layer(fitted).filter(observation, action)
+    for value in (-1e30, torch.nan):
+        told = layer(fitted, signal=lambda seen, value=value: torch.full_like(seen[:, :1], value))
+        assert torch.equal(told.filter(observation, action).action, plain.action)
+
+
+def test_a_signal_of_another_shape_is_refused(fitted: FittedSignal) -> None:
+    wrong = layer(fitted, rate=0.5, signal=lambda seen: seen[:, 0])
+    with pytest.raises(ShapeError, match="signal"):
+        wrong.filter(torch.zeros(2, 2), torch.zeros(2, 1))
+
+
+def test_a_held_out_transition_calibrates_and_does_not_train() -> None:
+    def fit(changed: int | None) -> FittedSignal:
+        observation, action, signal = data(80, 14)
+        if changed is not None:
+            signal[changed] += 3.0
+        options = FitOptions(hidden=(4,), steps=3, batch=64, delta=0.2, held_out=0.5)
+        generator = torch.Generator().manual_seed(0)
+        return fit_affine_signal(observation, action, signal, generator=generator, options=options)
+
+    weights, before = fit(None)
+    held = 0
+    for row in range(12):
+        model, calibration = fit(row)
+        same = [
+            torch.equal(one, other)
+            for one, other in zip(
+                model.state_dict().values(), weights.state_dict().values(), strict=True
+            )
+        ]
+        assert not torch.equal(calibration.error, before.error)
+        held += all(same)
+    assert 2 <= held <= 10  # half of the transitions, drawn by the generator
+
+
 def test_least_takes_the_vertex_of_the_signal_nearest_its_limit() -> None:
     generator = torch.Generator().manual_seed(10)
     model = AffineSignalModel(2, 2, 2, hidden=(), generator=generator)
@@ -204,6 +269,15 @@ def test_parts_that_do_not_fit_are_refused(fitted: FittedSignal) -> None:
             spec=SPEC,
             limit=[1.0],
         )
+    for limit in (torch.nan, torch.inf):
+        with pytest.raises(RangeError, match="limit"):
+            SafetyLayer(model, calibration, spec=SPEC, limit=[limit])
+    long = Spec((*SPEC.observation, Signal("q", "m", -9.0, 9.0)), SPEC.action, 0.1)
+    with pytest.raises(ShapeError, match="observation"):
+        SafetyLayer(model, calibration, spec=long, limit=[1.0])
+    given = Brake(SPEC)
+    with pytest.raises(ShapeError, match="limit"):
+        SafetyLayer(model, calibration, spec=SPEC, limit=[1.0, 2.0], fallback=given)
     for rate in (0.0, 0.5, 2.0):
         with pytest.raises(RangeError):
             layer(fitted, rate=rate)

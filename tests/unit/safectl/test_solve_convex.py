@@ -86,7 +86,7 @@ def test_single_precision_gives_single_precision(action: Variable, state: Parame
 
 def test_rows_are_those_of_the_statement(action: Variable, state: Parameter) -> None:
     stated = ConvexSet(action, {"x": state}, [state[:3] @ action >= state[3]], **BOX)
-    normals, offsets = stated.rows({"x": torch.tensor([[1.0, 2.0, 3.0, 4.0]])})
+    normals, offsets = stated.rows({"x": torch.tensor([[1.0, 2.0, 3.0, 4.0]])}, torch.zeros(1, 3))
     assert normals.tolist() == [[[1.0, 2.0, 3.0]]]
     assert offsets.tolist() == [[4.0]]
 

@@ -72,8 +72,6 @@ def test_an_empty_batch_is_refused():
 
 @pytest.mark.gpu
 def test_a_gpu_gives_the_same_numbers():
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
     world = PointHazard()
     state = world.initial(64, torch.Generator().manual_seed(0))
     actions = 2.0 * torch.rand(20, 64, 2, generator=torch.Generator().manual_seed(1)) - 1.0
