@@ -69,19 +69,15 @@ def overlay(defaults: Settings, differences: Mapping[str, object], *, source: st
 def from_command_line(
     defaults: Settings, arguments: Sequence[str] | None = None, *, program: str, description: str
 ) -> Settings:
-    """Read options that override settings; `--config FILE` is applied first.
+    """Read options that override settings; `--config FILE` or `--config=FILE` is applied first.
 
     Raises:
         ConfigError: If the file of `--config` cannot be used.
         SystemExit: With status 2 on an unknown option, with 0 after `--help`.
     """
-    rest = list(sys.argv[1:] if arguments is None else arguments)
-    if "--config" in rest:
-        position = rest.index("--config")
-        if position + 1 >= len(rest):
-            raise ConfigError("--config", "needs the path of a TOML file")
-        defaults = load_toml(defaults, Path(rest[position + 1]))
-        del rest[position : position + 2]
+    path, rest = _take_config(list(sys.argv[1:] if arguments is None else arguments))
+    if path is not None:
+        defaults = load_toml(defaults, path)
     return tyro.cli(
         type(defaults), default=defaults, args=rest, prog=program, description=description
     )
@@ -92,6 +88,20 @@ def to_mapping(settings: object) -> dict[str, Any]:
     if not is_dataclass(settings) or isinstance(settings, type):
         raise ConfigError(type(settings).__name__, "is not a dataclass instance")
     return asdict(settings)
+
+
+def _take_config(arguments: list[str]) -> tuple[Path | None, list[str]]:
+    """Return the file of `--config` and the other arguments."""
+    for position, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name != "--config":
+            continue
+        end = position + (1 if equals else 2)
+        value = value if equals else "".join(arguments[position + 1 : end])
+        if not value:
+            raise ConfigError("--config", "needs the path of a TOML file")
+        return Path(value), arguments[:position] + arguments[end:]
+    return None, arguments
 
 
 def _merge(
@@ -108,11 +118,20 @@ def _merge(
             raise ConfigError(source, f"unknown key {prefix + key!r}{hint} Known: {known}")
         if isinstance(value, Mapping):
             merged[key] = _merge(getattr(defaults, key), value, source, prefix=f"{prefix}{key}.")
-        elif isinstance(value, float) and math.isnan(value):
+        elif _holds_nan(value):
             raise ConfigError(source, f"{prefix + key}: NaN is not a setting; write a number")
         else:
             merged[key] = value
     return merged
+
+
+def _holds_nan(value: object) -> bool:
+    """Tell whether a TOML value is NaN or holds one, however deep."""
+    if isinstance(value, Mapping):
+        return any(_holds_nan(entry) for entry in value.values())
+    if isinstance(value, list):
+        return any(_holds_nan(entry) for entry in value)
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _as_json(value: object) -> object:

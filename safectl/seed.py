@@ -4,6 +4,7 @@ Two purposes never share a stream, so adding a consumer does not move the others
 """
 
 import hashlib
+import operator
 
 import numpy as np
 import torch
@@ -15,11 +16,15 @@ def derive(seed: int, purpose: str) -> int:
     """Return a 63-bit seed for one purpose, e.g. `derive(0, "evaluation")`.
 
     Raises:
-        RangeError: If the seed is negative.
+        RangeError: If the seed is negative or no integer.
     """
-    if seed < 0:
+    try:
+        number = operator.index(seed)  # a NaN or 1.5 is no seed, though it compares and prints
+    except TypeError as error:
+        raise RangeError("seed", value=seed, expected="an integer >= 0") from error
+    if number < 0:
         raise RangeError("seed", value=seed, expected="an integer >= 0")
-    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
+    digest = hashlib.sha256(f"{number}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 

@@ -18,6 +18,9 @@ SPEC_VERSION = 1
 class Signal:
     """One number with its unit and bounds; infinite bounds mean "not bounded".
 
+    Bounds of any number type become Python floats and -0.0 becomes 0.0, so that equal signals give
+    equal text.
+
     Raises:
         RangeError: If the name is empty, a bound is NaN or `low >= high`.
     """
@@ -28,6 +31,8 @@ class Signal:
     high: float
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "low", _plain(self.low))
+        object.__setattr__(self, "high", _plain(self.high))
         if not self.name:
             raise RangeError("signal name", value=self.name, expected="a non-empty string")
         if not self.low < self.high:
@@ -51,6 +56,9 @@ class Spec:
     period: float
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "observation", tuple(self.observation))
+        object.__setattr__(self, "action", tuple(self.action))
+        object.__setattr__(self, "period", _plain(self.period))
         if not (math.isfinite(self.period) and self.period > 0.0):
             raise RangeError("period", value=self.period, expected="a positive number of seconds")
         for kind, signals in (("observation", self.observation), ("action", self.action)):
@@ -101,7 +109,8 @@ def spec_from_json(text: str, source: str = "specification") -> Spec:
     """Read what `Spec.to_json` wrote.
 
     Raises:
-        FileFormatError: If the text is not such JSON or has an unknown version.
+        FileFormatError: If the text is not such JSON, has an unknown version or breaks a rule of
+            `Signal` or `Spec`.
     """
     try:
         fields = json.loads(text)
@@ -110,8 +119,9 @@ def spec_from_json(text: str, source: str = "specification") -> Spec:
             raise FileFormatError(
                 source, f"has version {version}", f"this program reads version {SPEC_VERSION}"
             )
-        return Spec(_signals(fields["observation"]), _signals(fields["action"]), fields["period"])
-    except (ValueError, KeyError, TypeError) as error:
+        period = _number(fields["period"])
+        return Spec(_signals(fields["observation"]), _signals(fields["action"]), period)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, RangeError) as error:
         raise FileFormatError(
             source, f"is not a specification ({error})", "export or save it again"
         ) from error
@@ -139,6 +149,11 @@ def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{value!r} is not a number")
     return float(value)
+
+
+def _plain(number: float) -> float:
+    """Return a Python float; adding zero turns -0.0 into 0.0, which is equal but prints another."""
+    return float(number) + 0.0
 
 
 def _first_difference(left: Spec, right: Spec) -> str:

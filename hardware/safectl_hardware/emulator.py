@@ -111,6 +111,11 @@ class Emulator:
     def step(self, observation: Float32[np.ndarray, " nx"]) -> BoardStep:
         """Send one observation and return what the board computed; any value is allowed.
 
+        A step that fails ends the session: a late reply would answer the next observation.
+
+        Args:
+            observation: Shape (nx,), units of the specification; sent as float32.
+
         Raises:
             ShapeError: If the observation does not fit the specification.
             VerificationError: If the board stopped or does not answer in time.
@@ -118,8 +123,14 @@ class Emulator:
         spec = self._image.program.spec
         if observation.shape != (spec.nx,):
             raise ShapeError("observation", expected=(spec.nx,), got=observation.shape)
-        os.write(self._running.source, np.ascontiguousarray(observation).tobytes())
-        words = self._receive(spec.nu + 4)
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, which the board refuses
+            sent = np.ascontiguousarray(observation, np.float32)
+        try:
+            os.write(self._running.source, sent.tobytes())
+            words = self._receive(spec.nu + 4)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         floats = words.view(np.float32)
         nanoseconds = (int(words[-2]) - self._empty_ticks) * 1e9 / self._image.board.clock_hz
         return BoardStep(

@@ -1,14 +1,17 @@
 """Any Gymnasium environment as a robot, on its own simulated clock."""
 
+import logging
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
 
-from safectl.errors import BridgeError, ShapeError
+from safectl.errors import BridgeError, NonFiniteError, ShapeError
 from safectl.spec import Spec
 from safectl.types import Decision, Reading, Sent
+
+_LOG = logging.getLogger(__name__)
 
 
 class SimBridge:
@@ -21,10 +24,12 @@ class SimBridge:
         env: Environment with a Box action space, actions in the units of `spec`.
         spec: Signals and period.
         stop_action: Action that stops the robot, shape (nu,); applied for one step on stop.
+            That step belongs to no policy: its reward and cost are not counted.
         seed: Seed of the first reset.
 
     Raises:
         ShapeError: If the spaces do not match the specification.
+        NonFiniteError: If the stop action is not finite.
     """
 
     def __init__(
@@ -45,10 +50,15 @@ class SimBridge:
                 )
         if stop_action.shape != (spec.nu,):
             raise ShapeError("stop_action", expected=(spec.nu,), got=stop_action.shape)
+        if not np.isfinite(stop_action).all():
+            count = int((~np.isfinite(stop_action)).sum())
+            advice = "give an action that stops the robot"
+            raise NonFiniteError("stop_action", count=count, size=spec.nu, advice=advice)
         self._env, self._spec, self._seed = env, spec, seed
         self._low, self._high = np.asarray(spec.action_low), np.asarray(spec.action_high)
         self._stop_action = np.clip(stop_action, self._low, self._high)
         self._observation: np.ndarray | None = None
+        self._is_commanded = False  # written to since the last stop
         self._time = 0.0
         self.total_return = 0.0
         self.total_cost = 0.0
@@ -89,28 +99,39 @@ class SimBridge:
             raise BridgeError(
                 "the decided action is not finite; the safeguard is broken, stop here"
             )
-        return self._step(np.clip(action, self._low, self._high))
+        self._is_commanded = True
+        sent, reward, cost = self._step(np.clip(action, self._low, self._high))
+        self.total_return += reward
+        self.total_cost += cost
+        return sent
 
     def stop(self) -> None:
-        """Apply the stop action for one step where an episode runs."""
-        if self._observation is not None:
+        """Apply the stop action for one step if anything was written since the last stop."""
+        if not self._is_commanded or self._observation is None:
+            return
+        self._is_commanded = False
+        try:
             self._step(self._stop_action)
+        except Exception:  # noqa: BLE001  stopping never raises, whatever the environment does
+            _LOG.warning("the environment raised on the stop action", exc_info=True)
 
     def __enter__(self) -> "SimBridge":
         self.stop()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.stop()
-        self._env.close()
+        try:
+            self.stop()
+        finally:
+            self._env.close()
 
-    def _step(self, action: np.ndarray) -> Sent:
+    def _step(self, action: np.ndarray) -> tuple[Sent, float, float]:
+        """Step the environment; returns what was sent, the reward and the cost."""
         sent = action.astype(self._env.action_space.dtype or np.float32)
         self._observation = None  # an environment that raises is not stepped again by `stop`
         observation, reward, terminated, truncated, info = self._env.step(sent)
-        self.total_return += float(reward)
-        self.total_cost += float(info.get("cost", 0.0))
         ended = terminated or truncated
         self.episodes += int(ended)
         self._observation = None if ended else observation
-        return Sent(torch.as_tensor(sent, dtype=torch.float32), self._time)
+        answer = Sent(torch.as_tensor(sent, dtype=torch.float32), self._time)
+        return answer, float(reward), float(info.get("cost", 0.0))

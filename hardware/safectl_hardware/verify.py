@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from safectl.errors import RangeError
 from safectl.export.golden import example_observations
 from safectl.export.interpret import Steps, interpret
 from safectl.export.program import Array, Program
@@ -59,11 +60,15 @@ def verify_on_board(
         optimisation: Compiler option.
 
     Raises:
+        RangeError: If there is no row to compare.
+        ShapeError: If the observations do not fit the specification.
         MissingTool: If the cross compiler or QEMU is not installed.
         VerificationError: If the code does not build or run, or if one bit differs.
     """
     if observations is None:
-        observations = example_observations(program, rows)
+        observations = example_observations(program, max(rows, 0))
+    if len(observations) == 0:
+        raise RangeError("rows", value=len(observations), expected="at least 1")
     with tempfile.TemporaryDirectory(prefix="safectl-board-") as name:
         image = build_image(program, Path(name) / "build", board=board, optimisation=optimisation)
         with Emulator(image) as emulator:

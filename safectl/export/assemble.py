@@ -75,7 +75,9 @@ class AffineSignal:
 def policy_program(
     name: str, spec: Spec, policy: Network, *, fail_safe: Sequence[float] | None = None
 ) -> Program:
-    """Export a policy, limited to the action box. It certifies nothing: margin `MARGIN_NONE`.
+    """Export a policy, limited to the action box; it certifies nothing.
+
+    The margin is `MARGIN_NONE`; the status is `CORRECTED` where the limits changed the action.
 
     Args:
         name: Lower-case C identifier.

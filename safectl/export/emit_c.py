@@ -127,7 +127,9 @@ def _body(program: Program, emitted: Emitted) -> dict[str, str]:
         "steps": "\n".join(f"    {line}" for line in emitted.steps),
         "action": emitted.places[ACTION],
         "margin": emitted.places[MARGIN][1:] if has_margin else "SF_MARGIN_NONE",
-        "status": f"(sf_status)(int){emitted.places[STATUS][1:]}" if has_margin else "SF_KEPT",
+        "status": f"(sf_status)(int){emitted.places[STATUS][1:]}"
+        if has_margin
+        else "is_kept ? SF_KEPT : SF_CORRECTED",
     }
 
 

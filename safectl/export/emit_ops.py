@@ -8,7 +8,7 @@ import numpy as np
 from safectl.export.literals import float_literal
 from safectl.export.ops import Op
 from safectl.export.plan import BufferPlan, plan_buffers
-from safectl.export.program import FAIL_SAFE, Array, Program
+from safectl.export.program import ACTION, FAIL_SAFE, Array, Program
 
 BLOCK_WIDTHS = (4, 2, 1)
 """Outputs that one pass of `sf_dense` computes side by side, widest first."""
@@ -123,8 +123,10 @@ def _lines(op: Op, places: Mapping[str, str], program: Program) -> list[str]:
                 f"{outputs[2][1:]} = (float){call};",
             ]
         case _:  # affine, abs, add, clip: output, inputs, tables, size
-            arguments = [outputs[0], *inputs, *tables, str(size)]
-            return [f"sf_{op.kind}({', '.join(arguments)});"]
+            call = f"sf_{op.kind}({', '.join([outputs[0], *inputs, *tables, str(size)])})"
+            if op.kind != "clip":
+                return [f"{call};"]
+            return [f"const int is_kept = {call};" if ACTION in op.outputs else f"(void){call};"]
 
 
 def _concat(output: str, parts: list[tuple[str, int]]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int8
 
+from safectl.errors import ShapeError
 from safectl.export.arithmetic import clip, dot, tanh
 from safectl.export.ops import Op
 from safectl.export.program import (
@@ -49,15 +50,24 @@ def interpret(program: Program, observation: Float32[np.ndarray, "batch nx"]) ->
     A row with NaN or infinity, or whose action or margin overflows to such, returns the fail-safe
     action with `Status.FALLBACK`. Row i depends on nothing but row i.
 
+    Without a constraint the status is `CORRECTED` where the limits changed the action, else `KEPT`.
+
     Args:
         program: The program.
-        observation: Shape (batch, nx), units of the specification.
+        observation: Shape (batch, nx), units of the specification. Any other dtype is rounded to
+            float32 first, as it is before it reaches the C; what overflows then is not finite.
 
     Returns:
         Action, margin and status per row.
+
+    Raises:
+        ShapeError: If the observation does not fit the specification.
     """
-    values: dict[str, Array] = {OBSERVATION: observation}
+    nx = program.spec.nx
+    if observation.ndim != 2 or observation.shape[1] != nx:
+        raise ShapeError("observation", expected=("batch", nx), got=observation.shape)
     with np.errstate(all="ignore"):  # overflow is legal and caught by the finite test at the end
+        values: dict[str, Array] = {OBSERVATION: observation.astype(np.float32)}
         for op in program.ops:
             constants = [program.constants[name] for name in op.constants]
             results = _MEANINGS[op.kind](op, [values[name] for name in op.inputs], constants)
@@ -70,9 +80,11 @@ def _finish(program: Program, values: Mapping[str, Array]) -> Steps:
     observation, action = values[OBSERVATION], values[ACTION]
     batch = len(observation)
     margin = np.full(batch, MARGIN_NONE, np.float32)
-    status = np.full(batch, Status.KEPT, np.int8)
     if MARGIN in values:
         margin, status = values[MARGIN][:, 0], values[STATUS][:, 0].astype(np.int8)
+    else:
+        is_kept = (values[program.unlimited_action] == action).all(axis=1)
+        status = np.where(is_kept, np.int8(Status.KEPT), np.int8(Status.CORRECTED))
     finite = np.isfinite(observation).all(axis=1) & np.isfinite(action).all(axis=1)
     finite &= np.isfinite(margin)
     return Steps(

@@ -1,7 +1,8 @@
 """A controller as a small static graph with three meanings that agree: torch, NumPy and C.
 
 The value `observation` enters; `action` leaves, and optionally `margin` and `status`. The operation
-that defines `action` ends in the limits of the specification, so no program can exceed them.
+that defines `action` ends in the limits of the specification, so no program can exceed them, and
+`margin` and `status` are what `project_halfspace_box` finds at this very action, or are absent.
 """
 
 import re
@@ -50,8 +51,9 @@ class Program:
             observation.
 
     Raises:
-        RangeError: If a name is no identifier, a value is defined twice, a constant is unused or
-            `action` can leave the limits.
+        RangeError: If a name is no identifier, a value is defined twice, a constant is unused,
+            `action` can leave the limits, or `margin` and `status` are not those of the projection
+            that defines `action`.
         ShapeError: If sizes do not fit.
         UnknownNameError: If an operation names something that does not exist.
         NonFiniteError: If a constant is not finite in float32.
@@ -67,11 +69,7 @@ class Program:
         _check_names((self.name, *self.constants))
         sizes = self.sizes
         _check_size(sizes, ACTION, self.spec.nu)
-        if (MARGIN in sizes) != (STATUS in sizes):
-            raise RangeError("outputs", value=sorted(sizes), expected="both margin and status")
-        for name in (MARGIN, STATUS):
-            if name in sizes:
-                _check_size(sizes, name, 1)
+        _check_evidence(self.ops)
         _check_constants(self)
 
     @property
@@ -85,6 +83,11 @@ class Program:
                     raise RangeError("value", value=name, expected="a name not defined before")
                 sizes[name] = size
         return sizes
+
+    @property
+    def unlimited_action(self) -> str:
+        """Name of the value that becomes `action` by the limits or the projection."""
+        return next(op.inputs[0] for op in self.ops if ACTION in op.outputs)
 
     def weights_crc32(self) -> int:
         """Condense the constants, in the order of their names, to 32 bits."""
@@ -148,6 +151,19 @@ def _check_size(sizes: Mapping[str, int], name: str, size: int) -> None:
         raise UnknownNameError("output of the program", name, known=sorted(sizes))
     if sizes[name] != size:
         raise ShapeError(f"value {name}", expected=(size,), got=(sizes[name],))
+
+
+def _check_evidence(ops: tuple[Op, ...]) -> None:
+    """Refuse a margin or status that says nothing about the action that leaves."""
+    for op in ops:
+        if not {MARGIN, STATUS} & set(op.outputs):
+            continue
+        if op.kind != "project_halfspace_box" or op.outputs != (ACTION, MARGIN, STATUS):
+            raise RangeError(
+                "margin and status",
+                value=(op.kind, op.outputs),
+                expected="those of the project_halfspace_box that defines the action",
+            )
 
 
 def _check_constants(program: Program) -> None:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from safectl.errors import VerificationError
+from safectl.errors import RangeError, ShapeError, VerificationError
 from safectl.export.emit_c import C_FLAGS, emit_c, fill_template, sources
 from safectl.export.golden import example_observations
 from safectl.export.interpret import Steps, interpret
@@ -32,15 +32,13 @@ class VerifyReport:
     """What `verify` measured.
 
     Attributes:
-        rows: Observations compared.
-        c_difference: Largest |C - interpreter| over actions and margins; zero, or it would raise.
+        rows: Observations compared; C and the interpreter agree in every bit, or it would raise.
         torch_difference: Largest |interpreter - torch| over actions; None without a reference.
         fallbacks: Rows with `Status.FALLBACK`.
         corrected: Rows with `Status.CORRECTED`.
     """
 
     rows: int
-    c_difference: float
     torch_difference: float | None
     fallbacks: int
     corrected: int
@@ -62,17 +60,23 @@ def verify(
     Args:
         program: The program.
         reference: The torch meaning of the whole step: observations to actions.
-        observations: Finite inputs, shape (rows, nx); drawn by `example_observations` when absent.
+        observations: Finite inputs, shape (rows, nx), rounded to float32; drawn by
+            `example_observations` when absent.
         rows: How many to draw.
         tolerance: Largest |interpreter - torch| allowed, in units of the action.
 
     Raises:
+        RangeError: If there is no row to compare: that would verify nothing.
+        ShapeError: If the observations or the actions of the reference do not fit.
         MissingTool: If there is no C compiler.
         VerificationError: If the code does not build, a sanitizer objects, the self-test fails, one
             bit differs, or torch differs by more than the tolerance.
     """
     if observations is None:
-        observations = example_observations(program, rows)
+        observations = example_observations(program, max(rows, 0))
+    if len(observations) == 0:
+        raise RangeError("rows", value=len(observations), expected="at least 1")
+    observations = np.ascontiguousarray(observations, np.float32)
     expected = interpret(program, observations)
     found = run_host(program, observations)
     require_same_bits(program, expected, found, where="C on this machine")
@@ -80,6 +84,8 @@ def verify(
     if reference is not None:
         with torch.no_grad():
             theirs = reference(torch.from_numpy(observations)).numpy()
+        if theirs.shape != expected.action.shape:
+            raise ShapeError("reference", expected=expected.action.shape, got=theirs.shape)
         difference = float(np.abs(expected.action.astype(np.float64) - theirs).max())
         if not difference <= tolerance:
             raise VerificationError(
@@ -88,7 +94,6 @@ def verify(
             )
     return VerifyReport(
         rows=len(observations),
-        c_difference=0.0,
         torch_difference=difference,
         fallbacks=int((expected.status == 2).sum()),
         corrected=int((expected.status == 1).sum()),

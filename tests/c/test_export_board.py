@@ -1,5 +1,7 @@
 """Generated C on an emulated Cortex-M4F: equal bits, sizes, instructions, closed loop."""
 
+import inspect
+import signal
 import subprocess
 import time
 
@@ -131,6 +133,31 @@ def test_a_dead_emulator_is_reported_at_once(image):
         board._running.process.kill()
         with pytest.raises(VerificationError, match="stopped with status"):
             board.step(np.zeros(3, np.float32))
+
+
+def test_doubles_are_rounded_before_they_are_sent(image, small_guarded):
+    row = np.array([0.1, -0.2, 0.3])
+    with Emulator(image) as board:
+        step = inspect.unwrap(Emulator.step)(board, row)
+        assert np.array_equal(
+            step.action, interpret(small_guarded, row[None].astype(np.float32)).action[0]
+        )
+        huge = inspect.unwrap(Emulator.step)(board, np.full(3, 1e300))
+        assert huge.status == Status.FALLBACK
+
+
+def test_a_late_reply_never_answers_the_next_observation(image):
+    zero = np.zeros(3, np.float32)
+    with Emulator(image, timeout_s=5.0) as board:
+        board.step(zero)
+        process = board._running.process
+        process.send_signal(signal.SIGSTOP)
+        board._timeout_s = 0.2
+        with pytest.raises(VerificationError, match="did not answer"):
+            board.step(zero)
+        assert process.returncode is not None
+        with pytest.raises(VerificationError, match="not running"):
+            board.step(zero + 1.0)
 
 
 def test_a_missing_tool_names_its_package(image, small_guarded, monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 import ctypes
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ from safectl.export import (
     example_observations,
     interpret,
     policy_program,
+    project,
     verify,
 )
 from safectl.export.emit_c import C_FLAGS, sources
 from safectl.export.ops import Op
 from safectl.export.program import MARGIN_UNKNOWN, action_limits
-from safectl.export.verify import TORCH_TOLERANCE, run_host
+from safectl.export.verify import TORCH_TOLERANCE, require_same_bits, run_host
 from safectl.spec import Signal, Spec
 from safectl.types import Status
 
@@ -42,7 +44,6 @@ def compile_c(folder, *extra, flags=(), output="program"):
 def test_a_policy_equals_the_interpreter_bit_for_bit_and_torch_closely(benchmark_policy):
     report = verify(benchmark_policy.program, reference=benchmark_policy.reference)
     assert report.rows == 1000
-    assert report.c_difference == 0.0
     assert report.torch_difference < TORCH_TOLERANCE
 
 
@@ -108,6 +109,66 @@ def test_every_operation_equals_the_interpreter():
     report = verify(program)
     assert report.corrected > 0
     assert report.fallbacks > 0
+
+
+# Found by search: the interpolated action misses the half-space, and so do two lifts.
+THIRD_LIFT = (
+    [
+        *(81373.5390625, -754.001220703125, 53.26934814453125, -560.2116088867188),
+        *(626.3831787109375, 3920.2880859375, -853.3785400390625),
+    ],
+    [
+        *(0.00015562177577521652, -0.0009727514698170125, -32.087703704833984),
+        *(-1045.8541259765625, -0.0003543818893376738, 0.0046314639039337635, 1981.2808837890625),
+    ],
+    -173224.921875,
+    [
+        *(-406.0506591796875, -684.3739013671875, -167.60089111328125, -565.4714965820312),
+        *(851.7363891601562, -739.47119140625, -387.71893310546875),
+    ],
+)
+
+
+def test_the_third_lift_of_the_projection_equals_the_interpreter(monkeypatch):
+    proposal, normal, offset, low = THIRD_LIFT
+    nu = len(proposal)
+    row = np.array([[*proposal, *normal, offset, 0.0]], np.float32)
+    spec = Spec(
+        tuple(Signal(f"s{i}", "1", -np.inf, np.inf) for i in range(2 * nu + 2)),
+        tuple(Signal(f"a{i}", "1", value, value + 2.0) for i, value in enumerate(low)),
+        0.01,
+    )
+    limits = action_limits(spec)
+    names = ("proposal", "normal", "offset", "backoff")
+    ends = (0, nu, 2 * nu, 2 * nu + 1, 2 * nu + 2)
+    ops = (
+        *(
+            Op("slice", ("observation",), (name,), start=start, stop=stop)
+            for name, (start, stop) in zip(names, pairwise(ends), strict=True)
+        ),
+        Op("project_halfspace_box", names, ("action", "margin", "status"), ("low", "high")),
+    )
+    constants = {"low": limits[0], "high": limits[1], "fail_safe": limits[0]}
+    program = Program("lifted", spec, ops, constants)
+    expected = interpret(program, row)
+    monkeypatch.setattr(project, "LIFTS", project.LIFTS[:2])
+    assert not np.array_equal(interpret(program, row).action, expected.action)
+    require_same_bits(program, expected, run_host(program, row), where="C")
+
+
+def test_a_limited_action_is_corrected_in_c_too(policy_factory):
+    example = policy_factory([3, 4, 2], nn.ReLU, seed=2)
+    report = verify(example.program, rows=200)
+    assert 10 < report.corrected < 190
+
+
+def test_verifying_nothing_is_refused(benchmark_policy):
+    program, nx = benchmark_policy.program, benchmark_policy.program.spec.nx
+    for options in ({"rows": 0}, {"rows": -1}, {"observations": np.zeros((0, nx), np.float32)}):
+        with pytest.raises(RangeError, match="at least 1"):
+            verify(program, **options)
+    with pytest.raises(ShapeError, match="reference"):
+        verify(program, reference=lambda rows: rows[:, :1], rows=3)
 
 
 def test_small_and_denormal_weights_survive(policy_factory):

@@ -106,10 +106,13 @@ void sf_abs(float *y, const float *x, size_t size) {
     }
 }
 
-void sf_clip(float *y, const float *x, const float *low, const float *high, size_t size) {
+int sf_clip(float *y, const float *x, const float *low, const float *high, size_t size) {
+    int same = 1;
     for (size_t i = 0; i < size; i++) {
         y[i] = sf_clip1(x[i], low[i], high[i]);
+        same &= y[i] == x[i];
     }
+    return same;
 }
 
 float sf_dot(const float *left, const float *right, size_t size) {

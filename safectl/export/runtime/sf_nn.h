@@ -24,7 +24,10 @@ void sf_normalise(float *y, const float *x, const float *mean, const float *scal
 void sf_affine(float *y, const float *x, const float *gain, const float *shift, size_t size);
 void sf_add(float *y, const float *left, const float *right, size_t size);
 void sf_abs(float *y, const float *x, size_t size);
-void sf_clip(float *y, const float *x, const float *low, const float *high, size_t size);
+
+/* Returns 1 if nothing was changed. */
+int sf_clip(float *y, const float *x, const float *low, const float *high, size_t size);
+
 float sf_dot(const float *left, const float *right, size_t size);
 
 #ifdef __cplusplus

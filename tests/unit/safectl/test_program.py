@@ -1,7 +1,9 @@
 """Programs check themselves, and their files cannot be mistaken for something else."""
 
+import inspect
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -21,6 +23,7 @@ from safectl.export import Network, Op, Program, interpret, load_program, policy
 from safectl.export.plan import plan_buffers
 from safectl.export.store import save_program
 from safectl.spec import Signal, Spec
+from safectl.types import Status
 
 SPEC = Spec(
     (Signal("angle", "rad", -math.inf, math.inf), Signal("rate", "rad/s", -4.0, 4.0)),
@@ -184,6 +187,48 @@ def test_arrays_of_another_program_objects_and_doubles_are_refused(tmp_path):
     np.savez(path, **constants(bias=np.array([{}], object)))
     with pytest.raises(FileFormatError):
         load_program(tmp_path / "p")
+
+
+PROJECT = Op(
+    "project_halfspace_box",
+    ("u", "u", "u", "u"),
+    ("action", "margin", "status"),
+    ("low", "high"),
+)
+
+
+def test_margin_and_status_are_those_of_the_projection_that_gives_the_action():
+    make(ops=[OPS[0], PROJECT])
+    for ops in (
+        [*OPS, Op("abs", ("u",), ("margin",)), Op("abs", ("u",), ("status",))],
+        [OPS[0], replace(PROJECT, outputs=("other", "margin", "status")), OPS[1]],
+        [OPS[0], replace(PROJECT, outputs=("action", "status", "margin"))],
+        [OPS[0], replace(PROJECT, outputs=("action", "margin", "other"))],
+        [OPS[0], Op("slice", ("observation",), ("status",), stop=1), OPS[1]],
+    ):
+        with pytest.raises(RangeError, match="margin and status"):
+            make(ops=ops)
+
+
+def test_the_interpreter_rounds_doubles_first_and_refuses_other_shapes():
+    program = make()
+    rows = np.random.default_rng(0).standard_normal((50, 2))
+    assert rows.dtype == np.float64
+    run = inspect.unwrap(interpret)  # without the type checks of the tests
+    steps, rounded = run(program, rows), run(program, rows.astype(np.float32))
+    assert steps.action.dtype == np.float32
+    assert np.array_equal(steps.action, rounded.action)
+    assert run(program, np.full((1, 2), 1e300)).status.tolist() == [Status.FALLBACK]
+    for shape in ((2,), (3, 1), (1, 2, 1)):
+        with pytest.raises(ShapeError, match="observation has shape"):
+            run(program, np.zeros(shape, np.float32))
+
+
+def test_a_limited_action_is_reported_as_corrected():
+    rows = np.array([[0.5, 0.5], [0.5, 0.6], [-3.0, 0.0], [0.0, 0.0]], np.float32)
+    steps = interpret(make(), rows)
+    assert steps.action[:, 0].tolist() == [1.0, 1.0, -1.0, 0.0]
+    assert steps.status.tolist() == [0, 1, 1, 0]
 
 
 def test_values_that_are_alive_together_never_overlap():

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import safectl_envs
-from safectl.errors import ShapeError
+from safectl.errors import BridgeError, NonFiniteError, ShapeError
 from safectl.loop import run_loop
 from safectl.record import Recorder, read_record
 from safectl.safeguards import BarrierQP, Clip
 from safectl.spec import Signal, Spec
-from safectl.types import Bridge
+from safectl.types import Bridge, Certificate, Decision
 from safectl_hardware.sim import SimBridge
 
 
@@ -106,3 +106,87 @@ def test_a_decision_for_two_rows_is_refused():
     decision = Clip(world.spec).filter(torch.zeros(2, world.spec.nx), torch.zeros(2, 2))
     with bridge, pytest.raises(ShapeError, match="action has shape"):
         bridge.write(decision)
+
+
+class Logged(gymnasium.Env):
+    """Notes what it is asked; costs one and pays one per step."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+    action_space = gymnasium.spaces.Box(-9.0, 9.0, (2,))
+
+    def __init__(self, *, failing=False):
+        self.failing, self.actions, self.is_closed = failing, [], False
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.actions.append(action.tolist())
+        if self.failing and len(self.actions) > 1:
+            raise ZeroDivisionError
+        return np.zeros(1, np.float32), 1.0, False, False, {"cost": 1.0}
+
+    def close(self):
+        self.is_closed = True
+
+
+LOGGED = Spec((Signal("x", "m", -1.0, 1.0),), tuple(Signal(n, "m/s", -1.0, 0.5) for n in "uv"), 0.1)
+
+
+def decide(*action):
+    zero = torch.zeros(1)
+    return Decision(torch.tensor([action]), Certificate(zero.to(torch.int8), zero, zero, zero))
+
+
+def logged(**options):
+    env = Logged(**options)
+    return env, SimBridge(env, LOGGED, stop_action=np.array([0.25, -5.0]))
+
+
+def test_writing_clips_to_the_limits_of_the_robot():
+    env, bridge = logged()
+    with bridge:
+        bridge.read()
+        sent = bridge.write(decide(3.0, -0.5))
+    assert env.actions[0] == sent.action.tolist() == [0.5, -0.5]
+
+
+def test_a_decision_that_is_not_finite_is_not_written():
+    env, bridge = logged()
+    with bridge:
+        bridge.read()
+        with pytest.raises(BridgeError, match="not finite"):
+            bridge.write(decide(0.0, float("nan")))
+    assert env.actions == []
+
+
+def test_stopping_takes_one_step_that_is_not_counted():
+    env, bridge = logged()
+    with bridge:
+        bridge.stop()
+        bridge.read()
+        bridge.stop()
+        assert env.actions == []
+        for count in (1, 2):
+            bridge.write(decide(0.0, 0.0))
+            bridge.stop()
+            bridge.stop()
+            assert len(env.actions) == 2 * count
+            assert env.actions[-1] == [0.25, -1.0]
+    assert len(env.actions) == 4
+    assert (bridge.total_return, bridge.total_cost) == (2.0, 2.0)
+
+
+def test_an_environment_that_raises_on_the_stop_action_is_closed(caplog):
+    env, bridge = logged(failing=True)
+    with bridge:
+        bridge.read()
+        bridge.write(decide(0.0, 0.0))
+        bridge.stop()
+        assert "raised on the stop action" in caplog.text
+    assert env.is_closed
+
+
+def test_a_stop_action_that_is_not_finite_is_refused():
+    with pytest.raises(NonFiniteError, match="stop_action holds 1 non-finite"):
+        SimBridge(Logged(), LOGGED, stop_action=np.array([np.nan, 0.0]))
