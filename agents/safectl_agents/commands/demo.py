@@ -172,9 +172,10 @@ def _print(
     console.print(table, highlight=False)
     verdict = "equalled" if board.equal == board.steps else "DID NOT EQUAL"
     ratio, share = results["cost_ratio"], results["return_share"]
+    least = "at least " if trials["guarded"].evaluation.cost.estimate == 0.0 else ""
     console.print(
-        f"The guard divides the cost by {ratio:.0f} at {share:.0%} of the published constrained "
-        f"best, {CONSTRAINED_BEST:.0f}.\n"
+        f"The guard divides the cost by {least}{ratio:.0f} at {share:.0%} of the published "
+        f"constrained best, {CONSTRAINED_BEST:.0f}.\n"
         f"Board {board.board}: {board.flash_bytes / 1024:.1f} KiB flash, {board.ram_bytes} B RAM, "
         f"{board.stack_bytes} B stack,\n  {board.instructions_mean:,.0f} instructions per step; "
         f"episode return {board.total_return:.0f}, cost {board.cost:.0f}.\n"
