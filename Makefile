@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest
 # Off-screen rendering without a display; the variable is MuJoCo's.
 export MUJOCO_GL ?= egl
 
-.PHONY: help setup demo check test test-slow bench c wheel docs golden clean
+.PHONY: help setup demo check test test-slow bench c wheel docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,7 +22,7 @@ setup: $(STAMP)  ## system packages, virtual environment, editable install, hook
 
 $(STAMP): pyproject.toml constraints.txt Makefile
 	@sh tests/packaging/system_packages.sh $(SYSTEM)
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "installing Python packages into $(VENV) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
@@ -39,6 +39,7 @@ check: $(STAMP)  ## format, lint, types, layers, sizes
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python tests/packaging/size_gate.py
+	@git ls-files | xargs $(BIN)/python tests/packaging/text_gate.py
 
 test: $(STAMP)  ## every test that takes under two seconds, the C and emulator tests included
 	@$(PYTEST) -n 2 -m "not slow and not gpu and not hil"
@@ -58,8 +59,5 @@ wheel: $(STAMP)  ## source distribution, wheel, names and files inside it
 docs: $(STAMP)  ## README blocks, doctests and links
 	@$(PYTEST) tests/docs
 
-golden: $(STAMP)  ## rewrite the golden files; review the difference
-	@$(PYTEST) tests/golden --rewrite-golden
-
-clean:  ## remove what the targets made, the virtual environment too
-	rm -rf $(VENV) build dist runs demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+clean:  ## remove the virtual environment and caches; runs and demo results are kept
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

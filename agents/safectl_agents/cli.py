@@ -5,6 +5,7 @@ Exit status: 0 done, 1 an error or a target not met, 2 a wrong call, 130 interru
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         sys.stderr.write(f"error: {MissingExtra(package, _EXTRA_OF.get(package, 'agents'))}\n")
+        return 1
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  for the flush at exit
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"error: {error}; free space or choose another folder and try again\n")
         return 1
 
 

@@ -14,11 +14,15 @@ from safectl.safeguards import BarrierQP, Clip
 from safectl.types import Safeguard
 from safectl_agents.calibration import CalibrationRun, calibrate_guard
 from safectl_agents.models import Env, GuardFactory, make_env
-from safectl_agents.run_folder import load_config, load_guard, load_trained
-from safectl_agents.speed_guard import SpeedGuard
+from safectl_agents.run_folder import (
+    calibrated_path,
+    load_config,
+    load_guard,
+    load_trained,
+)
+from safectl_agents.speed_guard import SpeedGuard, observes_its_speed
 from safectl_envs import SafeEnv, SafeVectorEnv, true_state
 from safectl_envs.guard import Guard, VectorGuard
-from safectl_envs.safety_gymnasium import SafetyGymnasiumEnv
 from safectl_envs.signals import spec_of
 
 GuardName = Literal["auto", "none", "limits", "barrier", "speed"]
@@ -41,9 +45,9 @@ def choose_guard(name: GuardName, env: str) -> GuardName:
     """
     probe = make_env(env)
     inner = probe.unwrapped
-    probe.close()
     is_world = isinstance(inner, SafeEnv)
-    has_speed = isinstance(inner, SafetyGymnasiumEnv) and inner.speed_limit is not None
+    has_speed = observes_its_speed(probe)
+    probe.close()
     if name == "auto":
         return "barrier" if is_world else "speed" if has_speed else "none"
     if (name == "barrier" and not is_world) or (name == "speed" and not has_speed):
@@ -106,13 +110,15 @@ def _states(copies: object) -> Tensor:
 
 
 def calibrate_run(folder: Path, *, steps: int = CALIBRATION_STEPS) -> CalibrationRun:
-    """Calibrate a run's learned guard on its trained policy; other guards are left alone.
+    """Calibrate a run's learned guard on its trained policy, once per checkpoint.
+
+    Other guards are left alone, and one that has not seen enough to have a model.
 
     Raises:
         FileFormatError: If the run holds no checkpoint that can be read.
     """
     config, name = load_config(folder), load_guard_name(folder)
-    if name != "speed":
+    if name != "speed" or calibrated_path(folder).exists():
         return CalibrationRun(0, 0)
     env = make_env(config.env)
     try:

@@ -8,7 +8,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.error import NameNotFound, NamespaceNotFound, UnregisteredEnv, VersionNotFound
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
@@ -67,7 +66,7 @@ def make_env(name: str, *, render: bool = False) -> Env:
     try:
         options: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
         env: Env = gym.make(name, disable_env_checker=True, **options)
-    except (NameNotFound, NamespaceNotFound, VersionNotFound, UnregisteredEnv) as error:
+    except (gym.error.Error, ModuleNotFoundError) as error:
         known = sorted(gym.registry, key=lambda key: (not key.startswith("saf"), key))
         raise UnknownNameError("environment", name, known=known) from error
     for kind, space in (("observations", env.observation_space), ("actions", env.action_space)):

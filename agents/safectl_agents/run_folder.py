@@ -14,6 +14,7 @@ from safectl_agents.training_state import (
     Counters,
     checkpoints,
     discard_drafts,
+    file_digests,
     load_counters,
     load_learner,
     load_policy,
@@ -55,10 +56,23 @@ def load_guard(folder: Path, learner: Learner) -> None:
 def calibrated_path(folder: Path) -> Path:
     """Return where the guard of the last checkpoint is kept after its calibration.
 
+    The name holds the digest of what the checkpoint learned, so that a checkpoint which was made
+    again does not meet the calibration of its predecessor.
+
     Raises:
-        FileFormatError: If there is no checkpoint.
+        FileFormatError: If there is no checkpoint with a learned guard.
     """
-    return folder / "calibrated" / f"{_last_checkpoint(folder).name}.safetensors"
+    last = _last_checkpoint(folder)
+    digest = file_digests(last).get("safeguard.safetensors")
+    if digest is None:
+        raise FileFormatError(last, "holds no learned guard", "train with --guard speed")
+    return folder / "calibrated" / f"{last.name}-{digest[:16]}.safetensors"
+
+
+def is_calibrated(folder: Path) -> bool:
+    """Return whether the learned guard of the last checkpoint is calibrated on its policy."""
+    learned = "safeguard.safetensors" in file_digests(_last_checkpoint(folder))
+    return learned and calibrated_path(folder).exists()
 
 
 def load_trained(folder: Path) -> SB3Policy:

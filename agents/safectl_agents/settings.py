@@ -6,6 +6,8 @@ The defaults are those of stable-baselines3 2.9 except where a field's docstring
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
+
 from safectl.errors import RangeError, UnknownNameError
 
 ALGORITHMS = ("ppo", "sac", "td3")
@@ -57,6 +59,7 @@ class PPOSettings:
         _at_least("ppo", 0, entropy_weight=self.entropy_weight)
         if self.target_kl is not None:
             _positive("ppo", target_kl=self.target_kl)
+        _at_least("ppo", 1, **{"hidden (smallest)": min(self.hidden, default=1)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +182,7 @@ class TrainConfig:
         if self.algorithm not in ALGORITHMS:
             raise UnknownNameError("algorithm", self.algorithm, known=ALGORITHMS)
         _at_least("train", 0, seed=self.seed)
+        _require_device(self.device)
         _at_least("train", 1, steps=self.steps, n_envs=self.n_envs, keep=self.keep)
         _at_least("train", 1, checkpoint_every=self.checkpoint_every, threads=self.threads)
         rows = self.ppo.rollout * self.n_envs
@@ -194,11 +198,21 @@ class TrainConfig:
         return self.sac if self.algorithm == "sac" else self.td3
 
 
+def _require_device(name: str) -> None:
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise RangeError("device", value=name, expected="cpu, cuda or cuda:N") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise RangeError("device", value=name, expected="cpu: this machine has no CUDA device")
+
+
 def _check_off_policy(name: str, settings: SACSettings | TD3Settings) -> None:
     _positive(name, learning_rate=settings.learning_rate)
     _at_least(name, 0, learning_starts=settings.learning_starts)
     _at_least(name, 1, buffer_size=settings.buffer_size, batch_size=settings.batch_size)
     _at_least(name, 1, train_every=settings.train_every, updates=settings.updates)
+    _at_least(name, 1, **{"hidden (smallest)": min(settings.hidden, default=1)})
     _within(f"{name}.discount", settings.discount, low=0.0, high=1.0)
     _within(f"{name}.tau", settings.tau, low=0.0, high=1.0)
 

@@ -47,9 +47,11 @@ class SpeedGuard:
     def __init__(self, env: Env, *, seed: int, options: OnlineOptions | None = None) -> None:
         inner = env.unwrapped
         if not isinstance(inner, SafetyGymnasiumEnv) or inner.speed_limit is None:
-            raise _no_speed(_name(env), "")
+            raise _no_speed(env)
         self.spec = spec_of(env)
         self._columns = _speed_columns(env)
+        if not self._columns:
+            raise _no_speed(env)
         self._layer = OnlineSafetyLayer(
             self.spec,
             limit=inner.speed_limit,
@@ -122,19 +124,22 @@ class SpeedGuard:
         self._layer.load_state(state)
 
 
+def observes_its_speed(env: Env) -> bool:
+    """Return whether an environment limits a speed that it also observes."""
+    inner = env.unwrapped
+    has_limit = isinstance(inner, SafetyGymnasiumEnv) and inner.speed_limit is not None
+    return has_limit and bool(_speed_columns(env))
+
+
 def _speed_columns(env: Env) -> list[int]:
+    """Return where the forward speed, or both parts of the planar one, are in the observation."""
     names = [signal.name for signal in spec_of(env).observation]
     forward = [names.index(name) for name in _FORWARD if name in names]
     planar = [names.index(name) for name in _PLANAR if name in names]
-    if not (forward or len(planar) == len(_PLANAR)):
-        raise _no_speed(_name(env), " (its speed must be observed)")
-    return forward or planar
+    return forward or (planar if len(planar) == len(_PLANAR) else [])
 
 
-def _no_speed(name: str, why: str) -> UnknownNameError:
+def _no_speed(env: Env) -> UnknownNameError:
+    name = env.spec.id if env.spec else str(env)
     known = [task for task in SAFETY_TASKS if "Velocity" in task and "Humanoid" not in task]
-    return UnknownNameError(f"task for a speed guard{why}", name, known=known)
-
-
-def _name(env: Env) -> str:
-    return env.spec.id if env.spec else str(env)
+    return UnknownNameError("task for a speed guard (it must observe its speed)", name, known=known)

@@ -188,6 +188,15 @@ def _normaliser(tensors: Mapping[str, Tensor]) -> Normaliser | None:
     )
 
 
+def file_digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of a checkpoint, checked.
+
+    Raises:
+        FileFormatError: If a file is missing, truncated or altered.
+    """
+    return dict(_verified(folder)["sha256"])
+
+
 def _verified(folder: Path) -> dict[str, Any]:
     """Read `state.json` and compare the digest of every file it names."""
     state = read_json(folder / "state.json", advice=_ADVICE)

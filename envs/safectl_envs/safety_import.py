@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import functools
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +35,8 @@ def construct(entry_point: str, options: Mapping[str, object]) -> Untyped:
     Raises:
         MissingExtra: If the package or something it needs is not installed.
     """
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        os.environ.setdefault("MUJOCO_GL", "egl")  # pictures without a display
     creator = load_creator(entry_point)
     with warnings.catch_warnings():
         # A float32 bound of a float64 box, compared with the largest float64.

@@ -7,7 +7,7 @@ for package in "$@"; do
 done
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -ne 0 ]; then
-    echo "system packages are missing; type: sudo apt-get install -y$missing" >&2
+    echo "system packages are missing; type: sudo apt-get update && sudo apt-get install -y$missing" >&2
     exit 1
 fi
 echo "installing system packages:$missing ..."

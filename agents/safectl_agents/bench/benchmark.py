@@ -1,5 +1,6 @@
 """A named benchmark: one claimed figure, how it is measured, and what it was last time."""
 
+import math
 import os
 import platform
 import time
@@ -22,12 +23,14 @@ class Measurement:
         value: The figure that is compared with the target.
         ours: Our own side of a ratio, None where the value is no ratio.
         theirs: The baseline's side, in the same unit as `ours`.
+        seconds: How long the measurement took where that is not the time of the call [s].
         details: Seeds, sizes, spread and whatever else a reader needs, JSON values only.
     """
 
     value: float
     ours: float | None = None
     theirs: float | None = None
+    seconds: float | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -74,14 +77,14 @@ def run_benchmark(benchmark: Benchmark) -> dict[str, Any]:
         ratio = measurement.value if benchmark.unit == "x" else quotient
     return {
         "name": benchmark.name,
-        "value": measurement.value,
+        "value": measurement.value if math.isfinite(measurement.value) else None,
         "unit": benchmark.unit,
         "baseline": benchmark.baseline,
         "ratio": ratio,
         "target": benchmark.target,
         "better": benchmark.better,
         "met": benchmark.met(measurement.value),
-        "seconds": round(time.monotonic() - started, 2),
+        "seconds": round(measurement.seconds or time.monotonic() - started, 2),
         "machine": describe_machine(),
         "command": f"safectl bench {benchmark.name} --json",
         "ours": measurement.ours,

@@ -12,7 +12,8 @@ from rich.console import Console
 from safectl_agents.bench.benchmark import Measurement
 from safectl_agents.commands import demo
 
-SEEDS = (0, 1, 2)
+SEEDS = (10, 11, 12)
+"""Not 0, 1 or 2: with those the demo was designed."""
 
 
 def cost_ratio() -> Measurement:
@@ -20,14 +21,16 @@ def cost_ratio() -> Measurement:
     runs = _runs()
     free, guarded = (_mean(runs, name, "cost") for name in ("unguarded", "guarded"))
     smallest = 1.0 / (len(SEEDS) * demo.DEFAULTS.episodes)
-    return Measurement(free / max(guarded, smallest), guarded, free, _details(runs))
+    return Measurement(
+        free / max(guarded, smallest), guarded, free, _seconds(runs), details=_details(runs)
+    )
 
 
 def return_share() -> Measurement:
     """Return the guarded mean return over the published constrained best."""
     runs = _runs()
     share = _mean(runs, "guarded", "reward") / demo.CONSTRAINED_BEST
-    return Measurement(share, details=_details(runs))
+    return Measurement(share, seconds=_seconds(runs), details=_details(runs))
 
 
 @cache
@@ -42,6 +45,10 @@ def _runs() -> tuple[dict[str, Any], ...]:
 
 def _mean(runs: tuple[dict[str, Any], ...], twin: str, what: str) -> float:
     return float(np.mean([run["evaluations"][twin][what]["estimate"] for run in runs]))
+
+
+def _seconds(runs: tuple[dict[str, Any], ...]) -> float:
+    return float(sum(run["seconds"] for run in runs))
 
 
 def _details(runs: tuple[dict[str, Any], ...]) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def _spec(nx: int, nu: int) -> Spec:
 
 def _details(report: BoardReport) -> dict[str, object]:
     return {
+        "seed": 0,
         "board": report.board,
         "compiler": f"arm-none-eabi-gcc {report.optimisation}",
         "rows_equal_bit_for_bit": report.rows,

@@ -30,13 +30,14 @@ def point_hazard_vs_point_goal() -> Measurement:
     ours = COPIES * _STEPS / (time.perf_counter() - started)
     theirs = _single_steps_per_second("SafetyPointGoal1-v0")
     details = {
+        "seed": 0,
         "copies": COPIES,
         "steps": COPIES * _STEPS,
         "their_steps": _THEIR_STEPS,
         "threads": torch.get_num_threads(),
         "unit_of_both": "steps/s",
     }
-    return Measurement(ours / theirs, ours, theirs, details)
+    return Measurement(ours / theirs, ours, theirs, details=details)
 
 
 def double_integrator_violations() -> Measurement:

@@ -94,7 +94,7 @@ def _list(*, as_json: bool) -> None:
         table.add_row(
             benchmark.name,
             f"{sign} {benchmark.target:g} {benchmark.unit}",
-            f"{last['value']:.4g}" if last else "-",
+            _value(last),
             ("yes" if last["met"] else "NO") if last else "-",
             f"{benchmark.summary} (against {benchmark.baseline})",
         )
@@ -105,6 +105,12 @@ def _line(result: dict[str, Any]) -> str:
     sign = ">=" if result["better"] == "higher" else "<="
     word = "met" if result["met"] else "NOT MET"
     return (
-        f"  {result['value']:.4g} {result['unit']} (target {sign} {result['target']:g}, {word}) "
+        f"  {_value(result)} {result['unit']} (target {sign} {result['target']:g}, {word}) "
         f"in {result['seconds']} s"
     )
+
+
+def _value(result: dict[str, Any] | None) -> str:
+    if result is None:
+        return "-"
+    return "not a number" if result["value"] is None else f"{result['value']:.4g}"

@@ -14,7 +14,7 @@ from safectl.files import write_json
 from safectl_agents.animation import record, save_gif
 from safectl_agents.evaluate import Evaluation, episode_seed, evaluate
 from safectl_agents.guards import guarded_env, guarded_envs, load_guard_name
-from safectl_agents.run_folder import load_config, load_trained
+from safectl_agents.run_folder import is_calibrated, load_config, load_trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,13 @@ def run(settings: EvaluateSettings) -> int:
         episodes=settings.episodes,
         seed=seed,
     )
-    write_json(folder / "evaluation.json", {"guard": guard, **evaluation.to_json()})
+    facts = {"guard": guard, "calibrated": is_calibrated(folder), **evaluation.to_json()}
+    write_json(folder / "evaluation.json", facts)
+    if guard == "speed" and not facts["calibrated"]:
+        sys.stderr.write(
+            "the guard's margin was measured on the policy that explored; to calibrate it on this "
+            f"one: safectl train --resume {folder}\n"
+        )
     if settings.gif:
         frames = record(
             policy,
@@ -66,7 +72,7 @@ def run(settings: EvaluateSettings) -> int:
         )
         save_gif({f"{config.env}, guard: {guard}": frames}, folder / "episode.gif")
     if settings.json:
-        sys.stdout.write(json.dumps(evaluation.to_json()) + "\n")
+        sys.stdout.write(json.dumps(facts) + "\n")
     else:
         _print(evaluation, f"{config.env}, guard: {guard}, {settings.episodes} episodes")
     return 0

@@ -5,13 +5,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from safectl.errors import ConfigError, UnsupportedLayer
+from safectl.errors import ConfigError, FileFormatError, UnsupportedLayer
 from safectl.export import Program, emit_c, save_program
 from safectl.files import new_folder
 from safectl_agents.export import program_of
 from safectl_agents.guards import load_guard_name
 from safectl_agents.models import make_env
-from safectl_agents.run_folder import load_config, load_guard, load_trained
+from safectl_agents.run_folder import is_calibrated, load_config, load_guard, load_trained
 from safectl_agents.speed_guard import SpeedGuard
 from safectl_envs.signals import spec_of
 
@@ -55,6 +55,7 @@ def trained_program(folder: Path, name: str) -> Program:
 
     Raises:
         FileFormatError: If the folder holds no finished run.
+            Or if its learned guard is not calibrated yet.
         UnsupportedLayer: If the guard cannot be exported yet.
     """
     config, policy, guard_name = load_config(folder), load_trained(folder), load_guard_name(folder)
@@ -68,6 +69,9 @@ def trained_program(folder: Path, name: str) -> Program:
         if guard_name != "speed":
             return program_of(name, spec_of(env), policy)
         guard = SpeedGuard(env, seed=config.seed)
+        if not is_calibrated(folder):
+            advice = f"calibrate it on this policy first: safectl train --resume {folder}"
+            raise FileFormatError(folder, "holds a guard that is not calibrated", advice)
         load_guard(folder, guard)
         return program_of(name, guard.spec, policy, layer=guard.require_layer(), now=guard.column)
     finally:

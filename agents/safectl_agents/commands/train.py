@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +39,9 @@ class TrainSettings:
     folder: Path | None = None
     """Folder of the run; `runs/<env>-<algorithm>-<seed>` without."""
     resume: Path | None = None
-    """Folder of a run to go on with; its own settings count, but for a larger `steps`."""
+    """Folder of a run to go on with, under the settings it was started with."""
+    until: int | None = None
+    """With `--resume`: total steps to go on to; those of the run without."""
     json: bool = False
     """Print the result as JSON."""
 
@@ -51,9 +53,10 @@ def run(settings: TrainSettings) -> int:
     """Train, plot and say where everything is."""
     if settings.resume is not None:
         folder = settings.resume
-        config = load_config(folder)
-        steps = settings.run.steps if settings.run.steps > config.steps else config.steps
-        config, guard = replace(config, steps=steps), load_guard_name(folder)
+        _require_untouched(settings)
+        stored = load_config(folder)
+        config = replace(stored, steps=settings.until or stored.steps)
+        guard = load_guard_name(folder)
     else:
         config, guard = settings.run, choose_guard(settings.guard, settings.run.env)
         folder = settings.folder or _default_folder(config)
@@ -74,17 +77,29 @@ def run(settings: TrainSettings) -> int:
     calibration = calibrate_run(folder)
     title = f"{config.env}, {config.algorithm}, guard: {guard}, seed {config.seed}"
     plot_runs({guard: folder}, folder / "curves.png", PlotSettings(title=title))
-    _report(result, calibration, as_json=settings.json)
+    _report(result, guard, calibration, as_json=settings.json)
     return 0
+
+
+def _require_untouched(settings: TrainSettings) -> None:
+    """Refuse options that a resumed run would ignore."""
+    asked = replace(settings, resume=None, until=None, json=False)
+    for part in fields(TrainSettings):
+        if getattr(asked, part.name) != getattr(DEFAULTS, part.name):
+            problem = f"a resumed run keeps its own {part.name}; only --until may be given"
+            raise ConfigError("--resume", problem)
 
 
 def _default_folder(config: TrainConfig) -> Path:
     return Path("runs") / f"{Path(config.env).name}-{config.algorithm}-{config.seed}"
 
 
-def _report(result: TrainResult, calibration: CalibrationRun, *, as_json: bool) -> None:
+def _report(
+    result: TrainResult, guard: GuardName, calibration: CalibrationRun, *, as_json: bool
+) -> None:
     facts = {
         "folder": str(result.folder),
+        "guard": guard,
         "steps": result.steps,
         "violations": result.violations,
         "calibration_steps": calibration.steps,
@@ -97,6 +112,12 @@ def _report(result: TrainResult, calibration: CalibrationRun, *, as_json: bool) 
     sys.stdout.write(
         f"{result.steps} steps at {result.steps_per_second:.0f} steps/s, {result.violations} "
         f"violations while training\n"
-        f"{calibration.steps} steps to calibrate the guard, {calibration.violations} violations\n"
+        f"{_calibration_line(calibration)}"
         f"next: safectl evaluate {result.folder}\n"
     )
+
+
+def _calibration_line(calibration: CalibrationRun) -> str:
+    if calibration.steps == 0:
+        return ""
+    return f"{calibration.steps} steps calibrated the guard, {calibration.violations} violations\n"

@@ -2,10 +2,12 @@
 
 import multiprocessing
 import queue
+import signal
 import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.context import SpawnProcess
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -60,12 +62,14 @@ class Trial:
 
     Attributes:
         evaluation: Over fresh episodes, with the deterministic policy.
+        alone: The same policy without its guard; None where it has none.
         frames: One drawn episode.
         violations: Steps with a cost in training and calibration, from step 0.
-        seconds: Training time [s].
+        seconds: Time of training and calibration [s].
     """
 
     evaluation: Evaluation
+    alone: Evaluation | None
     frames: list[Frame]
     violations: int
     seconds: float
@@ -102,7 +106,7 @@ def run_twins(
     for process in processes:
         process.start()
     try:
-        return _watch(twins, messages, console)
+        return _watch(twins, processes, messages, console)
     finally:
         for process in processes:
             process.terminate()
@@ -110,7 +114,10 @@ def run_twins(
 
 
 def _watch(
-    twins: Sequence[Twin], messages: "Queue[tuple[str, str, Any]]", console: Console
+    twins: Sequence[Twin],
+    processes: Sequence[SpawnProcess],
+    messages: "Queue[tuple[str, str, Any]]",
+    console: Console,
 ) -> dict[str, Trial]:
     done: dict[str, Trial] = {}
     columns = (TextColumn("{task.description:>12s}"), BarColumn(30), TextColumn("{task.fields[s]}"))
@@ -123,6 +130,10 @@ def _watch(
             try:
                 kind, name, value = messages.get(timeout=_POLL_S)
             except queue.Empty:
+                for twin, process in zip(twins, processes, strict=True):
+                    if twin.name not in done and process.exitcode is not None:
+                        text = f"its process ended with exit code {process.exitcode}"
+                        raise TwinFailed(twin.name, text) from None
                 continue
             if kind == "error":
                 raise TwinFailed(name, value)
@@ -139,16 +150,18 @@ def _watch(
 
 def _run(twin: Twin, episodes: int, frames: int, messages: "Queue[tuple[str, str, Any]]") -> None:
     """Do everything for one twin, in its own process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the parent's, which ends us
     try:
         started = time.monotonic()
         guard = guard_factory(twin.guard, seed=twin.config.seed)
         report = _Report(twin.name, messages)
         save_guard_name(twin.guard, twin.folder)
         result = train(twin.config, folder=twin.folder, guard=guard, callbacks=[report])
-        seconds, violations = time.monotonic() - started, result.violations
+        violations = result.violations
         if guard is not None:
             messages.put(("phase", twin.name, "calibrating the guard on the trained policy"))
             violations += calibrate_run(twin.folder).violations
+        seconds = time.monotonic() - started
         messages.put(("phase", twin.name, f"evaluating over {episodes} episodes"))
         trial = _try(twin, load_trained(twin.folder), episodes, frames, violations, seconds)
         messages.put(("phase", twin.name, _summary(trial)))
@@ -166,6 +179,10 @@ def _try(
     envs = guarded_envs(twin.guard, twin.config.env, twin.folder, seed=seed)
     evaluation = evaluate(policy, envs, episodes=episodes, seed=seed)
     write_json(twin.folder / "evaluation.json", evaluation.to_json())
+    alone = None
+    if twin.guard != "none":
+        free = guarded_envs("none", twin.config.env, twin.folder, seed=seed)
+        alone = evaluate(policy, free, episodes=episodes, seed=seed)
     drawn = record(
         policy,
         lambda: _env(twin, render=True),
@@ -173,7 +190,7 @@ def _try(
         every=2,
         limit=2 * frames,
     )
-    return Trial(evaluation, drawn, violations, seconds)
+    return Trial(evaluation, alone, drawn, violations, seconds)
 
 
 def _env(twin: Twin, *, render: bool = False) -> Env:

@@ -69,8 +69,17 @@ def test_evaluate_draws_an_episode(tmp_path):
 
 def test_resume_goes_on_with_the_stored_settings(tmp_path, capsys):
     folder = trained(tmp_path / "run")
-    assert main(["train", "--resume", str(folder), "--steps", "128", "--json"]) == 0
+    assert main(["train", "--resume", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.strip().splitlines()[-1])["steps"] == 64
+    assert main(["train", "--resume", str(folder), "--until", "128", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.strip().splitlines()[-1])["steps"] == 128
+
+
+@pytest.mark.parametrize("option", [["--steps", "128"], ["--guard", "none"], ["--seed", "1"]])
+def test_a_resumed_run_refuses_options_that_it_would_ignore(tmp_path, capsys, option):
+    folder = trained(tmp_path / "run")
+    assert main(["train", "--resume", str(folder), *option]) == 1
+    assert "only --until may be given" in capsys.readouterr().err
 
 
 def test_config_file_is_read_and_overridden(tmp_path, capsys):
@@ -92,6 +101,13 @@ def test_config_file_is_read_and_overridden(tmp_path, capsys):
         (["train", "--env", "Pendulum-v1", "--guard", "barrier"], "does not fit Pendulum-v1"),
         (["train", "--env", "safectl/PointHazard-v0", "--guard", "speed"], "does not fit"),
         (["train", "--resume", "nowhere"], "nowhere/config.json: does not exist"),
+        (["train", "--device", "foo"], "device is 'foo'"),
+        (["train", "--device", "cuda"], "device is 'cuda'"),
+        (["train", "--ppo.hidden", "-5"], "ppo.hidden"),
+        (["train", "--env", "a b"], "a b"),
+        (["train", "--env", "foo:bar-v0"], "foo"),
+        (["train", "--env", "Pendulum-v0"], "Pendulum"),
+        (["demo", "--folder", "/proc/demo"], "could not be written"),
         (["train", "--config", "nowhere.toml"], r"nowhere\.toml: cannot be read"),
         (["train", "--config"], "needs the path of a TOML file"),
         (["evaluate"], "name the folder of a training run"),
@@ -165,6 +181,7 @@ def test_auto_chooses_the_strongest_guard_that_fits():
     assert choose_guard("auto", "safectl/PointHazard-v0") == "barrier"
     assert choose_guard("auto", "SafetySwimmerVelocity-v1") == "speed"
     assert choose_guard("auto", "SafetyPointGoal1-v0") == "none"
+    assert choose_guard("auto", "SafetyHumanoidVelocity-v1") == "none"
 
 
 def test_envs_lists_and_describes(capsys):
@@ -181,7 +198,12 @@ def test_envs_lists_and_describes(capsys):
 def test_bench_lists_targets(capsys):
     assert main(["bench", "--list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
+    assert len(listed) > 10
     assert all(row["name"].startswith("foundation.") and row["target"] >= 0 for row in listed)
+    assert all(
+        row["last"]["details"].get("seed", row["last"]["details"].get("seeds")) is not None
+        for row in listed
+    )
 
 
 def test_demo_refuses_senseless_settings():
