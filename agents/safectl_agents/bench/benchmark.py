@@ -77,20 +77,25 @@ def run_benchmark(benchmark: Benchmark) -> dict[str, Any]:
         ratio = measurement.value if benchmark.unit == "x" else quotient
     return {
         "name": benchmark.name,
-        "value": measurement.value if math.isfinite(measurement.value) else None,
+        "value": _finite(measurement.value),
         "unit": benchmark.unit,
         "baseline": benchmark.baseline,
-        "ratio": ratio,
+        "ratio": _finite(ratio),
         "target": benchmark.target,
         "better": benchmark.better,
-        "met": benchmark.met(measurement.value),
+        "met": math.isfinite(measurement.value) and benchmark.met(measurement.value),
         "seconds": round(measurement.seconds or time.monotonic() - started, 2),
         "machine": describe_machine(),
         "command": f"safectl bench {benchmark.name} --json",
-        "ours": measurement.ours,
-        "theirs": measurement.theirs,
+        "ours": _finite(measurement.ours),
+        "theirs": _finite(measurement.theirs),
         "details": dict(measurement.details),
     }
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no NaN or infinity; such a value is None and never meets a target."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def results_folder() -> Path:

@@ -62,6 +62,14 @@ def test_targets_are_compared_in_the_right_direction(value, better, met):
     assert benchmark(value, better=better).met(value) is met
 
 
+def test_a_value_that_is_no_number_is_kept_as_not_met(tmp_path):
+    for value in (math.inf, math.nan):
+        result = run_benchmark(benchmark(value, better="lower"))
+        save_result(result, tmp_path)
+        kept = last_result("test.figure", tmp_path)
+        assert (kept["value"], kept["met"]) == (None, False)
+
+
 def test_a_damaged_result_names_the_way_out(tmp_path):
     (tmp_path / "test.figure.json").write_text('{"val')
     with pytest.raises(FileFormatError, match=r"run: safectl bench test\.figure"):

@@ -106,7 +106,6 @@ def test_config_file_is_read_and_overridden(tmp_path, capsys):
         (["train", "--ppo.hidden", "-5"], "ppo.hidden"),
         (["train", "--env", "a b"], "a b"),
         (["train", "--env", "foo:bar-v0"], "foo"),
-        (["train", "--env", "Pendulum-v0"], "Pendulum"),
         (["demo", "--folder", "/proc/demo"], "could not be written"),
         (["train", "--config", "nowhere.toml"], r"nowhere\.toml: cannot be read"),
         (["train", "--config"], "needs the path of a TOML file"),
@@ -150,6 +149,16 @@ def test_a_barrier_over_the_true_state_is_not_exported_silently(tmp_path, capsys
     assert main(["export", str(folder)]) == 1
     assert "cannot export a barrier over the true state" in capsys.readouterr().err
     assert not (folder / "export").exists()
+
+
+def test_a_guard_that_is_not_calibrated_is_said_so_and_not_exported(tmp_path, capsys):
+    folder = trained(tmp_path / "run", env="SafetySwimmerVelocity-v1", guard="speed")
+    assert main(["evaluate", str(folder), "--episodes", "2", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out.strip().splitlines()[-1])["calibrated"] is False
+    assert "measured on the policy that explored" in shown.err
+    assert main(["export", str(folder)]) == 1
+    assert "holds a guard that is not calibrated" in capsys.readouterr().err
 
 
 def test_a_truncated_checkpoint_is_named(tmp_path, capsys):
