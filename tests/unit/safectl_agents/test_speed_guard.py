@@ -1,9 +1,13 @@
 """The learned speed guard of the velocity tasks."""
 
+import hashlib
+import json
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 import safectl_envs
 from safectl.errors import FileFormatError, UnknownNameError
@@ -12,9 +16,10 @@ from safectl.safeguards.online import OnlineOptions
 from safectl.types import Safeguard
 from safectl_agents.calibration import calibrate_guard
 from safectl_agents.guarded import Learner
-from safectl_agents.run_folder import load_guard
+from safectl_agents.run_folder import is_calibrated, load_guard
 from safectl_agents.settings import TrainConfig
 from safectl_agents.speed_guard import SpeedGuard
+from safectl_agents.training_state import STATE_VERSION
 from safectl_envs.signals import spec_of
 
 SMALL = OnlineOptions(
@@ -93,13 +98,24 @@ class Push:
         return torch.full((len(observation), 2), 0.9)
 
 
+def write_checkpoint(folder, guard):
+    """Write what calibration reads of a checkpoint: the learned guard and its digest."""
+    folder.mkdir(parents=True)
+    data = save(guard.state())
+    (folder / "safeguard.safetensors").write_bytes(data)
+    digests = {"safeguard.safetensors": hashlib.sha256(data).hexdigest()}
+    (folder / "state.json").write_text(json.dumps({"version": STATE_VERSION, "sha256": digests}))
+
+
 @pytest.mark.slow
 def test_calibration_measures_the_margin_on_the_deployed_policy(tmp_path):
-    (tmp_path / "checkpoints" / "step-0000000001").mkdir(parents=True)
     config = TrainConfig(env="SafetySwimmerVelocity-v1", n_envs=4)
     guard = SpeedGuard(make(config.env), seed=0, options=SMALL)
+    write_checkpoint(tmp_path / "checkpoints" / "step-0000000001", guard)
+    assert not is_calibrated(tmp_path)
     done = calibrate_guard(Push(), guard, config, tmp_path, steps=3000)
     assert done.steps == 3000
+    assert is_calibrated(tmp_path)
     again = SpeedGuard(make(config.env), seed=0, options=SMALL)
     load_guard(tmp_path, again)
     margins = [each.require_layer().calibration.margin for each in (guard, again)]
