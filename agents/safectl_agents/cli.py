@@ -1,6 +1,6 @@
 """The command `safectl`: one sub-command per job.
 
-Exit status: 0 done, 1 an error or a target not met, 2 a wrong call, 130 interrupted.
+Exit status: 0 done, 1 an error, 2 a wrong call, 3 a target not met, 130 interrupted.
 """
 
 import importlib

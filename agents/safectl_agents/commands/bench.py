@@ -37,7 +37,7 @@ DEFAULTS = BenchSettings()
 
 
 def run(settings: BenchSettings) -> int:
-    """Return 0 where every benchmark that ran met its target."""
+    """Return 0 where every benchmark that ran met its target, 3 where one did not."""
     if settings.list or not (settings.name or settings.quick):
         _list(as_json=settings.json)
         return 0
@@ -53,7 +53,7 @@ def run(settings: BenchSettings) -> int:
             Console().print(_line(result), highlight=False)
     if settings.json:
         sys.stdout.write(json.dumps(results[0] if len(results) == 1 else results, indent=2) + "\n")
-    return 0 if all(result["met"] for result in results) else 1
+    return 0 if all(result["met"] for result in results) else 3
 
 
 def _choose(settings: BenchSettings) -> list[Benchmark]:
