@@ -4,6 +4,7 @@ import inspect
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -152,6 +153,9 @@ def test_a_late_reply_never_answers_the_next_observation(image):
         board.step(zero)
         process = board._running.process
         process.send_signal(signal.SIGSTOP)
+        threads = list(Path(f"/proc/{process.pid}/task").iterdir())
+        while any("\nState:\tT" not in (thread / "status").read_text() for thread in threads):
+            pass  # a signal stops the threads of the emulator one after the other
         board._timeout_s = 0.2
         with pytest.raises(VerificationError, match="did not answer"):
             board.step(zero)
