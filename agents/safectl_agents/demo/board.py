@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from safectl.export import Native, Program, emit_c, save_program
 from safectl_agents.evaluate import Env
@@ -29,6 +30,8 @@ class BoardEpisode:
         flash_bytes: Code and constants of the controller.
         ram_bytes: Its state and static data.
         stack_bytes: Deepest path of the call graph.
+        observations: What the board saw, shape (steps, nx).
+        torch_difference: Largest difference of the actions from torch; None before the comparison.
     """
 
     board: str
@@ -43,10 +46,12 @@ class BoardEpisode:
     flash_bytes: int
     ram_bytes: int
     stack_bytes: int
+    observations: Float32[np.ndarray, "steps nx"]
+    torch_difference: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for a JSON file."""
-        return asdict(self)
+        """Return plain values for a JSON file, without the observations."""
+        return {name: value for name, value in asdict(self).items() if name != "observations"}
 
 
 def drive(program: Program, env: Env, folder: Path, *, seed: int) -> BoardEpisode:
@@ -69,13 +74,14 @@ def drive(program: Program, env: Env, folder: Path, *, seed: int) -> BoardEpisod
     emit_c(program, folder / "c")
     image = build_image(program, folder / "image")
     host = Native(program)
-    rewards, costs, statuses, counts = [], [], [], []
+    rewards, costs, statuses, counts, rows = [], [], [], [], []
     equal = 0
     with Emulator(image) as board:
         observation, _ = env.reset(seed=seed)
         done = False
         while not done:
-            row = np.asarray(observation, dtype=np.float32)
+            row = np.array(observation, dtype=np.float32)
+            rows.append(row)
             step, twin = board.step(row), host.step(row)
             same_action = step.action.tobytes() == twin.action.tobytes()
             same_margin = np.float32(step.margin).tobytes() == np.float32(twin.margin).tobytes()
@@ -100,4 +106,5 @@ def drive(program: Program, env: Env, folder: Path, *, seed: int) -> BoardEpisod
         flash_bytes=image.flash_bytes,
         ram_bytes=image.ram_bytes + state_bytes,
         stack_bytes=image.stack_bytes,
+        observations=np.stack(rows),
     )
