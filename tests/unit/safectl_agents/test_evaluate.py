@@ -9,6 +9,7 @@ from safectl.errors import NonFiniteError
 from safectl.safeguards import Clip
 from safectl.types import Status
 from safectl_agents.evaluate import Episode, evaluate, run, summarise
+from safectl_agents.models import make_env
 from safectl_envs import Guard, VectorGuard
 
 
@@ -104,3 +105,13 @@ def test_more_episodes_than_run_together_are_all_counted():
     assert len({episode.seed for episode in found.episodes}) == 40
     alone = list(run(Push(0.1), Slide(), found.episodes[35].seed))
     assert found.episodes[35].reward == pytest.approx(sum(step.reward for step in alone))
+
+
+def test_an_episode_that_terminates_is_counted_to_its_end_only():
+    def poles(count):
+        return SyncVectorEnv([lambda: make_env("safectl/CartPoleStab-v0")] * count)
+
+    for episode in evaluate(Push(1.0), poles, episodes=3, seed=0).episodes:
+        alone = list(run(Push(1.0), make_env("safectl/CartPoleStab-v0"), episode.seed))
+        assert episode.length == len(alone) < 250
+        assert episode.cost == sum(step.cost for step in alone)

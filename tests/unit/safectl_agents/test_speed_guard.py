@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import gymnasium
 import numpy as np
@@ -121,6 +122,9 @@ def test_calibration_measures_the_margin_on_the_deployed_policy(tmp_path):
     margins = [each.require_layer().calibration.margin for each in (guard, again)]
     assert torch.equal(*margins)
     actions = again.state()["data.1"]
+    shutil.rmtree(tmp_path / "checkpoints")
+    write_checkpoint(tmp_path / "checkpoints" / "step-0000000001", guard)
+    assert not is_calibrated(tmp_path)  # the same step, but another checkpoint
     assert len(actions) == 3000
     assert (actions[: SMALL.warm_up] == 0.9).all()
 
