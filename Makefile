@@ -9,24 +9,38 @@ SYSTEM := gcc gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm libegl1 
 # Safety-Gymnasium pins versions that do not exist for this Python: installed without its pins.
 UNPINNED := safety-gymnasium==1.0.0
 PYTEST := $(BIN)/python -m pytest
+# The second ROS 2 distribution, in an environment of its own: two never share one.
+KILTED := .venv-kilted
+ROS_TESTS := tests/ros tests/unit/safectl_ros
+PIP_OPTIONS := --quiet --disable-pip-version-check
+
+# Puts the ROS 2 package into the environment $(1) as `colcon build --symlink-install` does: what runs is the checkout.
+define install_ros_package
+@$(1)/bin/pip install $(PIP_OPTIONS) --no-deps --no-build-isolation -e ./launch
+@mkdir -p $(1)/share/ament_index/resource_index/packages
+@touch $(1)/share/ament_index/resource_index/packages/safectl_ros
+@ln -sfn $(CURDIR)/launch $(1)/share/safectl_ros
+endef
 
 # Off-screen rendering without a display; the variable is MuJoCo's.
 export MUJOCO_GL ?= egl
 
-.PHONY: help setup demo check test test-slow bench c wheel docs clean
+.PHONY: help setup demo check test test-slow test-kilted bench c wheel colcon docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(STAMP)  ## system packages, virtual environment, editable install, hooks
 
-$(STAMP): pyproject.toml constraints.txt Makefile
+$(STAMP): pyproject.toml constraints.txt Makefile launch/setup.py launch/requirements/ros-jazzy.txt
 	@sh tests/packaging/system_packages.sh $(SYSTEM)
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "installing Python packages into $(VENV) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(UNPINNED)
+	@$(BIN)/pip install $(PIP_OPTIONS) "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	@$(BIN)/pip install $(PIP_OPTIONS) --no-deps --require-hashes -r launch/requirements/ros-jazzy.txt
+	@$(BIN)/pip install $(PIP_OPTIONS) -c constraints.txt -e '.[dev]'
+	@$(BIN)/pip install $(PIP_OPTIONS) --no-deps $(UNPINNED)
+	$(call install_ros_package,$(VENV))
 	@git rev-parse --git-dir >/dev/null 2>&1 && $(BIN)/pre-commit install >/dev/null 2>&1 || true
 	@touch $@
 
@@ -47,6 +61,20 @@ test: $(STAMP)  ## every test that takes under two seconds, the C and emulator t
 test-slow: $(STAMP)  ## must-learn, statistical and long oracle tests
 	@$(PYTEST) -n 2 -m "slow and not gpu and not hil"
 
+test-kilted: $(KILTED)/.complete  ## the ROS tests with ROS 2 Kilted in place of Jazzy
+	@$(KILTED)/bin/python -m pytest -n 2 $(ROS_TESTS)
+
+$(KILTED)/.complete: pyproject.toml constraints.txt launch/setup.py launch/requirements/ros-kilted.txt
+	@test -x $(KILTED)/bin/pip || $(PYTHON) -m venv $(KILTED)
+	@echo "installing Python packages into $(KILTED) ..."
+	@grep -v '^ros-' constraints.txt > $(KILTED)/constraints.txt
+	@$(KILTED)/bin/pip install $(PIP_OPTIONS) "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	@$(KILTED)/bin/pip install $(PIP_OPTIONS) --no-deps --require-hashes -r launch/requirements/ros-kilted.txt
+	@$(KILTED)/bin/pip install $(PIP_OPTIONS) -c $(KILTED)/constraints.txt -e '.[agents,mcu,test]'
+	@$(KILTED)/bin/pip install $(PIP_OPTIONS) --no-deps $(UNPINNED)
+	$(call install_ros_package,$(KILTED))
+	@touch $@
+
 c: $(STAMP)  ## generated C: host with sanitizers, emulated Cortex-M4
 	@$(PYTEST) -n 2 tests/c
 
@@ -56,8 +84,11 @@ bench: $(STAMP)  ## the named benchmarks that take under a minute
 wheel: $(STAMP)  ## source distribution, wheel, names and files inside it
 	@$(BIN)/python tests/packaging/wheel_gate.py
 
+colcon: $(STAMP)  ## build the ROS 2 package in a colcon workspace, check what it installs
+	@$(BIN)/python tests/packaging/colcon_gate.py
+
 docs: $(STAMP)  ## README blocks, doctests and links
 	@$(PYTEST) tests/docs
 
-clean:  ## remove the virtual environment and caches; runs and demo results are kept
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+clean:  ## remove the virtual environments and caches; runs and demo results are kept
+	rm -rf $(VENV) $(KILTED) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
