@@ -118,6 +118,18 @@ class VerificationError(SafectlError):
     """Two meanings of one program disagree, or generated code does not build or run."""
 
 
+class DoesNotFit(SafectlError):
+    """A program is larger than the memory of a board."""
+
+    def __init__(self, what: str, board: str, region: str, *, needed: int, available: int) -> None:
+        self.what, self.board, self.region = what, board, region
+        self.needed, self.available = needed, available
+        super().__init__(
+            f"{what} needs {needed:,} B of {region}, {board} has {available:,} B: "
+            f"{needed - available:,} B too many; make the network smaller or take another board"
+        )
+
+
 class BridgeError(SafectlError):
     """A robot could not be read or written."""
 

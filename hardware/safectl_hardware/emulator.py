@@ -9,6 +9,7 @@ import os
 import select
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,9 +21,10 @@ from jaxtyping import Float32
 from safectl.errors import ShapeError, VerificationError
 from safectl.export.toolchain import find_tool
 from safectl.types import Status
-from safectl_hardware.board import Image
+from safectl_hardware.board import Board, Emulation
+from safectl_hardware.image import Image
 
-_EMULATOR, _EMULATOR_PACKAGE = "qemu-system-arm", "qemu-system-arm"
+_PACKAGES = {"qemu-system-arm": "qemu-system-arm", "qemu-system-riscv32": "qemu-system-misc"}
 _SHIFT = 6  # one instruction takes 2^6 ns of emulated time: longer than a SysTick of 40 ns
 _MAGIC = 0x5AFEC0DE
 _HELLO_WORDS = 4
@@ -37,7 +39,7 @@ class BoardStep(NamedTuple):
         status: What became of the proposal.
         margin: Constraint value at the action.
         instructions: Instructions of the step function, with its call.
-        stack_bytes: Stack it touched, at most 4096.
+        stack_bytes: Stack it touched, at most 256 above the bound of the image.
     """
 
     action: Float32[np.ndarray, " nu"]
@@ -132,7 +134,8 @@ class Emulator:
             self.__exit__(None, None, None)
             raise
         floats = words.view(np.float32)
-        nanoseconds = (int(words[-2]) - self._empty_ticks) * 1e9 / self._image.board.clock_hz
+        ticks = int(words[-2]) - self._empty_ticks
+        nanoseconds = ticks * 1e9 / require_emulation(self._image.board).counter_hz
         return BoardStep(
             action=floats[: spec.nu],
             status=Status(int(words[spec.nu + 1])),
@@ -175,17 +178,46 @@ class Emulator:
         return np.frombuffer(data, np.uint32).copy()
 
 
+def require_emulation(board: Board) -> Emulation:
+    """Return how a board is emulated.
+
+    Raises:
+        VerificationError: If no emulator models it.
+    """
+    if board.emulation is None:
+        raise VerificationError(
+            f"no emulator models {board.name} ({board.summary}); it can be built for, and run on "
+            "the board itself"
+        )
+    return board.emulation
+
+
+def qemu_command(board: Board, image: Path, options: Sequence[str]) -> list[str]:
+    """Return the command that starts QEMU on an image, without a display, counting instructions.
+
+    Raises:
+        MissingTool: If QEMU is not installed.
+        VerificationError: If QEMU does not model the board.
+    """
+    emulation = require_emulation(board)
+    if emulation.tool not in _PACKAGES:
+        raise VerificationError(f"{board.name} is emulated by {emulation.tool}, not by QEMU")
+    command = [find_tool(emulation.tool, _PACKAGES[emulation.tool]), "-M", emulation.machine]
+    command += ["-display", "none", "-monitor", "none", "-icount", f"shift={_SHIFT}"]
+    command += ["-semihosting-config", "enable=on,target=native"]
+    if emulation.tool == "qemu-system-riscv32":
+        command += ["-bios", "none"]
+    return [*command, *options, "-kernel", str(image.resolve())]
+
+
 def _start(image: Image) -> _Session:
-    emulator = find_tool(_EMULATOR, _EMULATOR_PACKAGE)
+    command = qemu_command(image.board, image.path, ["-serial", "none"])
     folder = tempfile.TemporaryDirectory(prefix="safectl-board-")
     paths = [Path(folder.name, name) for name in _PIPES]
     for path in paths:
         os.mkfifo(path)
     # Open for both directions, so that neither side waits for the other to open.
     source, target = (os.open(path, os.O_RDWR) for path in paths)
-    command = [emulator, "-M", image.board.machine, "-display", "none", "-monitor", "none"]
-    command += ["-serial", "none", "-semihosting-config", "enable=on,target=native"]
-    command += ["-icount", f"shift={_SHIFT}", "-kernel", str(image.path.resolve())]
     with Path(folder.name, "errors").open("wb") as errors:
         process = subprocess.Popen(
             command,

@@ -10,12 +10,15 @@ _EDGE = re.compile(r'edge: \{ sourcename: "([^"]+)" targetname: "([^"]+)"')
 _USAGE = re.compile(r"(\d+) bytes \((\w+)\)")
 
 
-def stack_bound(graphs: Sequence[str], entry: str) -> int:
+def stack_bound(graphs: Sequence[str], entry: str, *, library_bytes: int = 0) -> int:
     """Return the bytes of stack on the deepest path from a function.
 
     Args:
         graphs: Contents of the `.ci` files of all translation units.
         entry: Name of the function.
+        library_bytes: What a routine of the compiler's own library takes, with all it calls; 0
+            where there must be none. Such a routine is memcpy, memset or begins with two
+            underscores.
 
     Raises:
         VerificationError: If a function on a path has a frame of unknown or varying size, or calls
@@ -32,7 +35,15 @@ def stack_bound(graphs: Sequence[str], entry: str) -> int:
                 usage[title] = int(found[1])
         for source, target in _EDGE.findall(graph):
             calls.setdefault(source, set()).add(target)
+    if library_bytes:
+        called = {target for targets in calls.values() for target in targets}
+        library = {name for name in called - set(usage) if _is_library(name)}
+        usage |= dict.fromkeys(library, library_bytes)
     return _depth(entry, usage, calls, ())
+
+
+def _is_library(name: str) -> bool:
+    return name.startswith("__") or name in ("memcpy", "memset")
 
 
 def _depth(

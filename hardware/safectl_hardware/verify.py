@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from safectl.errors import RangeError
+from safectl.errors import RangeError, VerificationError
 from safectl.export.golden import example_observations
 from safectl.export.interpret import Steps, interpret
 from safectl.export.program import Array, Program
 from safectl.export.verify import require_same_bits
-from safectl_hardware.board import MPS2_AN386, Board, build_image
-from safectl_hardware.emulator import BoardStep, Emulator
+from safectl_hardware.board import Board, load_board
+from safectl_hardware.emulator import BoardStep, Emulator, require_emulation
+from safectl_hardware.image import build_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def verify_on_board(
     *,
     observations: Array | None = None,
     rows: int = 1000,
-    board: Board = MPS2_AN386,
+    board: Board | None = None,
     optimisation: str = "-O2",
 ) -> BoardReport:
     """Build, run in the emulator and compare every row with the interpreter bit for bit.
@@ -56,15 +57,19 @@ def verify_on_board(
         program: The program.
         observations: Inputs, shape (rows, nx); drawn by `example_observations` when absent.
         rows: How many to draw.
-        board: The board.
+        board: The board; the default one when absent.
         optimisation: Compiler option.
 
     Raises:
         RangeError: If there is no row to compare.
         ShapeError: If the observations do not fit the specification.
         MissingTool: If the cross compiler or QEMU is not installed.
-        VerificationError: If the code does not build or run, or if one bit differs.
+        DoesNotFit: If flash or RAM of the board is too small.
+        VerificationError: If no emulator models the board, the code does not build or run, one bit
+            differs, or a step touches more stack than the call graph says.
     """
+    board = board or load_board()
+    require_emulation(board)
     if observations is None:
         observations = example_observations(program, max(rows, 0))
     if len(observations) == 0:
@@ -77,6 +82,12 @@ def verify_on_board(
     expected = interpret(program, observations)
     require_same_bits(program, expected, _batch(steps), where=f"C on {board.name}")
     counts = [step.instructions for step in steps]
+    used = max(step.stack_bytes for step in steps)
+    if used > image.stack_bytes:
+        raise VerificationError(
+            f"a step of {program.name} on {board.name} touched {used} B of stack, its call graph "
+            f"says {image.stack_bytes} B; report the compiler and the program"
+        )
     return BoardReport(
         board=board.name,
         optimisation=optimisation,
@@ -84,7 +95,7 @@ def verify_on_board(
         flash_bytes=image.flash_bytes,
         ram_bytes=image.ram_bytes + state_bytes,
         stack_bound_bytes=image.stack_bytes,
-        stack_used_bytes=max(step.stack_bytes for step in steps),
+        stack_used_bytes=used,
         instructions_mean=float(np.mean(counts)),
         instructions_max=max(counts),
     )

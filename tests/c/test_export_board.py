@@ -13,8 +13,8 @@ from torch import nn
 from safectl.errors import MissingTool, ShapeError, VerificationError
 from safectl.export import Program, example_observations, interpret
 from safectl.types import Status
-from safectl_hardware.board import Image, build_image
 from safectl_hardware.emulator import Emulator
+from safectl_hardware.image import Image, build_image
 from safectl_hardware.stack import stack_bound
 from safectl_hardware.verify import verify_on_board
 

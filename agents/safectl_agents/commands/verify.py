@@ -10,6 +10,7 @@ from rich.table import Table
 
 from safectl.errors import ConfigError, RangeError
 from safectl.export import load_program, verify
+from safectl_hardware.board import DEFAULT_BOARD, load_board
 from safectl_hardware.verify import verify_on_board
 
 
@@ -19,6 +20,8 @@ class VerifySettings:
 
     folder: Path = Path()
     """Folder that `export` made, or a program's own; also the first word after `verify`."""
+    board: str = DEFAULT_BOARD
+    """Name of an emulated board."""
     rows: int = 1000
     """Observations to compare, >= 1."""
     json: bool = False
@@ -38,8 +41,9 @@ def run(settings: VerifySettings) -> int:
         raise ConfigError("verify", "name the folder that safectl export made")
     inside = settings.folder / "program"
     program = load_program(inside if inside.is_dir() else settings.folder)
+    profile = load_board(settings.board)
     host = verify(program, rows=settings.rows)
-    board = verify_on_board(program, rows=settings.rows)
+    board = verify_on_board(program, rows=settings.rows, board=profile)
     if settings.json:
         sys.stdout.write(json.dumps({"host": asdict(host), "board": asdict(board)}) + "\n")
         return 0

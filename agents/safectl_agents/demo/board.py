@@ -9,8 +9,8 @@ from jaxtyping import Float32
 
 from safectl.export import Native, Program, emit_c, save_program
 from safectl_agents.evaluate import Env
-from safectl_hardware.board import build_image
 from safectl_hardware.emulator import Emulator
+from safectl_hardware.image import build_image
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,18 @@
 /* Serves one controller: reads observations from the pipe "observations", writes to "replies".
  *
- * SF_HEADER, SF_STATE, SF_INIT, SF_STEP, SF_SELFTEST, SF_NX and SF_NU name the controller.
+ * SF_HEADER, SF_STATE, SF_INIT, SF_STEP, SF_SELFTEST, SF_NX and SF_NU name the controller;
+ * SF_PAINTED_WORDS is how much stack is painted below a step.
  * First reply: magic, failures of the self-test, ticks of an empty measurement, bytes of the state.
  * Then per observation of SF_NX floats: SF_NU floats, margin, status, ticks, bytes of stack. */
 #include <stdint.h>
 
 #include SF_HEADER
+#include "port.h"
 #include "semihost.h"
 
 #define MAGIC 0x5afec0deu
-#define SYSTICK_CONTROL (*(volatile uint32_t *)0xe000e010u)
-#define SYSTICK_RELOAD (*(volatile uint32_t *)0xe000e014u)
-#define SYSTICK_VALUE (*(volatile uint32_t *)0xe000e018u)
-#define SYSTICK_MASK 0xffffffu
 #define PAINT 0xa5a5a5a5u
-#define PAINTED_WORDS 1024u
+#define PAINTED_WORDS ((uint32_t)(SF_PAINTED_WORDS))
 
 static SF_STATE state;
 static float observation[SF_NX];
@@ -30,29 +28,23 @@ static struct {
 /* Keeps the compiler from moving work across a reading of the counter. */
 #define BARRIER() __asm volatile("" ::: "memory")
 
-static uint32_t *stack_pointer(void) {
-    uint32_t *pointer;
-    __asm volatile("mov %0, sp" : "=r"(pointer));
-    return pointer;
-}
-
 static __attribute__((noinline)) void measure(int is_empty, sf_certificate *certificate) {
-    volatile uint32_t *const below = stack_pointer() - PAINTED_WORDS;
+    volatile uint32_t *const below = port_stack_pointer() - PAINTED_WORDS;
     for (uint32_t i = 0; i < PAINTED_WORDS; i++) {
         below[i] = PAINT;
     }
-    const uint32_t before = SYSTICK_VALUE;
+    const uint32_t before = port_counter();
     BARRIER();
     if (!is_empty) {
         (void)SF_STEP(&state, observation, reply.action, certificate);
     }
     BARRIER();
-    const uint32_t after = SYSTICK_VALUE;
+    const uint32_t after = port_counter();
     uint32_t untouched = 0;
     while (untouched < PAINTED_WORDS && below[untouched] == PAINT) {
         untouched++;
     }
-    reply.ticks = (before - after) & SYSTICK_MASK;
+    reply.ticks = port_ticks(before, after);
     reply.stack = (PAINTED_WORDS - untouched) * 4u;
 }
 
@@ -63,11 +55,7 @@ int main(void) {
     if (source < 0 || target < 0) {
         return 71;
     }
-    SYSTICK_RELOAD = SYSTICK_MASK;
-    SYSTICK_VALUE = 0u;
-    SYSTICK_CONTROL = 5u; /* processor clock, enabled, no interrupt */
-    while (SYSTICK_VALUE == 0u) {
-    }
+    port_start_counter();
     const uint32_t failures = (uint32_t)SF_SELFTEST(&state);
     SF_INIT(&state);
     measure(1, &certificate);

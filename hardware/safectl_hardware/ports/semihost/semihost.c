@@ -3,21 +3,16 @@
 
 #include <stdint.h>
 
+#include "port.h"
+
 enum { SYS_OPEN = 0x01, SYS_WRITE = 0x05, SYS_READ = 0x06, SYS_EXIT_EXTENDED = 0x20 };
 enum { MODE_READ_BINARY = 1, MODE_WRITE_BINARY = 5 };
 
 #define APPLICATION_EXIT 0x20026u
 
-static uint32_t call(uint32_t operation, const void *arguments) {
-    register uint32_t r0 __asm("r0") = operation;
-    register const void *r1 __asm("r1") = arguments;
-    __asm volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
-    return r0;
-}
-
 static int open_file(const char *path, size_t length, uint32_t mode) {
     const uint32_t arguments[3] = {(uint32_t)(uintptr_t)path, mode, (uint32_t)length};
-    return (int)call(SYS_OPEN, arguments);
+    return (int)port_semihost(SYS_OPEN, arguments);
 }
 
 int semihost_open_read(const char *path, size_t length) {
@@ -32,7 +27,7 @@ int semihost_open_write(const char *path, size_t length) {
 static int transfer(uint32_t operation, int handle, uintptr_t address, size_t bytes) {
     while (bytes > 0u) {
         const uint32_t arguments[3] = {(uint32_t)handle, (uint32_t)address, (uint32_t)bytes};
-        const uint32_t left = call(operation, arguments);
+        const uint32_t left = port_semihost(operation, arguments);
         if (left >= bytes) {
             return -1;
         }
@@ -53,6 +48,6 @@ int semihost_write(int handle, const void *data, size_t bytes) {
 void semihost_exit(int status) {
     const uint32_t arguments[2] = {APPLICATION_EXIT, (uint32_t)status};
     for (;;) {
-        (void)call(SYS_EXIT_EXTENDED, arguments);
+        (void)port_semihost(SYS_EXIT_EXTENDED, arguments);
     }
 }

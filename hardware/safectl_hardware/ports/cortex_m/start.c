@@ -1,4 +1,4 @@
-/* Vectors and start-up for a Cortex-M4F: switch the FPU on, set up memory, call main, exit. */
+/* Vectors and start-up for a Cortex-M: the FPU if there is one, memory, main, exit. */
 #include <stdint.h>
 
 #include "semihost.h"
@@ -16,8 +16,10 @@ static void fault_handler(void) {
 }
 
 void reset_handler(void) {
+#ifdef __ARM_FP
     COPROCESSOR_ACCESS |= 0xfu << 20; /* before any floating-point instruction */
     __asm volatile("dsb\n isb" ::: "memory");
+#endif
     const uint32_t *from = &_data_load;
     for (uint32_t *to = &_data_start; to < &_data_end; to++, from++) {
         *to = *from;
