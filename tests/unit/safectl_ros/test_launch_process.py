@@ -1,9 +1,9 @@
 """The runner: output, signals, exit statuses, respawning and the end of whole process groups."""
 
 import os
+import select
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -42,12 +42,11 @@ def executable(name, script, extra=""):
     return f"""<executable name="{name}" cmd="sh -c '{path}'" {extra}/>"""
 
 
-def has_ended(pid):
-    """A process that is gone or waits to be reaped by whoever adopted it."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
+def ends(process_descriptor):
+    """Wait for the end of a process that is not our child."""
+    poll = select.poll()
+    poll.register(process_descriptor, select.POLLIN)
+    return bool(poll.poll(WAIT_S * 1000.0))
 
 
 def test_output_is_passed_on_line_by_line_with_its_last_unfinished_line():
@@ -57,7 +56,7 @@ def test_output_is_passed_on_line_by_line_with_its_last_unfinished_line():
 
 def test_the_exit_status_is_that_of_the_first_failing_process():
     assert run(shell("a", "exit 0"), shell("b", "exit 0"))[0] == 0
-    assert run(shell("a", "exit 3", ends_all=True), shell("b", "sleep 60"))[0] == 3
+    assert run(shell("a", "exit 3", ends_all=True), shell("b", "exec sleep 60"))[0] == 3
 
 
 def test_death_by_a_signal_is_reported_as_a_shell_reports_it():
@@ -65,7 +64,7 @@ def test_death_by_a_signal_is_reported_as_a_shell_reports_it():
 
 
 def test_a_program_that_does_not_exist_ends_the_rest():
-    status, lines = run(shell("a", "sleep 60"), Process("b", ("/no/such/program",), {}))
+    status, lines = run(shell("a", "exec sleep 60"), Process("b", ("/no/such/program",), {}))
     assert status == 127
     assert any(name == "b" and "cannot be started" in text for name, text in lines)
 
@@ -75,9 +74,11 @@ def test_the_environment_is_passed_and_output_is_unbuffered():
     assert ("a", "7 1") in run(process)[1]
 
 
-def test_a_process_that_ignores_interrupts_is_terminated_then_killed():
-    stubborn = "trap '' INT TERM; while :; do sleep 0.05; done"
-    status, _ = run(shell("a", "exit 0", ends_all=True), shell("b", stubborn), grace_s=0.2)
+def test_a_process_that_ignores_interrupts_is_terminated_then_killed(tmp_path):
+    ready = tmp_path / "ready"
+    stubborn = f"trap '' INT TERM; touch {ready}; while :; do sleep 0.05; done"
+    ending = f"until [ -e {ready} ]; do sleep 0.01; done"
+    status, _ = run(shell("a", ending, ends_all=True), shell("b", stubborn), grace_s=0.2)
     assert status == 128 + signal.SIGKILL
 
 
@@ -90,7 +91,7 @@ def test_stop_interrupts_every_process_and_lets_it_finish(start):
 
 
 def test_a_killed_process_is_started_again_where_the_file_says_so(start):
-    script = "echo up $$; sleep 60"
+    script = "echo up $$; exec sleep 60"
     with start(executable("a", script, 'respawn="true" respawn_delay="0.05"')) as running:
         running.wait_for_output("a", "up", timeout_s=WAIT_S)
         first = running.pid("a")
@@ -103,14 +104,14 @@ def test_a_killed_process_is_started_again_where_the_file_says_so(start):
 def test_what_a_process_leaves_behind_in_its_group_is_killed(start):
     with start(executable("a", "sleep 60 & echo child $!; wait")) as running:
         running.wait_for_output("a", "child", timeout_s=WAIT_S)
-        child = int(running.output("a").split()[-1])
+        child = os.pidfd_open(int(running.output("a").split()[-1]))
         os.kill(running.pid("a"), signal.SIGKILL)
-        running.wait(timeout_s=WAIT_S)
-    assert has_ended(child)
+        assert ends(child)
+    os.close(child)
 
 
 def test_waiting_for_output_that_does_not_come_shows_what_did(start):
-    with start(executable("a", "echo this; sleep 60")) as running:
+    with start(executable("a", "echo this; exec sleep 60")) as running:
         running.wait_for_output("a", "this", timeout_s=WAIT_S)
         with pytest.raises(TimeoutError, match=r"\[a\] this"):
             running.wait_for_output("a", "that", timeout_s=0.01)
