@@ -18,11 +18,15 @@ _EXTRA_OF = {"gymnasium": "envs", "mujoco": "envs", "safety_gymnasium": "envs"}
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A sub-command: its module holds `DEFAULTS` and `run(settings) -> int`."""
+    """A sub-command: its module holds `DEFAULTS` and `run(settings) -> int`.
+
+    The packages above this one are named, not imported: they may be missing.
+    """
 
     module: str
     summary: str
     positional: str = ""
+    package: str = "safectl_agents.commands"
 
 
 COMMANDS = {
@@ -35,6 +39,9 @@ COMMANDS = {
     "verify": Command("verify", "build, run and compare exported C on host and board", "folder"),
     "envs": Command("envs", "list the environments: spaces, cost, source", "name"),
     "bench": Command("bench", "list or run the named benchmarks", "name"),
+    "launch": Command(
+        "launch", "run a ROS 2 launch file: FILE key:=value ...", "file", "safectl_ros.commands"
+    ),
 }
 
 
@@ -69,7 +76,7 @@ def _run(name: str, rest: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise UnknownNameError("command", name, known=list(COMMANDS))
     command = COMMANDS[name]
-    module = importlib.import_module(f"safectl_agents.commands.{command.module}")
+    module = importlib.import_module(f"{command.package}.{command.module}")
     words = list(rest)
     if command.positional and words and not words[0].startswith("-"):
         words[:1] = [f"--{command.positional}", words[0]]

@@ -39,13 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "--print" in options:
             sys.stdout.write(show_commands(plan))
             return 0
-        return run(plan)
+        return run_plan(plan)
     except SafectlError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
 
 
-def run(plan: LaunchPlan) -> int:
+def run_plan(plan: LaunchPlan) -> int:
     """Run a plan in the foreground until it ends or a signal ends it; return the exit status.
 
     Raises:

@@ -1,0 +1,1 @@
+"""Sub-commands of `safectl` that need the ROS package."""
