@@ -134,6 +134,14 @@ class BridgeError(SafectlError):
     """A robot could not be read or written."""
 
 
+class AdapterError(SafectlError):
+    """A message cannot be turned into numbers: wrong type, names, size or frame."""
+
+    def __init__(self, message: str, problem: str, advice: str) -> None:
+        self.message, self.problem, self.advice = message, problem, advice
+        super().__init__(f"{message}: {problem}; {advice}")
+
+
 class LoopStopped(SafectlError):
     """The control loop stopped the robot; the record up to this point is complete."""
 

@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from safectl.config import from_command_line
 from safectl.errors import MissingExtra, SafectlError, UnknownNameError
 
-_EXTRA_OF = {"gymnasium": "envs", "mujoco": "envs", "safety_gymnasium": "envs"}
+_EXTRA_OF = {
+    "gymnasium": "envs",
+    "mujoco": "envs",
+    "safety_gymnasium": "envs",
+    "rclpy": "ros",
+    "rosbags": "ros",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from safectl_agents.bench import BENCHMARKS
 from safectl_agents.bench.benchmark import Benchmark, last_result, results_folder
+from safectl_agents.bench.catalogue import BENCHMARKS
 
 README = Path(__file__).parents[2] / "README.md"
 SPREAD = 3.0

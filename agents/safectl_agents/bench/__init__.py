@@ -1,9 +1,5 @@
-"""Every figure that this project claims, as a named benchmark."""
+"""Every figure that this project claims, as a named benchmark; `catalogue` lists them."""
 
-from safectl_agents.bench.benchmark import Benchmark
-from safectl_agents.bench.foundation import FOUNDATION
+from safectl_agents.bench.benchmark import Benchmark, Measurement
 
-BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in FOUNDATION}
-"""All benchmarks by name."""
-
-__all__ = ["BENCHMARKS", "Benchmark"]
+__all__ = ["Benchmark", "Measurement"]

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 
 from safectl.errors import UnknownNameError
-from safectl_agents.bench import BENCHMARKS
 from safectl_agents.bench.benchmark import (
     Benchmark,
     last_result,
@@ -17,6 +16,7 @@ from safectl_agents.bench.benchmark import (
     run_benchmark,
     save_result,
 )
+from safectl_agents.bench.catalogue import BENCHMARKS
 
 
 @dataclass(frozen=True, slots=True)

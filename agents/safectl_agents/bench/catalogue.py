@@ -1,0 +1,23 @@
+"""All benchmarks: those of this package and those of the layers above it, where installed."""
+
+import importlib
+from collections.abc import Iterable
+from importlib.util import find_spec
+
+from safectl_agents.bench.benchmark import Benchmark
+from safectl_agents.bench.foundation import FOUNDATION
+
+_ABOVE = ("safectl_ros.bench",)
+"""Modules with a tuple `BENCHMARKS`, imported by name: no import here may point upwards."""
+
+
+def _from_above() -> Iterable[Benchmark]:
+    for name in _ABOVE:
+        if find_spec(name.partition(".")[0]) is not None:
+            yield from importlib.import_module(name).BENCHMARKS
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: benchmark for benchmark in (*FOUNDATION, *_from_above())
+}
+"""All benchmarks by name."""

@@ -1,0 +1,1 @@
+"""The nodes, each thin: logic without ROS is elsewhere."""

@@ -1,0 +1,24 @@
+"""The DDS domain of this worker and a node to look with."""
+
+import pytest
+from rclpy.node import Node
+
+from safectl_ros.process import RosThread
+from tests.ros_graph import ros_environment
+
+
+@pytest.fixture(scope="session")
+def ros_domain(tmp_path_factory):
+    """Set the environment of this process and its children; returns the worker's DDS domain."""
+    settings = ros_environment(tmp_path_factory.mktemp("ros_log"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        yield int(settings["ROS_DOMAIN_ID"])
+
+
+@pytest.fixture
+def probe(ros_domain):
+    """A plain node in a context of its own."""
+    with RosThread(lambda context: Node("probe", context=context)) as thread:
+        yield thread
