@@ -8,7 +8,7 @@ import numpy as np
 
 from safectl.errors import RangeError, VerificationError
 from safectl.export.golden import example_observations
-from safectl.export.interpret import Steps, interpret
+from safectl.export.interpret import Steps, replay
 from safectl.export.program import Array, Program
 from safectl.export.verify import require_same_bits
 from safectl_hardware.board import Board, load_board
@@ -79,7 +79,7 @@ def verify_on_board(
         with Emulator(image) as emulator:
             steps = [emulator.step(row) for row in observations]
             state_bytes = emulator.state_bytes
-    expected = interpret(program, observations)
+    expected = replay(program, observations)
     require_same_bits(program, expected, _batch(steps), where=f"C on {board.name}")
     counts = [step.instructions for step in steps]
     used = max(step.stack_bytes for step in steps)

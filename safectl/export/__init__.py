@@ -3,13 +3,14 @@
 from safectl.export.assemble import AffineSignal, Network, guarded_policy_program, policy_program
 from safectl.export.emit_c import emit_c
 from safectl.export.golden import example_observations
-from safectl.export.interpret import Steps, interpret
+from safectl.export.interpret import Steps, interpret, replay
 from safectl.export.native import Native
+from safectl.export.normaliser import Normaliser
 from safectl.export.ops import Op
-from safectl.export.program import Exportable, Program
+from safectl.export.program import Exportable, Program, State, network_spec
 from safectl.export.safety_layer import signal_of
 from safectl.export.store import load_program, save_program
-from safectl.export.trace import Normaliser, Tracer
+from safectl.export.trace import Tracer
 from safectl.export.verify import VerifyReport, verify
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Normaliser",
     "Op",
     "Program",
+    "State",
     "Steps",
     "Tracer",
     "VerifyReport",
@@ -28,7 +30,9 @@ __all__ = [
     "guarded_policy_program",
     "interpret",
     "load_program",
+    "network_spec",
     "policy_program",
+    "replay",
     "save_program",
     "signal_of",
     "verify",

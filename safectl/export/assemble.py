@@ -7,6 +7,7 @@ import numpy as np
 from torch import nn
 
 from safectl.errors import RangeError, ShapeError
+from safectl.export.normaliser import Normaliser
 from safectl.export.ops import Op
 from safectl.export.program import (
     ACTION,
@@ -17,7 +18,8 @@ from safectl.export.program import (
     Program,
     action_limits,
 )
-from safectl.export.trace import Normaliser, Tracer
+from safectl.export.torch_import import append_module
+from safectl.export.trace import Tracer
 from safectl.spec import Spec
 
 
@@ -183,7 +185,7 @@ def _network(
         value = "policy_input" if is_shared else f"{name}_input"
         if not is_shared:
             tracer.normalise(OBSERVATION, network.normaliser, name=value)
-    value = tracer.layers(value, network.layers, name=name)
+    value = append_module(tracer, value, network.layers, name=name)
     if tracer.size(value) != outputs:
         raise ShapeError(f"output of {name}", expected=(outputs,), got=(tracer.size(value),))
     if network.gain is not None or network.shift is not None:

@@ -12,9 +12,9 @@ from string import Template
 import numpy as np
 
 from safectl.errors import RangeError, ShapeError
-from safectl.export.emit_ops import Emitted, emit_ops
+from safectl.export.emit_ops import ARENAS, C_TYPES, Emitted, emit_ops, runtime_files
 from safectl.export.golden import example_observations
-from safectl.export.interpret import interpret
+from safectl.export.interpret import replay
 from safectl.export.literals import float_literal, float_rows
 from safectl.export.program import ACTION, FAIL_SAFE, MARGIN, STATUS, Array, Program
 from safectl.files import new_folder
@@ -26,8 +26,7 @@ C_FLAGS = (
 )
 """How generated code is compiled everywhere, besides optimisation and target."""
 
-RUNTIME = ("sf_core", "sf_nn", "sf_project")
-_HEADERS = ("sf_core.h", "sf_math.h", "sf_nn.h", "sf_project.h")
+_RESERVED = ("core", "math", "nn", "activation", "spatial", "integer", "project")
 _GOLDEN_ROWS = 8
 _STATUS_NAMES = ("SF_KEPT", "SF_CORRECTED", "SF_FALLBACK")
 
@@ -53,7 +52,7 @@ def emit_c(
         RangeError: If the program has the name of a runtime file.
         ShapeError: If the observations do not fit the specification.
     """
-    if f"sf_{program.name}" in (*RUNTIME, "sf_math"):
+    if program.name in _RESERVED:
         raise RangeError("program name", value=program.name, expected="not that of a runtime file")
     if observations is None:
         observations = example_observations(program, _GOLDEN_ROWS)
@@ -69,8 +68,10 @@ def emit_c(
         "README.md": _fill("README.md.in", facts),
     }
     runtime = files("safectl.export") / "runtime"
-    for file in (*_HEADERS, *(f"{stem}.c" for stem in RUNTIME)):
-        texts[file] = (runtime / file).read_text(encoding="utf-8")
+    for stem in emitted.runtime:
+        for file in (f"{stem}.h", f"{stem}.c"):
+            texts[file] = (runtime / file).read_text(encoding="utf-8")
+    texts["sf_math.h"] = (runtime / "sf_math.h").read_text(encoding="utf-8")
     with new_folder(folder, replace=replace) as draft:
         for file, text in texts.items():
             (draft / file).write_text(text, encoding="utf-8", newline="\n")
@@ -78,7 +79,7 @@ def emit_c(
 
 def sources(program: Program) -> tuple[str, ...]:
     """Names of the `.c` files that make up the controller, without the self-test."""
-    return (f"sf_{program.name}.c", *(f"{stem}.c" for stem in RUNTIME))
+    return (f"sf_{program.name}.c", *(f"{stem}.c" for stem in runtime_files(program)))
 
 
 def fill_template(template: str, program: Program) -> str:
@@ -103,40 +104,70 @@ def _facts(program: Program, emitted: Emitted) -> dict[str, str]:
         "spec_digest": f"{spec.digest():08x}",
         "program_digest": f"{program.digest():08x}",
         "crc": f"{zlib.crc32(emitted.blob):08x}",
-        "arena": str(emitted.plan.size),
+        "arenas": _arena_fields(emitted),
         "observation_table": _comment_rows(spec.observation),
         "action_table": _comment_rows(spec.action),
         "observation_rows": _markdown_rows(spec.observation),
         "action_rows": _markdown_rows(spec.action),
         "weight_bytes": str(len(emitted.blob)),
-        "state_bytes": str(8 + 4 * emitted.plan.size),
+        "state_bytes": str(emitted.state_bytes),
         "multiply_adds": str(program.multiply_adds()),
         "fail_safe": str([float(value) for value in program.constants[FAIL_SAFE]]),
         "flags": " ".join(C_FLAGS),
     }
 
 
+def _arena_fields(emitted: Emitted) -> str:
+    """Members of the state struct: what survives a step first."""
+    states = emitted.plan.states
+    fields = [f"    float states[{states}]; /* what one step leaves to the next */"] * bool(states)
+    sizes = emitted.plan.arenas
+    fields += [f"    {C_TYPES[name]} {_arena(name)}[{sizes[name]}];" for name in sizes]
+    return "\n".join(fields)
+
+
+def _arena(dtype: str) -> str:
+    return "arena" + ARENAS[dtype][1:]
+
+
 def _body(program: Program, emitted: Emitted) -> dict[str, str]:
     has_margin = MARGIN in emitted.places
-    kinds = {op.kind for op in program.ops}
-    headers = ["sf_nn.h"] + ["sf_project.h"] * ("project_halfspace_box" in kinds)
+    kept = "SF_KEPT" if program.is_network else "is_kept ? SF_KEPT : SF_CORRECTED"
+    arenas = [
+        f"    {C_TYPES[name]} *const {ARENAS[name]} = state->{_arena(name)};"
+        for name in emitted.plan.arenas
+    ]
+    starts = [("sf_copy", name, state.initial) for name, state in program.states.items()]
+    sizes = program.sizes
+    following = [(emitted.places[s.following], sizes[s.following]) for s in program.states.values()]
     return {
-        "includes": "\n".join(f'#include "{header}"' for header in headers),
+        "includes": "\n".join(f'#include "{stem}.h"' for stem in emitted.runtime),
         "fields": "\n".join(emitted.fields),
         "values": "\n".join(emitted.values),
         "steps": "\n".join(f"    {line}" for line in emitted.steps),
+        "arena_pointers": "\n".join(arenas),
+        "reset": "\n".join(
+            f"    {copy}({emitted.places[name]}, tables.c_{initial}, {sizes[name]});"
+            for copy, name, initial in starts
+        )
+        or "    (void)state;",
+        "finite_states": "".join(
+            f" ||\n        !sf_all_finite({place}, {size})" for place, size in following
+        ),
+        "keep_states": "\n".join(
+            f"    sf_copy({emitted.places[name]}, {place}, {size});"
+            for name, (place, size) in zip(program.states, following, strict=True)
+        ),
         "action": emitted.places[ACTION],
         "margin": emitted.places[MARGIN][1:] if has_margin else "SF_MARGIN_NONE",
-        "status": f"(sf_status)(int){emitted.places[STATUS][1:]}"
-        if has_margin
-        else "is_kept ? SF_KEPT : SF_CORRECTED",
+        "status": f"(sf_status)(int){emitted.places[STATUS][1:]}" if has_margin else kept,
     }
 
 
 def _vectors(program: Program, observations: Array) -> dict[str, str]:
     nan_row = np.full((1, program.spec.nx), np.nan, np.float32)
     rows = np.concatenate([observations.astype(np.float32), nan_row])
-    expected = interpret(program, rows)
+    expected = replay(program, rows)
     words = [", ".join(f"0x{word:08x}u" for word in row) for row in rows.view(np.uint32)]
     return {
         "rows": str(len(rows)),

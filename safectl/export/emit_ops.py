@@ -1,19 +1,24 @@
-"""Each operation of a program as one line of C, and each constant as one table."""
+"""Each operation of a program as lines of C, and each constant as one table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from safectl.export.literals import float_literal
-from safectl.export.ops import Op
-from safectl.export.plan import BufferPlan, plan_buffers
-from safectl.export.program import ACTION, FAIL_SAFE, Array, Program
+from safectl.errors import RangeError
+from safectl.export.kinds import KINDS, Call
+from safectl.export.literals import literal
+from safectl.export.ops import AnyArray, Op
+from safectl.export.plan import BufferPlan, plan_buffers, scratch_format
+from safectl.export.program import ACTION, FAIL_SAFE, OBSERVATION, Program, little_endian
 
-BLOCK_WIDTHS = (4, 2, 1)
-"""Outputs that one pass of `sf_dense` computes side by side, widest first."""
+C_TYPES = {"float32": "float", "int32": "int32_t", "int16": "int16_t", "int8": "int8_t"}
+"""Widest first: the order of the tables and arenas, which therefore need no padding between."""
+ARENAS = {"float32": "m", "int32": "m32", "int16": "m16", "int8": "m8"}
+"""Name in the step function of the arena of each number format."""
 
-_LITERALS_PER_LINE = 6
+_ENTRIES_PER_LINE = {"float32": 6, "int32": 8, "int16": 12, "int8": 20}
+_WORD = 4  # bytes: the alignment of the table struct
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,8 @@ class Emitted:
         places: C expression of the address of every value.
         fields: Members of the table struct.
         values: Their initialisers.
-        steps: One statement per operation.
+        steps: Statements of all operations.
+        runtime: Stems of the runtime files they need.
         blob: The table struct as it lies in memory on a little-endian machine.
     """
 
@@ -34,104 +40,92 @@ class Emitted:
     fields: tuple[str, ...]
     values: tuple[str, ...]
     steps: tuple[str, ...]
+    runtime: tuple[str, ...]
     blob: bytes
+
+    @property
+    def state_bytes(self) -> int:
+        """Size of the state struct: two counters, the states and the arenas."""
+        arenas = sum(np.dtype(name).itemsize * size for name, size in self.plan.arenas.items())
+        return -(-(8 + 4 * self.plan.states + arenas) // _WORD) * _WORD
 
 
 def emit_ops(program: Program) -> Emitted:
-    """Write the operations and constants of a program as C."""
+    """Write the operations and constants of a program as C.
+
+    Raises:
+        RangeError: If two operations need the same constant in different layouts.
+    """
     plan = plan_buffers(program)
-    places = {
-        name: f"&observation[{offset}]" if name in plan.in_observation else f"&m[{offset}]"
-        for name, offset in plan.offsets.items()
-    }
+    places = {name: _place(plan.owners[name], at) for name, at in plan.offsets.items()}
     tables = _tables(program)
-    steps = tuple(line for op in program.ops for line in _lines(op, places, program))
+    steps = tuple(line for op in program.ops for line in _lines(op, plan, places, program))
     return Emitted(
         plan=plan,
         places=places,
-        fields=tuple(f"    float c_{name}[{array.size}];" for name, array in tables.items()),
+        fields=tuple(
+            f"    {C_TYPES[array.dtype.name]} c_{name}[{array.size}];"
+            for name, array in tables.items()
+        ),
         values=tuple(_initialiser(name, array) for name, array in tables.items()),
         steps=steps,
-        blob=b"".join(array.astype("<f4").tobytes() for array in tables.values()),
+        runtime=runtime_files(program),
+        blob=b"".join(little_endian(array) for array in tables.values()),
     )
 
 
-def block_weights(weight: Array) -> Array:
-    """Order an (out, in) matrix as `sf_dense` reads it: blocks of rows, transposed; shape (n,)."""
-    parts, row = [], 0
-    for width in BLOCK_WIDTHS:
-        while row + width <= len(weight):
-            parts.append(weight[row : row + width].T.ravel())
-            row += width
-    return np.concatenate(parts)
+def runtime_files(program: Program) -> tuple[str, ...]:
+    """Return the stems of the runtime files that a program needs, `sf_core` first."""
+    needed = {stem for op in program.ops for stem in KINDS[op.kind].runtime}
+    return ("sf_core", *sorted(needed))
 
 
-def _tables(program: Program) -> dict[str, Array]:
-    """Return what is stored for each constant, in the order in which the step reads it."""
-    tables: dict[str, Array] = {}
+def _place(owner: str, offset: int) -> str:
+    if owner in (OBSERVATION, "states"):
+        return f"&observation[{offset}]" if owner == OBSERVATION else f"&state->states[{offset}]"
+    return f"&{ARENAS[owner]}[{offset}]"
+
+
+def _tables(program: Program) -> dict[str, AnyArray]:
+    """Return what is stored for each constant: widest format first, else as the step reads it."""
+    tables: dict[str, AnyArray] = {}
     for op in program.ops:
-        stored = op.constants[:3] if op.kind == "normalise" else op.constants
-        for index, name in enumerate(stored):
-            array = program.constants[name]
-            is_weight = op.kind == "dense" and index == 0
-            tables[name] = block_weights(array) if is_weight else array
-    return {**tables, FAIL_SAFE: program.constants[FAIL_SAFE]}
+        constants = [program.constants[name] for name in op.constants]
+        stored = KINDS[op.kind].stored(op, constants)
+        for name, array in zip(op.constants, stored, strict=True):
+            if array is not None and not np.array_equal(tables.setdefault(name, array), array):
+                raise RangeError("constant", value=name, expected="one layout in all operations")
+    for name in (*(state.initial for state in program.states.values()), FAIL_SAFE):
+        tables.setdefault(name, program.constants[name])
+    order = list(C_TYPES)
+    sorted_tables = dict(sorted(tables.items(), key=lambda item: order.index(item[1].dtype.name)))
+    rest = sum(array.nbytes for array in tables.values()) % _WORD
+    if rest:  # so that the struct has no byte that the CRC does not know
+        sorted_tables["PADDING"] = np.zeros(_WORD - rest, np.int8)
+    return sorted_tables
 
 
-def _initialiser(name: str, array: Array) -> str:
-    texts = [float_literal(value) for value in array]
-    rows = [
-        ", ".join(texts[start : start + _LITERALS_PER_LINE])
-        for start in range(0, len(texts), _LITERALS_PER_LINE)
-    ]
+def _initialiser(name: str, array: AnyArray) -> str:
+    texts = [literal(value) for value in array.ravel()]
+    width = _ENTRIES_PER_LINE[array.dtype.name]
+    rows = [", ".join(texts[start : start + width]) for start in range(0, len(texts), width)]
     body = ",\n        ".join(rows)
     return f"    .c_{name} = {{\n        {body}}},"
 
 
-def _lines(op: Op, places: Mapping[str, str], program: Program) -> list[str]:
+def _lines(op: Op, plan: BufferPlan, places: Mapping[str, str], program: Program) -> list[str]:
     """Return the statements of one operation."""
-    inputs = [places[name] for name in op.inputs]
-    outputs = [places[name] for name in op.outputs]
-    tables = [f"tables.c_{name}" for name in op.constants]
-    sizes = program.sizes
-    size = sizes[op.outputs[0]]
-    match op.kind:
-        case "slice":
-            return []
-        case "concat":
-            return _concat(outputs[0], [(places[name], sizes[name]) for name in op.inputs])
-        case "dense":
-            counts = f"{sizes[op.inputs[0]]}, {size}"
-            lines = [f"sf_dense({outputs[0]}, {inputs[0]}, {tables[0]}, {tables[1]}, {counts});"]
-            if op.activation != "none":
-                lines.append(f"sf_{op.activation}({outputs[0]}, {size});")
-            return lines
-        case "dot":
-            return [f"{outputs[0][1:]} = sf_dot({inputs[0]}, {inputs[1]}, {sizes[op.inputs[0]]});"]
-        case "normalise":
-            limit = float_literal(program.constants[op.constants[3]][0])
-            arguments = [outputs[0], inputs[0], *tables[:3], limit, str(size)]
-            return [f"sf_normalise({', '.join(arguments)});"]
-        case "project_halfspace_box":
-            region = f"region_{op.outputs[0]}"
-            arguments = [outputs[0], outputs[1], inputs[0], f"&{region}"]
-            call = f"sf_project_halfspace_box({', '.join(arguments)})"
-            return [
-                f"const sf_region {region} = {{.normal = {inputs[1]}, .low = {tables[0]},",
-                f"    .high = {tables[1]}, .offset = {inputs[2][1:]},",
-                f"    .backoff = {inputs[3][1:]}, .size = {size}}};",
-                f"{outputs[2][1:]} = (float){call};",
-            ]
-        case _:  # affine, abs, add, clip: output, inputs, tables, size
-            call = f"sf_{op.kind}({', '.join([outputs[0], *inputs, *tables, str(size)])})"
-            if op.kind != "clip":
-                return [f"{call};"]
-            return [f"const int is_kept = {call};" if ACTION in op.outputs else f"(void){call};"]
-
-
-def _concat(output: str, parts: list[tuple[str, int]]) -> list[str]:
-    lines, offset = [], 0
-    for place, size in parts:
-        lines.append(f"sf_copy({output} + {offset}, {place}, {size});")
-        offset += size
-    return lines
+    values = program.values
+    offset = plan.scratch.get(op.outputs[0])
+    call = Call(
+        op=op,
+        inputs=tuple(places[name] for name in op.inputs),
+        outputs=tuple(places[name] for name in op.outputs),
+        tables=tuple(f"tables.c_{name}" for name in op.constants),
+        sizes=tuple(values[name].size for name in op.inputs),
+        results=tuple(values[name].size for name in op.outputs),
+        constants=tuple(program.constants[name] for name in op.constants),
+        scratch="" if offset is None else _place(scratch_format(op, values), offset),
+        is_action=ACTION in op.outputs,
+    )
+    return KINDS[op.kind].lines(call)

@@ -46,19 +46,26 @@ class Native:
             emit_c(program, folder)
             library = ctypes.CDLL(str(_compile(program, folder)))  # stays mapped without its file
         floats = ctypes.POINTER(ctypes.c_float)
-        self._state = (ctypes.c_uint32 * (2 + emit_ops(program).plan.size))()
+        self._state = (ctypes.c_uint32 * (emit_ops(program).state_bytes // 4))()
         self._observation: Array = np.zeros(self._nx, np.float32)
         self._action: Array = np.zeros(program.spec.nu, np.float32)
         self._certificate = _Certificate()
         self._step = library[f"sf_{program.name}_step"]
         self._step.argtypes = (ctypes.c_void_p, floats, floats, ctypes.c_void_p)
         self._step.restype = ctypes.c_int
+        self._reset = library[f"sf_{program.name}_reset"]
+        self._reset.argtypes = (ctypes.c_void_p,)
         self._arguments = (
             ctypes.addressof(self._state),
             self._observation.ctypes.data_as(floats),
             self._action.ctypes.data_as(floats),
             ctypes.addressof(self._certificate),
         )
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what earlier steps left, for a new episode."""
+        self._reset(self._arguments[0])
 
     def step(self, observation: Float32[np.ndarray, " nx"]) -> NativeStep:
         """Compute one action; a few microseconds, for any observation.

@@ -1,15 +1,122 @@
-"""The operations a `Program` may hold, and the sizes that each one accepts and produces.
+"""One operation of a `Program`: its kind, the values and constants it names, and its attributes.
 
-Every value is a float32 vector. The meaning of an operation is written twice, in
-`export/interpret.py` and in `export/runtime/*.c`, with the same order of roundings.
+Every value is a flat vector of one number format: images channel-last (height, width, channels),
+sequences are (steps, features). What a kind of operation means is in `export/kinds/`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from safectl.errors import RangeError, ShapeError, UnknownNameError
+import numpy as np
+import numpy.typing as npt
 
-ACTIVATIONS = ("none", "relu", "tanh")
+from safectl.errors import RangeError
+
+Array = npt.NDArray[np.float32]
+AnyArray = npt.NDArray[Any]
+"""An array of one of `NUMBER_FORMATS`; `Array` is the float32 one."""
+
+NUMBER_FORMATS = ("float32", "int8", "int16", "int32")
+
+Shape = tuple[int, ...]
+Pair = tuple[int, int]
+
+
+class Value(NamedTuple):
+    """Number of entries and number format of a value."""
+
+    size: int
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How a kernel slides over an image.
+
+    Attributes:
+        shape: Height, width and channels of the input.
+        size: Height and width of the kernel.
+        stride: Rows and columns from one window to the next.
+        padding: ((top, bottom), (left, right)): rows and columns that lie outside the image.
+        dilation: Rows and columns from one tap of the kernel to the next.
+        groups: Number of channel groups that do not see each other.
+        count_padding: For an average: whether taps outside the image count.
+    """
+
+    shape: tuple[int, int, int]
+    size: Pair
+    stride: Pair = (1, 1)
+    padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    count_padding: bool = False
+
+    def __post_init__(self) -> None:
+        positive = (*self.shape, *self.size, *self.stride, *self.dilation, self.groups)
+        if min(positive) < 1 or min(min(pair) for pair in self.padding) < 0:
+            raise RangeError("window", value=self, expected="sizes of one or more, padding >= 0")
+        if self.shape[2] % self.groups:
+            raise RangeError("groups", value=self.groups, expected=f"a divisor of {self.shape[2]}")
+        if min(self.output) < 1:
+            raise RangeError("window", value=self, expected="a kernel that fits the padded image")
+
+    @property
+    def output(self) -> Pair:
+        """Height and width of the result."""
+        counts = [
+            (self.shape[axis] + sum(self.padding[axis]) - self.dilation[axis] * (size - 1) - 1)
+            // self.stride[axis]
+            + 1
+            for axis, size in enumerate(self.size)
+        ]
+        return counts[0], counts[1]
+
+    @property
+    def pixels(self) -> int:
+        """Number of windows."""
+        return self.output[0] * self.output[1]
+
+    @property
+    def taps(self) -> int:
+        """Number of entries that one window of one group reads."""
+        return self.size[0] * self.size[1] * self.shape[2] // self.groups
+
+
+@dataclass(frozen=True, slots=True)
+class Recurrence:
+    """How a recurrent layer runs over a sequence.
+
+    Attributes:
+        steps: Length of the sequence that enters in one step of the program.
+        return_sequences: Whether the first output holds the state after every step of the sequence.
+        reset_after: For `gru`: whether the reset gate acts after the recurrent product.
+        recurrent_activation: Activation of the gates.
+    """
+
+    steps: int
+    return_sequences: bool = False
+    reset_after: bool = True
+    recurrent_activation: str = "sigmoid"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise RangeError("steps", value=self.steps, expected="at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """A transposition: axis i of the result is axis `order[i]` of an input of this shape."""
+
+    shape: Shape
+    order: Shape
+
+    def __post_init__(self) -> None:
+        is_order = sorted(self.order) == list(range(len(self.shape)))
+        if not is_order or not 1 <= len(self.shape) <= 4 or min(self.shape) < 1:
+            raise RangeError("axes", value=self, expected="at most 4, each once in the order")
+
+
+Detail = Window | Recurrence | Axes
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +127,13 @@ class Op:
         kind: A key of `KINDS`.
         inputs: Names of the values it reads.
         outputs: Names of the values it defines.
-        constants: Names of the constants it reads, in the order of `KINDS`.
-        activation: For `dense`: what is applied to every output.
+        constants: Names of the constants it reads, in the order of its kind.
+        activation: What is applied to every output, for kinds that allow it.
         start: For `slice`: first entry.
         stop: For `slice`: one past the last entry.
+        rows: Number of equal parts that the operation treats one after the other.
+        alpha: Slope of `leaky_relu`, scale of `elu`.
+        detail: Attributes of windows, recurrent layers and transpositions.
     """
 
     kind: str
@@ -33,140 +143,6 @@ class Op:
     activation: str = "none"
     start: int = 0
     stop: int = 0
-
-
-Shape = tuple[int, ...]
-_Rule = Callable[[Op, Sequence[int], Sequence[Shape]], tuple[int, ...]]
-
-
-def output_sizes(op: Op, values: Mapping[str, int], constants: Mapping[str, Shape]) -> Shape:
-    """Check one operation against the values and constants it names and size its outputs.
-
-    Args:
-        op: The operation.
-        values: Size of every value defined before it.
-        constants: Shape of every constant.
-
-    Returns:
-        The size of each output, in order.
-
-    Raises:
-        UnknownNameError: If the kind, an input, a constant or the activation is not known.
-        RangeError: If the number of inputs, outputs or constants is wrong, or a slice is.
-        ShapeError: If a size does not fit.
-    """
-    if op.kind not in KINDS:
-        raise UnknownNameError("operation", op.kind, known=sorted(KINDS))
-    if op.activation not in ACTIVATIONS:
-        raise UnknownNameError("activation", op.activation, known=ACTIVATIONS)
-    for name in op.inputs:
-        if name not in values:
-            raise UnknownNameError(f"input of {op.kind}", name, known=sorted(values))
-    for name in op.constants:
-        if name not in constants:
-            raise UnknownNameError(f"constant of {op.kind}", name, known=sorted(constants))
-    inputs, rule = KINDS[op.kind]
-    if (inputs is None and not op.inputs) or (inputs is not None and len(op.inputs) != inputs):
-        raise RangeError(
-            f"inputs of {op.kind}", value=op.inputs, expected=f"{inputs or 'one or more'} names"
-        )
-    shapes = [constants[name] for name in op.constants]
-    sizes = rule(op, [values[name] for name in op.inputs], shapes)
-    if len(op.outputs) != len(sizes):
-        raise RangeError(f"outputs of {op.kind}", value=op.outputs, expected=f"{len(sizes)} names")
-    return sizes
-
-
-def _expect(op: Op, got: Sequence[Shape], expected: Sequence[Shape]) -> None:
-    if len(got) != len(expected):
-        raise RangeError(
-            f"constants of {op.kind} {op.outputs}",
-            value=op.constants,
-            expected=f"{len(expected)} names",
-        )
-    for name, shape, wanted in zip(op.constants, got, expected, strict=True):
-        if shape != wanted:
-            raise ShapeError(f"constant {name}", expected=wanted, got=shape)
-
-
-def _same(op: Op, sizes: Sequence[int]) -> int:
-    for name, size in zip(op.inputs, sizes, strict=True):
-        if size != sizes[0]:
-            raise ShapeError(f"value {name}", expected=(sizes[0],), got=(size,))
-    return sizes[0]
-
-
-def _normalise(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> Shape:
-    _expect(op, shapes, [(sizes[0],)] * 3 + [(1,)])
-    return (sizes[0],)
-
-
-def _dense(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> Shape:
-    rows = shapes[0][0] if shapes and shapes[0] else 0
-    if not rows:
-        raise RangeError("outputs of dense", value=op.constants, expected="a weight of (out, in)")
-    _expect(op, shapes, [(rows, sizes[0]), (rows,)])
-    return (rows,)
-
-
-def _elementwise(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> Shape:
-    _expect(op, shapes, [(sizes[0],)] * 2)
-    return (sizes[0],)
-
-
-def _add(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> Shape:
-    _expect(op, shapes, [])
-    return (_same(op, sizes),)
-
-
-def _unary(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> Shape:
-    _expect(op, shapes, [])
-    return (sizes[0],)
-
-
-def _slice(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> Shape:
-    _expect(op, shapes, [])
-    if not 0 <= op.start < op.stop <= sizes[0]:
-        raise RangeError(
-            f"slice {op.outputs}",
-            value=(op.start, op.stop),
-            expected=f"0 <= start < stop <= {sizes[0]}",
-        )
-    return (op.stop - op.start,)
-
-
-def _concat(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> Shape:
-    _expect(op, shapes, [])
-    return (sum(sizes),)
-
-
-def _dot(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> Shape:
-    _expect(op, shapes, [])
-    _same(op, sizes)
-    return (1,)
-
-
-def _project(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> Shape:
-    if sizes[1] != sizes[0]:
-        raise ShapeError(f"value {op.inputs[1]}", expected=(sizes[0],), got=(sizes[1],))
-    for name, size in zip(op.inputs[2:], sizes[2:], strict=True):
-        if size != 1:
-            raise ShapeError(f"value {name}", expected=(1,), got=(size,))
-    _expect(op, shapes, [(sizes[0],)] * 2)
-    return (sizes[0], 1, 1)
-
-
-KINDS: Mapping[str, tuple[int | None, _Rule]] = {
-    # Number of inputs (None: one or more), rule. Formulas: see `export/interpret.py`.
-    "normalise": (1, _normalise),  # constants mean (n), scale (n), shift (n), clip (1)
-    "dense": (1, _dense),  # constants weight (out, in), bias (out)
-    "affine": (1, _elementwise),  # constants gain (n), shift (n)
-    "add": (2, _add),
-    "abs": (1, _unary),
-    "slice": (1, _slice),
-    "concat": (None, _concat),
-    "dot": (2, _dot),
-    "clip": (1, _elementwise),  # constants low (n), high (n)
-    # inputs proposal (n), normal (n), offset (1), backoff (1); constants low (n), high (n)
-    "project_halfspace_box": (4, _project),
-}
+    rows: int = 1
+    alpha: float = 0.0
+    detail: Detail | None = None

@@ -1,63 +1,109 @@
-"""Where each value of a program lives in one float arena: offsets found by first fit."""
+"""Where each value of a program lives: offsets found by first fit, one arena per number format.
+
+States live apart from the arena, because they outlive the step.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from safectl.export.ops import Op
+from safectl.export.kinds import KINDS
+from safectl.export.ops import NUMBER_FORMATS, Op, Value
 from safectl.export.program import ACTION, MARGIN, OBSERVATION, STATUS, Program
+
+_SCRATCH = "scratch of "
+_WORD = {"float32": 1, "int8": 4, "int16": 2, "int32": 1}
+"""Integer values start and end at whole words: kernels read four weights at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class BufferPlan:
-    """Offsets in the arena, in floats.
+    """Offsets in entries of the number format.
 
     Attributes:
-        offsets: Offset of every value; those of the observation refer to the caller's array.
-        in_observation: Values that are slices of the observation, and the observation itself.
-        size: Floats in the arena.
+        offsets: Offset of every value in its owner: the caller's observation, the states or the
+            arena of its number format.
+        owners: Per value "observation", "states" or its number format.
+        scratch: Offset of the working memory of an operation, by its first output.
+        arenas: Entries of the arena per number format that has one.
+        states: Floats of all states.
     """
 
     offsets: Mapping[str, int]
-    in_observation: frozenset[str]
-    size: int
+    owners: Mapping[str, str]
+    scratch: Mapping[str, int]
+    arenas: Mapping[str, int]
+    states: int
+
+    @property
+    def in_observation(self) -> frozenset[str]:
+        """Values that are slices of the observation, and the observation itself."""
+        return frozenset(name for name, owner in self.owners.items() if owner == OBSERVATION)
+
+    @property
+    def size(self) -> int:
+        """Floats in the arena."""
+        return self.arenas.get("float32", 0)
 
 
 def plan_buffers(program: Program) -> BufferPlan:
     """Place every value so that no two that are alive together overlap.
 
-    A slice is a view of its source and needs no room. Outputs of the program live to the end.
+    A slice is a view of its source and needs no room. Outputs of the program and the states that
+    follow live to the end.
     """
-    sizes = program.sizes
-    roots, starts = _views(program.ops)
-    last_use = _last_uses(program.ops, roots)
-    placed: dict[str, int] = {}
-    size = 0
+    values = dict(program.values)
+    roots, starts = _views(program)
+    needs = {name: value for name, value in values.items() if roots[name] == name}
+    scratch = _scratch(program, values)
+    needs.update(scratch)
+    last_use = _last_uses(program, roots, scratch)
+    placed = {OBSERVATION: 0}
+    owners = {OBSERVATION: OBSERVATION} | dict.fromkeys(program.states, "states")
+    states = 0
+    for name in program.states:
+        placed[name] = states
+        states += values[name].size
+    arenas = dict.fromkeys(NUMBER_FORMATS, 0)
     for index, op in enumerate(program.ops):
-        for name in op.outputs:
-            if roots[name] != name:
+        for name in (*op.outputs, _SCRATCH + op.outputs[0]):
+            if name not in needs:
                 continue
+            size, dtype = _rounded(needs[name]), needs[name].dtype
             alive = sorted(
-                (placed[other], placed[other] + sizes[other])
+                (placed[other], placed[other] + _rounded(needs[other]))
                 for other in placed
-                if last_use[other] >= index
+                if owners[other] == dtype and last_use[other] >= index
             )
-            offset = 0
-            for begin, end in alive:
-                if offset + sizes[name] <= begin:
-                    break
-                offset = max(offset, end)
-            placed[name] = offset
-            size = max(size, offset + sizes[name])
-    placed[OBSERVATION] = 0
-    offsets = {name: placed[roots[name]] + starts[name] for name in sizes}
-    views = frozenset(name for name in sizes if roots[name] == OBSERVATION)
-    return BufferPlan(offsets, views, size)
+            placed[name], owners[name] = _first_gap(alive, size), dtype
+            arenas[dtype] = max(arenas[dtype], placed[name] + size)
+    return BufferPlan(
+        offsets={name: placed[roots[name]] + starts[name] for name in values},
+        owners={name: owners[roots[name]] for name in values},
+        scratch={name.removeprefix(_SCRATCH): placed[name] for name in scratch},
+        arenas={dtype: size for dtype, size in arenas.items() if size},
+        states=states,
+    )
 
 
-def _views(ops: tuple[Op, ...]) -> tuple[dict[str, str], dict[str, int]]:
+def _first_gap(alive: list[tuple[int, int]], size: int) -> int:
+    offset = 0
+    for begin, end in alive:
+        if offset + size <= begin:
+            break
+        offset = max(offset, end)
+    return offset
+
+
+def _rounded(value: Value) -> int:
+    word = _WORD[value.dtype]
+    return -(-value.size // word) * word
+
+
+def _views(program: Program) -> tuple[dict[str, str], dict[str, int]]:
     """Return, per value, the value that owns its memory and its offset within it."""
-    roots, starts = {OBSERVATION: OBSERVATION}, {OBSERVATION: 0}
-    for op in ops:
+    roots = {name: name for name in (OBSERVATION, *program.states)}
+    starts = dict.fromkeys(roots, 0)
+    for op in program.ops:
         for name in op.outputs:
             is_view = op.kind == "slice"
             roots[name] = roots[op.inputs[0]] if is_view else name
@@ -65,12 +111,33 @@ def _views(ops: tuple[Op, ...]) -> tuple[dict[str, str], dict[str, int]]:
     return roots, starts
 
 
-def _last_uses(ops: tuple[Op, ...], roots: Mapping[str, str]) -> dict[str, int]:
+def _scratch(program: Program, values: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the working memory that operations ask for, as values that live for one operation."""
+    shapes = {name: array.shape for name, array in program.constants.items()}
+    needs = {}
+    for op in program.ops:
+        sizes = [values[name].size for name in op.inputs]
+        size = KINDS[op.kind].scratch(op, sizes, [shapes[name] for name in op.constants])
+        if size:
+            needs[_SCRATCH + op.outputs[0]] = Value(size, scratch_format(op, values))
+    return needs
+
+
+def scratch_format(op: Op, values: Mapping[str, Value]) -> str:
+    """Working memory has the number format of the first input."""
+    return values[op.inputs[0]].dtype
+
+
+def _last_uses(
+    program: Program, roots: Mapping[str, str], scratch: Mapping[str, Value]
+) -> dict[str, int]:
     last: dict[str, int] = {}
-    for index, op in enumerate(ops):
+    for index, op in enumerate(program.ops):
         for name in (*op.inputs, *op.outputs):
             last[roots[name]] = index
-    for name in (ACTION, MARGIN, STATUS):
+        if _SCRATCH + op.outputs[0] in scratch:
+            last[_SCRATCH + op.outputs[0]] = index
+    for name in (ACTION, MARGIN, STATUS, *(state.following for state in program.states.values())):
         if name in roots:
-            last[roots[name]] = len(ops)
+            last[roots[name]] = len(program.ops)
     return last

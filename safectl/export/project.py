@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from safectl.export.arithmetic import clip, dot
-from safectl.export.program import Array
+from safectl.export.ops import Array
 from safectl.types import Status
 
 LIFTS = tuple(np.array([2.0**-22, 2.0**-20, 2.0**-18], np.float32))

@@ -7,7 +7,7 @@ import torch
 
 from safectl.errors import UnsupportedLayer
 from safectl.export.assemble import AffineSignal, Network
-from safectl.export.trace import Normaliser
+from safectl.export.normaliser import Normaliser
 from safectl.safeguards.linear import BACKOFF_ULPS
 from safectl.safeguards.safety_layer import SafetyLayer
 

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 
 from safectl.errors import FileFormatError, SafectlError
-from safectl.export.ops import Op
-from safectl.export.program import Array, Program
+from safectl.export.ops import NUMBER_FORMATS, AnyArray, Axes, Detail, Op, Recurrence, Window
+from safectl.export.program import Program, State
 from safectl.files import new_folder, read_json, write_json
 from safectl.spec import spec_from_json
 
 PROGRAM_FORMAT = "safectl-program"
-PROGRAM_VERSION = 1
+PROGRAM_VERSION = 2
+_READABLE = (1, PROGRAM_VERSION)
+_DETAILS = {"window": Window, "recurrence": Recurrence, "axes": Axes}
 _ADVICE = "export the program again"
 
 
@@ -29,7 +31,8 @@ def save_program(program: Program, folder: Path, *, replace: bool = False) -> No
         "version": PROGRAM_VERSION,
         "name": program.name,
         "spec": program.spec.to_json(),
-        "ops": [asdict(op) for op in program.ops],
+        "ops": [_fields(op) for op in program.ops],
+        "states": {name: asdict(state) for name, state in program.states.items()},
         "weights_crc32": program.weights_crc32(),
     }
     arrays: dict[str, Any] = dict(program.constants)
@@ -49,25 +52,34 @@ def load_program(folder: Path) -> Program:
     content = read_json(path, advice=_ADVICE)
     if content.get("format") != PROGRAM_FORMAT:
         raise FileFormatError(path, f"is no {PROGRAM_FORMAT}", _ADVICE)
-    if content.get("version") != PROGRAM_VERSION:
+    if content.get("version") not in _READABLE:
         raise FileFormatError(
             path,
             f"has version {content.get('version')!r}",
-            f"this program reads version {PROGRAM_VERSION}; {_ADVICE}",
+            f"this program reads versions up to {PROGRAM_VERSION}; {_ADVICE}",
         )
     constants = _load_constants(folder / "program.npz")
     try:
         spec = spec_from_json(str(content["spec"]), str(path))
         ops = tuple(_op(fields) for fields in content["ops"])
-        program = Program(str(content["name"]), spec, ops, constants)
+        states = {name: _state(state) for name, state in content.get("states", {}).items()}
+        program = Program(str(content["name"]), spec, ops, constants, states)
         crc = content["weights_crc32"]
     except FileFormatError:
         raise
-    except (SafectlError, KeyError, TypeError) as error:
+    except (SafectlError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise FileFormatError(path, f"is not a valid program ({error})", _ADVICE) from error
     if crc != program.weights_crc32():
         raise FileFormatError(path, "does not belong to the program.npz beside it", _ADVICE)
     return program
+
+
+def _fields(op: Op) -> dict[str, Any]:
+    """Return the fields of an operation as JSON values, its detail under the name of its class."""
+    fields = {key: value for key, value in asdict(op).items() if key != "detail"}
+    if op.detail is not None:
+        fields["detail"] = {type(op.detail).__name__.lower(): asdict(op.detail)}
+    return fields
 
 
 def _op(fields: dict[str, Any]) -> Op:
@@ -79,7 +91,31 @@ def _op(fields: dict[str, Any]) -> Op:
         activation=str(fields["activation"]),
         start=_integer(fields["start"]),
         stop=_integer(fields["stop"]),
+        rows=_integer(fields.get("rows", 1)),
+        alpha=float(fields.get("alpha", 0.0)),
+        detail=_detail(fields.get("detail")),
     )
+
+
+def _detail(fields: dict[str, Any] | None) -> Detail | None:
+    if fields is None:
+        return None
+    ((name, attributes),) = fields.items()
+    kind: type[Detail] = _DETAILS[name]
+    return kind(**{key: _tuples(value) for key, value in attributes.items()})
+
+
+def _tuples(value: object) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Turn lists of integers into tuples; refuse what no detail holds."""
+    if isinstance(value, list):
+        return tuple(_tuples(entry) for entry in value)
+    if not isinstance(value, bool | int | str):
+        raise TypeError(f"{value!r} is no attribute of an operation")
+    return value
+
+
+def _state(fields: dict[str, Any]) -> State:
+    return State(str(fields["initial"]), str(fields["following"]))
 
 
 def _names(values: object) -> tuple[str, ...]:
@@ -94,7 +130,7 @@ def _integer(value: object) -> int:
     return value
 
 
-def _load_constants(path: Path) -> dict[str, Array]:
+def _load_constants(path: Path) -> dict[str, AnyArray]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             constants = {name: arrays[name] for name in arrays.files}
@@ -103,6 +139,6 @@ def _load_constants(path: Path) -> dict[str, Array]:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError, AttributeError) as error:
         raise FileFormatError(path, f"cannot be read as arrays ({error})", _ADVICE) from error
     for name, array in constants.items():
-        if array.dtype != np.float32:
+        if array.dtype.name not in NUMBER_FORMATS:
             raise FileFormatError(path, f"holds {name} as {array.dtype}, not float32", _ADVICE)
     return constants

@@ -1,54 +1,35 @@
-"""From torch modules to the operations of a program, one operation per layer."""
+"""Collects the operations of a program, one method per layer: arrays in, names out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
 
-from safectl.errors import RangeError, ShapeError, UnsupportedLayer
-from safectl.export.ops import Op, output_sizes
-from safectl.export.program import FLOAT32_MAX, OBSERVATION, Array, Program
+from safectl.errors import RangeError
+from safectl.export import recurrent_layers, spatial_layers
+from safectl.export.kinds import output_values
+from safectl.export.normaliser import Normaliser
+from safectl.export.ops import (
+    NUMBER_FORMATS,
+    AnyArray,
+    Axes,
+    Op,
+    Value,
+)
+from safectl.export.program import FAIL_SAFE, FLOAT32_MAX, OBSERVATION, Program, State
+from safectl.export.recorder import slope, weights
 from safectl.spec import Spec
 
-SUPPORTED = ("Sequential", "Linear", "ReLU", "Tanh", "Identity", "Flatten")
-_ACTIVATIONS = {nn.ReLU: "relu", nn.Tanh: "tanh"}
-_FREE = (nn.Identity, nn.Flatten)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Normaliser:
-    """Statistics of an observation: clip((x - mean) / sqrt(variance + epsilon), -clip, clip).
-
-    Attributes:
-        mean: Shape (n,), units of the observation, float64.
-        variance: Shape (n,), units squared, never negative, float64.
-        epsilon: Added to the variance; zero only if no variance is.
-        clip: Largest magnitude after normalisation, above zero; infinity for none.
-    """
-
-    mean: npt.NDArray[np.float64]
-    variance: npt.NDArray[np.float64]
-    epsilon: float = 1e-8
-    clip: float = 10.0
-
-    def __post_init__(self) -> None:
-        if self.variance.shape != self.mean.shape or self.mean.ndim != 1:
-            raise ShapeError("variance", expected=self.mean.shape, got=self.variance.shape)
-        if not (self.variance >= 0.0).all() or not (self.variance + self.epsilon > 0.0).all():
-            raise RangeError(
-                "variance + epsilon",
-                value=float((self.variance + self.epsilon).min()),
-                expected="above zero, with no variance below zero",
-            )
-        if not self.clip > 0.0:
-            raise RangeError("clip", value=self.clip, expected="a number above zero")
+_Floats = npt.ArrayLike
 
 
 @dataclass(slots=True)
 class Tracer:
     """Collects operations and constants; every method returns the name of the value it defines.
+
+    Weights are output-first: (out, in), (out, height, width, in). `name` names the value and begins
+    the names of its constants.
 
     Attributes:
         name: Name of the program.
@@ -58,26 +39,32 @@ class Tracer:
     name: str
     spec: Spec
     _ops: list[Op] = field(default_factory=list, init=False)
-    _constants: dict[str, Array] = field(default_factory=dict, init=False)
-    _sizes: dict[str, int] = field(default_factory=dict, init=False)
+    _constants: dict[str, AnyArray] = field(default_factory=dict, init=False)
+    _values: dict[str, Value] = field(default_factory=dict, init=False)
+    _states: dict[str, State] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self._sizes = {OBSERVATION: self.spec.nx}
+        self._values = {OBSERVATION: Value(self.spec.nx)}
 
     def size(self, value: str) -> int:
         """Return the number of entries of a value."""
-        return self._sizes[value]
+        return self._values[value].size
 
     def constant(self, name: str, array: npt.ArrayLike) -> str:
-        """Store an array as float32 and return its name; the same name needs the same content.
+        """Store an array and return its name; the same name needs the same content.
+
+        Integers of the number formats stay what they are; everything else becomes float32.
 
         Raises:
             RangeError: If the name is taken by another array.
         """
-        with np.errstate(over="ignore"):  # `Program` reports what is not finite in float32
-            stored = np.asarray(array, dtype=np.float64).astype(np.float32)
+        stored: AnyArray = np.asarray(array)
+        if stored.dtype.name not in NUMBER_FORMATS:
+            with np.errstate(over="ignore"):  # `Program` reports what is not finite in float32
+                stored = stored.astype(np.float64).astype(np.float32)
         known = self._constants.setdefault(name, stored)
-        if not np.array_equal(known, stored, equal_nan=True):
+        is_same = known.dtype == stored.dtype and known.shape == stored.shape
+        if not is_same or known.tobytes() != stored.tobytes():
             raise RangeError("constant", value=name, expected="a name not used before")
         return name
 
@@ -88,10 +75,21 @@ class Tracer:
             ShapeError: If a size does not fit.
         """
         shapes = {name: array.shape for name, array in self._constants.items()}
-        sizes = output_sizes(op, self._sizes, shapes)
-        self._sizes.update(zip(op.outputs, sizes, strict=True))
+        results = output_values(op, self._values, shapes)
+        self._values.update(zip(op.outputs, results, strict=True))
         self._ops.append(op)
         return op.outputs[0]
+
+    def state(self, name: str, initial: _Floats) -> str:
+        """Append a value that is read as the last step left it; `keep` says what replaces it."""
+        constant = self.constant(f"{name}_initial", initial)
+        self._values[name] = Value(self._constants[constant].size)
+        self._states[name] = State(constant, name)
+        return name
+
+    def keep(self, state: str, value: str) -> None:
+        """Let a value replace a state after every step."""
+        self._states[state] = replace(self._states[state], following=value)
 
     def normalise(self, value: str, normaliser: Normaliser, *, name: str) -> str:
         """Append a normaliser.
@@ -109,73 +107,96 @@ class Tracer:
         )
         return self.op(Op("normalise", (value,), (name,), constants))
 
-    def layers(self, value: str, module: nn.Module, *, name: str) -> str:
-        """Append a perceptron.
-
-        Raises:
-            UnsupportedLayer: If the module holds anything but `SUPPORTED`.
-            ShapeError: If the first layer does not fit the value.
-        """
-        layers = [layer for layer in _leaves(module, name) if type(layer[1]) not in _FREE]
-        index = 0
-        while index < len(layers):
-            path, layer = layers[index]
-            following = layers[index + 1][1] if index + 1 < len(layers) else None
-            if not isinstance(layer, nn.Linear):
-                advice = "An activation must follow a Linear layer."
-                raise UnsupportedLayer(
-                    f"{path} ({type(layer).__name__})", supported=SUPPORTED, advice=advice
-                )
-            activation = _ACTIVATIONS.get(type(following), "none")
-            value = self._dense(value, layer, f"{name}_{index}", activation)
-            index += 1 if activation == "none" else 2
-        return value
-
-    def affine(
+    def dense(
         self,
         value: str,
-        gain: Sequence[float] | Array,
-        shift: Sequence[float] | Array,
+        weight: _Floats,
+        bias: _Floats | None,
         *,
         name: str,
+        activation: str = "none",
+        alpha: float | None = None,
+        rows: int = 1,
     ) -> str:
+        """Append act(weight x + bias) over each of `rows` equal parts; weight (out, in)."""
+        constants = weights(self, name, weight, bias)
+        chosen = slope(activation, alpha)
+        op = Op("dense", (value,), (name,), constants, activation, rows=rows, alpha=chosen)
+        return self.op(op)
+
+    def activation(
+        self, value: str, kind: str, *, name: str, alpha: float | None = None, rows: int = 1
+    ) -> str:
+        """Append an activation; `none` appends nothing. `softmax` sums to one in each row."""
+        if kind == "none":
+            return value
+        chosen = slope(kind, alpha)
+        op = Op("activation", (value,), (name,), activation=kind, rows=rows, alpha=chosen)
+        return self.op(op)
+
+    conv2d = spatial_layers.conv2d
+    conv1d = spatial_layers.conv1d
+    depthwise_conv2d = spatial_layers.depthwise_conv2d
+    max_pool2d = spatial_layers.max_pool2d
+    average_pool2d = spatial_layers.average_pool2d
+    simple_rnn = recurrent_layers.simple_rnn
+    gru = recurrent_layers.gru
+    lstm = recurrent_layers.lstm
+
+    def affine(self, value: str, gain: _Floats, shift: _Floats, *, name: str) -> str:
         """Append gain * value + shift, entry by entry."""
+        return self.scale_shift(value, gain, shift, name=name)
+
+    def scale_shift(self, value: str, gain: _Floats, shift: _Floats, *, name: str) -> str:
+        """Append gain * x + shift over every row as long as the gain: one number per channel."""
+        constants = (self.constant(f"{name}_gain", gain), self.constant(f"{name}_shift", shift))
+        return self.op(Op("affine", (value,), (name,), constants, rows=self._rows(value, name)))
+
+    def layer_norm(
+        self, value: str, gain: _Floats, shift: _Floats, epsilon: float, *, name: str
+    ) -> str:
+        """Append (x - mean) / sqrt(variance + epsilon) * gain + shift over rows like the gain."""
         constants = (
             self.constant(f"{name}_gain", gain),
             self.constant(f"{name}_shift", shift),
+            self.constant(f"{name}_epsilon", [epsilon]),
         )
-        return self.op(Op("affine", (value,), (name,), constants))
+        return self.op(Op("layer_norm", (value,), (name,), constants, rows=self._rows(value, name)))
+
+    def add(self, left: str, right: str, *, name: str) -> str:
+        """Append the sum of two values of one size."""
+        return self.op(Op("add", (left, right), (name,)))
+
+    def multiply(self, left: str, right: str, *, name: str) -> str:
+        """Append the product, entry by entry, of two values of one size."""
+        return self.op(Op("multiply", (left, right), (name,)))
+
+    def concat(self, values: Sequence[str], *, name: str, rows: int = 1) -> str:
+        """Append the values joined row by row: rows = height * width joins the channels."""
+        return self.op(Op("concat", tuple(values), (name,), rows=rows))
 
     def slice(self, value: str, start: int, stop: int, *, name: str) -> str:
         """Append a view of the entries from `start` to before `stop`."""
         return self.op(Op("slice", (value,), (name,), start=start, stop=stop))
 
+    def permute(
+        self, value: str, shape: tuple[int, ...], order: tuple[int, ...], *, name: str
+    ) -> str:
+        """Append a transposition: axis i of the result is axis `order[i]` of the input."""
+        return self.op(Op("permute", (value,), (name,), detail=Axes(shape, order)))
+
     def finish(self) -> Program:
         """Return the program; it checks itself."""
-        return Program(self.name, self.spec, tuple(self._ops), dict(self._constants))
+        return Program(
+            self.name, self.spec, tuple(self._ops), dict(self._constants), dict(self._states)
+        )
 
-    def _dense(self, value: str, layer: nn.Linear, name: str, activation: str) -> str:
-        weight = layer.weight.detach().cpu().numpy()
-        parameter = dict(layer.named_parameters()).get("bias")
-        bias = np.zeros(len(weight)) if parameter is None else parameter.detach().cpu().numpy()
-        constants = (self.constant(f"{name}_weight", weight), self.constant(f"{name}_bias", bias))
-        return self.op(Op("dense", (value,), (name,), constants, activation=activation))
+    def finish_network(self, value: str) -> Program:
+        """Return a bare network whose output is a value; the specification is a `network_spec`."""
+        self.constant(FAIL_SAFE, np.zeros(self.spec.nu))
+        self.op(Op("concat", (value,), ("action",)))
+        return self.finish()
 
-
-def _leaves(module: nn.Module, path: str) -> list[tuple[str, nn.Module]]:
-    """Return the layers of nested `Sequential`s in order, each with its path.
-
-    Exact types are compared: a subclass may compute something else.
-    """
-    kind = type(module)
-    described = f"{path} ({kind.__name__})"
-    if module._forward_hooks or module._forward_pre_hooks:
-        advice = "It has forward hooks, which would be lost: remove them, or bake them in."
-        raise UnsupportedLayer(described, supported=SUPPORTED, advice=advice)
-    if kind is nn.Sequential:
-        children = module.named_children()
-        return [leaf for name, child in children for leaf in _leaves(child, f"{path}.{name}")]
-    if kind is nn.Linear or kind in _ACTIVATIONS or kind in _FREE:
-        return [(path, module)]
-    advice = "Rebuild the network from these layers, or pass the Sequential inside the module."
-    raise UnsupportedLayer(described, supported=SUPPORTED, advice=advice)
+    def _rows(self, value: str, name: str) -> int:
+        width = len(self._constants[f"{name}_gain"])
+        return max(1, self.size(value) // max(1, width))

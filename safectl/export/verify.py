@@ -13,7 +13,7 @@ from torch import Tensor
 from safectl.errors import RangeError, ShapeError, VerificationError
 from safectl.export.emit_c import C_FLAGS, emit_c, fill_template, sources
 from safectl.export.golden import example_observations
-from safectl.export.interpret import Steps, interpret
+from safectl.export.interpret import Steps, replay
 from safectl.export.program import Array, Program
 from safectl.export.toolchain import COMPILE_TIMEOUT_S, find_tool, run_tool
 
@@ -77,7 +77,7 @@ def verify(
     if len(observations) == 0:
         raise RangeError("rows", value=len(observations), expected="at least 1")
     observations = np.ascontiguousarray(observations, np.float32)
-    expected = interpret(program, observations)
+    expected = replay(program, observations)
     found = run_host(program, observations)
     require_same_bits(program, expected, found, where="C on this machine")
     difference = None

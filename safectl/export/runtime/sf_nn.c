@@ -69,15 +69,30 @@ void sf_dense(float *y, const float *x, const float *weight, const float *bias, 
     }
 }
 
-void sf_relu(float *y, size_t size) {
-    for (size_t i = 0; i < size; i++) {
-        y[i] = y[i] < 0.0f ? 0.0f : y[i];
+void sf_dense_rows(float *y, const float *x, const float *weight, const float *bias, size_t rows,
+                   size_t inputs, size_t outputs) {
+    for (size_t row = 0; row < rows; row++) {
+        sf_dense(&y[row * outputs], &x[row * inputs], weight, bias, inputs, outputs);
     }
 }
 
-void sf_tanh(float *y, size_t size) {
-    for (size_t i = 0; i < size; i++) {
-        y[i] = sf_tanh1(y[i]);
+void sf_layer_norm(float *y, const float *x, const float *gain, const float *shift, float epsilon,
+                   float share, size_t rows, size_t size) {
+    for (size_t row = 0; row < rows; row++, x += size, y += size) {
+        float total = 0.0f;
+        for (size_t i = 0; i < size; i++) {
+            total += x[i];
+        }
+        const float mean = total * share;
+        total = 0.0f;
+        for (size_t i = 0; i < size; i++) {
+            y[i] = x[i] - mean;
+            total += y[i] * y[i];
+        }
+        const float scale = sf_reciprocal_root1(total * share + epsilon);
+        for (size_t i = 0; i < size; i++) {
+            y[i] = (y[i] * scale) * gain[i] + shift[i];
+        }
     }
 }
 
@@ -94,9 +109,28 @@ void sf_affine(float *y, const float *x, const float *gain, const float *shift, 
     }
 }
 
+void sf_affine_rows(float *y, const float *x, const float *gain, const float *shift, size_t rows,
+                    size_t size) {
+    for (size_t row = 0; row < rows; row++) {
+        sf_affine(&y[row * size], &x[row * size], gain, shift, size);
+    }
+}
+
 void sf_add(float *y, const float *left, const float *right, size_t size) {
     for (size_t i = 0; i < size; i++) {
         y[i] = left[i] + right[i];
+    }
+}
+
+void sf_multiply(float *y, const float *left, const float *right, size_t size) {
+    for (size_t i = 0; i < size; i++) {
+        y[i] = left[i] * right[i];
+    }
+}
+
+void sf_blend(float *y, const float *share, const float *other, size_t size) {
+    for (size_t i = 0; i < size; i++) {
+        y[i] = share[i] * y[i] + (1.0f - share[i]) * other[i];
     }
 }
 
@@ -121,4 +155,34 @@ float sf_dot(const float *left, const float *right, size_t size) {
         total += left[i] * right[i];
     }
     return total;
+}
+
+void sf_fill(float *y, float value, size_t size) {
+    for (size_t i = 0; i < size; i++) {
+        y[i] = value;
+    }
+}
+
+void sf_copy_rows(float *y, const float *x, size_t rows, size_t size, size_t stride) {
+    for (size_t row = 0; row < rows; row++) {
+        for (size_t i = 0; i < size; i++) {
+            y[row * stride + i] = x[row * size + i];
+        }
+    }
+}
+
+void sf_permute(float *y, const float *x, const sf_axes *axes) {
+    size_t at = 0;
+    for (size_t a = 0; a < axes->sizes[0]; a++) {
+        for (size_t b = 0; b < axes->sizes[1]; b++) {
+            for (size_t c = 0; c < axes->sizes[2]; c++) {
+                const float *from =
+                    &x[a * axes->strides[0] + b * axes->strides[1] + c * axes->strides[2]];
+                for (size_t d = 0; d < axes->sizes[3]; d++) {
+                    y[at] = from[d * axes->strides[3]];
+                    at++;
+                }
+            }
+        }
+    }
 }

@@ -102,12 +102,12 @@ def test_constants_are_copied_and_read_only():
         (
             {
                 "ops": [
-                    Op("dense", ("observation",), ("u",), ("weight", "bias"), activation="gelu"),
+                    Op("dense", ("observation",), ("u",), ("weight", "bias"), activation="gelo"),
                     OPS[1],
                 ]
             },
             UnknownNameError,
-            "gelu",
+            "gelo",
         ),
         ({"ops": [Op("add", ("observation",), ("u",)), OPS[1]]}, RangeError, "2 names"),
         ({"ops": [Op("abs", ("observation",), ("u", "v")), OPS[1]]}, RangeError, "1 names"),
@@ -152,7 +152,7 @@ def test_every_truncation_of_a_file_is_refused(tmp_path, name):
     ("key", "value", "words"),
     [
         ("format", "onnx", "is no safectl-program"),
-        ("version", 2, "version 2"),
+        ("version", 3, "version 3"),
         ("version", None, "version None"),
         ("spec", "{}", "not a specification"),
         ("spec", 3, "not a specification"),
