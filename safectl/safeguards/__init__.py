@@ -20,6 +20,7 @@ from safectl.safeguards.fit_signal import (
 )
 from safectl.safeguards.memory import Memory, Remembering
 from safectl.safeguards.safety_layer import Least, SafetyLayer
+from safectl.safeguards.stop import StopProfile
 
 __all__ = [
     "Affine",
@@ -38,6 +39,7 @@ __all__ = [
     "RateLimit",
     "Remembering",
     "SafetyLayer",
+    "StopProfile",
     "Transitions",
     "calibrate",
     "fit_affine_signal",
