@@ -27,7 +27,7 @@ from torch import Tensor
 
 from safectl.errors import RangeError
 from safectl.spec import Spec
-from safectl.types import Decision, Safeguard, Status
+from safectl.types import Decision, Status
 from safectl_ros.guard_inputs import NEVER, EmergencyStop, Input
 
 FRESH_SHARE = 0.5
@@ -100,11 +100,22 @@ class GuardSettings:
                 raise RangeError(name, value=getattr(self, name), expected="a number >= 0 [s]")
 
 
-class StopProfiles(NamedTuple):
-    """How the robot comes to rest; each decides on the last observation and the time since."""
+Stop = Callable[[Tensor, float], Decision]
+"""Decides on an observation, shape (1, nx), and the time since it was made [s]."""
 
-    comfort: Safeguard
-    emergency: Safeguard
+
+class StopProfiles(NamedTuple):
+    """How the robot comes to rest.
+
+    Attributes:
+        comfort: Bounded deceleration from the measured motion.
+        emergency: As hard as the limits allow.
+        needs_observation: Whether there is nothing to send before the first observation.
+        is_closed_loop: Whether to decide on the newest observation, not on that at the begin.
+    """
+
+    comfort: Stop
+    emergency: Stop
     needs_observation: bool = False
     is_closed_loop: bool = False
 
@@ -292,7 +303,7 @@ class GuardLogic:
             return stop
         return stop._replace(decision=decision)
 
-    def _stop(self, state: State, row: Row, cause: str, profile: Safeguard, now: float) -> _Verdict:
+    def _stop(self, state: State, row: Row, cause: str, profile: Stop, now: float) -> _Verdict:
         seen = self.observation.values
         if self._begin[0] is None:
             self._begin = (seen, now)
@@ -302,10 +313,7 @@ class GuardLogic:
             if self.stops.needs_observation:
                 return _Verdict(state, row, cause, None)
             observation, since = torch.full((1, self.spec.nx), torch.nan), now
-        elapsed = observation.new_tensor([[max(0.0, now - since)]])
-        stopping = torch.cat([observation, elapsed], dim=1)
-        decision = profile.filter(stopping, torch.full((1, self.spec.nu), torch.nan))
-        return _Verdict(state, row, cause, decision)
+        return _Verdict(state, row, cause, profile(observation, max(0.0, now - since)))
 
     def _mistrust(self, decision: Decision) -> str:
         """Return why a decision is not to be sent: what no correct filter gives."""

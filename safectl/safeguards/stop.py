@@ -15,9 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from safectl.errors import RangeError, ShapeError
+from safectl.safeguards.clip import Clip
 from safectl.safeguards.evidence import action_limits
-from safectl.safeguards.fallback import Numbers
+from safectl.safeguards.fallback import Fallback, Numbers
 from safectl.spec import Spec
+from safectl.types import Decision
 
 Command = Literal["velocity", "acceleration", "position"]
 """What an action of the robot is."""
@@ -123,6 +125,23 @@ class StopProfile:
             action = observation[:, self._positions] + velocity * travelled
         finite = action.isfinite().all(-1, keepdim=True)
         return torch.where(finite, action / scale, 0.0).clamp(*limits)
+
+
+def decide_stop(
+    fallback: Fallback, observation: Float[Tensor, "batch nx"], elapsed: float
+) -> Decision:
+    """Return the action of a fallback as a decision, marked as a fallback.
+
+    Args:
+        fallback: A `StopProfile`, which is told the time, or any other.
+        observation: At the begin of the stop, shape (batch, nx); NaN where there is none.
+        elapsed: Time since [s].
+    """
+    if isinstance(fallback, StopProfile):
+        time = observation.new_full((len(observation), 1), elapsed)
+        observation = torch.cat([observation, time], dim=1)
+    nothing = observation.new_full((len(observation), fallback.spec.nu), torch.nan)
+    return Clip(fallback.spec, fallback=fallback).filter(observation, nothing)
 
 
 def _share(time: Tensor, lasts: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from safectl.errors import RangeError, ShapeError
-from safectl.safeguards import Clip, Fallback, StopProfile
+from safectl.safeguards import Brake, Fallback, StopProfile, decide_stop
 from safectl.spec import Signal, Spec
 from safectl.types import Status
 
@@ -117,9 +117,14 @@ def test_a_row_that_is_not_finite_is_rest(broken: float) -> None:
     assert not velocity().action(row(0.0, 0.0, broken, 0.1, time=0.0)).any()
 
 
-def test_a_safeguard_makes_a_decision_of_it_that_is_marked() -> None:
-    guard = Clip(spec("m/s"), fallback=velocity())
-    decision = guard.filter(row(0.0, 0.0, 0.4, 0.0, time=0.0), torch.full((1, 2), torch.nan))
+def test_any_other_fallback_stops_too_and_is_not_told_the_time() -> None:
+    brake = Brake(spec("m/s^2"), velocities=(2, 3))
+    decision = decide_stop(brake, torch.tensor([[0.0, 0.0, 0.04, 0.0]]), 9.0)
+    torch.testing.assert_close(decision.action, torch.tensor([[-0.4, 0.0]]))
+
+
+def test_a_decision_of_it_is_marked() -> None:
+    decision = decide_stop(velocity(), torch.tensor([[0.0, 0.0, 0.4, 0.0]]), 0.0)
     assert decision.certificate.status.tolist() == [Status.FALLBACK]
     torch.testing.assert_close(decision.action, torch.tensor([[0.3, 0.0]]))
 

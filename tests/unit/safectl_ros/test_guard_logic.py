@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,10 +11,18 @@ import torch
 from torch import Tensor
 
 from safectl.errors import RangeError
-from safectl.safeguards import Brake, Clip, StopProfile
+from safectl.safeguards import Brake, Clip, StopProfile, decide_stop
 from safectl.spec import Signal, Spec
 from safectl.types import Decision, Safeguard
-from safectl_ros.guard_logic import GuardLogic, GuardSettings, Output, Row, State, StopProfiles
+from safectl_ros.guard_logic import (
+    GuardLogic,
+    GuardSettings,
+    Output,
+    Row,
+    State,
+    Stop,
+    StopProfiles,
+)
 
 PERIOD = 0.02
 SPEC = Spec(
@@ -32,10 +41,9 @@ MOVING = (0.0, 0.4, 0.2)
 COMMAND = (0.5, -0.4)
 
 
-def stop(deceleration: float) -> Clip:
+def stop(deceleration: float) -> Stop:
     limits = [deceleration] * 2
-    profile = StopProfile(SPEC, velocities=(1, 2), deceleration=limits)
-    return Clip(SPEC, fallback=profile)
+    return partial(decide_stop, StopProfile(SPEC, velocities=(1, 2), deceleration=limits))
 
 
 @dataclass
@@ -480,17 +488,11 @@ def test_a_position_robot_gets_nothing_before_it_was_seen_and_then_holds() -> No
         PERIOD,
     )
 
-    def profile(deceleration: float) -> Clip:
-        return Clip(
-            spec,
-            fallback=StopProfile(
-                spec,
-                velocities=(1,),
-                positions=(0,),
-                deceleration=[deceleration],
-                command="position",
-            ),
+    def profile(deceleration: float) -> Stop:
+        inner = StopProfile(
+            spec, velocities=(1,), positions=(0,), deceleration=[deceleration], command="position"
         )
+        return partial(decide_stop, inner)
 
     stops = StopProfiles(profile(1.0), profile(math.inf), needs_observation=True)
     logic = GuardLogic(spec, SETTINGS, stops, Clip(spec).filter)
@@ -513,7 +515,7 @@ def test_a_position_robot_that_was_moved_during_an_e_stop_starts_from_where_it_i
     profile = StopProfile(
         spec, velocities=(1,), positions=(0,), deceleration=[1.0], command="position"
     )
-    stops = StopProfiles(*[Clip(spec, fallback=profile)] * 2, needs_observation=True)
+    stops = StopProfiles(*[partial(decide_stop, profile)] * 2, needs_observation=True)
     logic = GuardLogic(spec, GuardSettings(recover_s=0.0, reentry_s=2.0), stops, Clip(spec).filter)
     logic.activate(0.0)
     logic.observation.receive(np.array([0.7, 0.0]), 0.0)
@@ -533,11 +535,11 @@ def test_accelerations_brake_from_the_newest_measurement() -> None:
         0.1,
     )
 
-    def profile(deceleration: float) -> Clip:
+    def profile(deceleration: float) -> Stop:
         inner = StopProfile(
             spec, velocities=(1,), deceleration=[deceleration], command="acceleration"
         )
-        return Clip(spec, fallback=inner)
+        return partial(decide_stop, inner)
 
     stops = StopProfiles(profile(0.5), profile(math.inf), is_closed_loop=True)
     logic = GuardLogic(spec, SETTINGS, stops, Clip(spec).filter)
