@@ -20,6 +20,7 @@ from safectl.safeguards.fit_signal import (
 )
 from safectl.safeguards.memory import Memory, Remembering
 from safectl.safeguards.safety_layer import Least, SafetyLayer
+from safectl.safeguards.stop import StopProfile, decide_stop
 
 __all__ = [
     "Affine",
@@ -38,8 +39,10 @@ __all__ = [
     "RateLimit",
     "Remembering",
     "SafetyLayer",
+    "StopProfile",
     "Transitions",
     "calibrate",
+    "decide_stop",
     "fit_affine_signal",
     "train_step",
 ]

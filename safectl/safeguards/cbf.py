@@ -71,6 +71,8 @@ class BarrierQP:
         rate: Share of h that may be lost in one period, in (0, 1].
         observe: Maps observations to states of the model; the identity by default.
         iterations: Linearisations per row and call, at most.
+        escape: Whether in a state with h_i(x) < 0 every action that does not decrease h_i is
+            admissible, so that a robot within a keep-out zone may drive out of it at any speed.
 
     Raises:
         ShapeError: If the model and the specification disagree on nu.
@@ -86,6 +88,7 @@ class BarrierQP:
         rate: float = 1.0,
         observe: Callable[[Tensor], Tensor] | None = None,
         iterations: int = 3,
+        escape: bool = False,
     ) -> None:
         if dynamics.nu != fallback.spec.nu:
             raise ShapeError("action", expected=(dynamics.nu,), got=(fallback.spec.nu,))
@@ -95,13 +98,15 @@ class BarrierQP:
             raise RangeError("iterations", value=iterations, expected="at least 1")
         self.barrier, self.dynamics, self.fallback = barrier, dynamics, fallback
         self.rate, self.observe, self.iterations = rate, observe, iterations
+        self.escape = escape
 
     @property
     def claim(self) -> str:
         """The condition on the barrier, under the model."""
+        outside = ", and h(x[k+1]) >= h(x[k]) where h(x[k]) < 0," if self.escape else ""
         return (
-            f"h(x[k+1]) >= {1.0 - self.rate:g} h(x[k]) for the mean prediction of the model; "
-            f"fallback: {self.fallback.name}"
+            f"h(x[k+1]) >= {1.0 - self.rate:g} h(x[k]){outside} for the mean prediction of the "
+            f"model; fallback: {self.fallback.name}"
         )
 
     @torch.no_grad()
@@ -135,7 +140,10 @@ class BarrierQP:
         if state.shape != (len(action), self.dynamics.nx):
             expected = (len(action), self.dynamics.nx)
             raise ShapeError("state", expected=expected, got=tuple(state.shape))
-        required = (1.0 - self.rate) * self.barrier.value(state)
+        now = self.barrier.value(state)
+        required = (1.0 - self.rate) * now
+        if self.escape:
+            required = torch.where(now < 0.0, now, required)
         scale = BACKOFF_ULPS * torch.finfo(state.dtype).eps
         backoff = scale * (1.0 + state.abs().amax(-1, keepdim=True))
         return _Problem(state, required, backoff, action_limits(self.fallback.spec, action))

@@ -82,9 +82,9 @@ def speed_box(limit: float = 0.8) -> HalfSpaces:
     return box([-limit] * 2, [limit] * 2, positions=(2, 3))
 
 
-def discs(radius: float) -> BarrierQP:
+def discs(radius: float, *, escape: bool = False) -> BarrierQP:
     barrier = Discs(torch.tensor([[0.5, 0.1], [-0.4, 0.3]]), radius)
-    return BarrierQP(barrier, DYNAMICS, fallback=BRAKE, rate=0.2)
+    return BarrierQP(barrier, DYNAMICS, fallback=BRAKE, rate=0.2, escape=escape)
 
 
 def second_order(radius: float) -> BarrierQP:
@@ -151,6 +151,9 @@ SAFEGUARDS = {
         lambda _: BarrierQP(stopping(1.05), DYNAMICS, fallback=BRAKE),
     ),
     "barrier, convex": Case(lambda _: discs(0.3), lambda _: discs(0.25)),
+    "barrier, with escape": Case(
+        lambda _: discs(0.3, escape=True), lambda _: discs(0.25, escape=True)
+    ),
     "barrier, second order": Case(lambda _: second_order(0.3)),
     "safety layer": Case(lambda _: safety_layer(), lambda _: safety_layer(0.7)),
     "safety layer, gradual": Case(

@@ -1,0 +1,134 @@
+"""When what a guard receives can be used: finite, of the right size, plausibly stamped, fresh."""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+NEVER = "none received yet"
+
+
+class Input:
+    """The newest message of one kind, and whether it can be used.
+
+    All times are those of the watchdog's clock [s]. One message that cannot be used makes the input
+    unusable until the next good one; a timeout does the same.
+
+    Args:
+        size: Numbers per message.
+        timeout: Age from which on the input is stale [s].
+        stamp_tolerance: How far a stamp may be from the time of arrival, either way [s]; 0 for any.
+    """
+
+    def __init__(self, size: int, *, timeout: float, stamp_tolerance: float) -> None:
+        self.size, self.timeout, self.stamp_tolerance = size, timeout, stamp_tolerance
+        self._values: Tensor | None = None
+        self._arrived = self._good_at = self._good_since = -math.inf
+        self._fault = NEVER
+
+    @property
+    def values(self) -> Tensor | None:
+        """The last good values, shape (1, size), float32; None before the first."""
+        return self._values
+
+    def receive(
+        self, values: NDArray[np.float64], now: float, *, stamp_age: float | None = None
+    ) -> None:
+        """Take a message in.
+
+        Args:
+            values: Numbers of any count and value, as received.
+            now: Time of arrival [s].
+            stamp_age: How old its stamp says it is [s]; None where it has no stamp.
+        """
+        numbers = torch.as_tensor(values, dtype=torch.float32)
+        fault = self._judge(numbers, stamp_age)
+        if fault:
+            self.refuse(fault, now)
+            return
+        if self.fault(now):
+            self._good_since = now
+        self._values = numbers.unsqueeze(0)
+        self._arrived, self._good_at, self._fault = now, now, ""
+
+    def refuse(self, fault: str, now: float) -> None:
+        """Note a message that could not even be read."""
+        self._arrived, self._fault = now, fault
+
+    def fault(self, now: float, *, timeout: float | None = None) -> str:
+        """Return why the input cannot be used, empty if it can.
+
+        Args:
+            now: The time [s].
+            timeout: Another limit than the usual one [s].
+        """
+        limit, age = self.timeout if timeout is None else timeout, self.age(now)
+        if self._fault:
+            return self._fault
+        return f"{age:.3f} s old, at most {limit:g} s" if age > limit else ""
+
+    @property
+    def good_at(self) -> float:
+        """When the last good values arrived [s]; minus infinity before the first."""
+        return self._good_at
+
+    def age(self, now: float) -> float:
+        """Return the time since the last message [s]; infinity before the first."""
+        return now - self._arrived
+
+    def good_for(self, now: float) -> float:
+        """Return how long the input has been usable [s]; 0 where it is not."""
+        return 0.0 if self.fault(now) else now - self._good_since
+
+    def _judge(self, numbers: Tensor, stamp_age: float | None) -> str:
+        if numbers.shape != (self.size,):
+            return f"has the shape {tuple(numbers.shape)}, expected ({self.size},)"
+        if not bool(numbers.isfinite().all()):
+            return "is not finite"
+        if stamp_age is None or self.stamp_tolerance == 0.0:
+            return ""
+        if not -self.stamp_tolerance <= stamp_age <= self.stamp_tolerance:  # NaN too
+            where = "old" if stamp_age > 0.0 else "in the future"
+            return f"is stamped {abs(stamp_age):.3f} s {where}"
+        return ""
+
+
+class EmergencyStop:
+    """The e-stop: pressed, silent or never heard of are all the same until the reset.
+
+    Args:
+        timeout: Age of the heartbeat from which on it counts as pressed [s].
+        is_used: Whether the robot has one; without, it is never pressed.
+    """
+
+    def __init__(self, *, timeout: float, is_used: bool) -> None:
+        self.timeout, self.is_used = timeout, is_used
+        self._pressed, self._heard = False, -math.inf
+        self._latched = is_used
+
+    def hear(self, *, pressed: bool, now: float) -> None:
+        """Take a heartbeat in [s]."""
+        self._pressed, self._heard = pressed, now
+
+    def cause(self, now: float) -> str:
+        """Return why the robot must not move now, apart from the latch; empty if it may."""
+        if not self.is_used:
+            return ""
+        if self._heard == -math.inf:
+            return f"e-stop: {NEVER}"
+        if self._pressed:
+            return "e-stop: pressed"
+        age = now - self._heard
+        return f"e-stop: silent for {age:.3f} s" if age > self.timeout else ""
+
+    def check(self, now: float) -> str:
+        """Return why the robot must not move, and latch it; empty if it may."""
+        cause = self.cause(now)
+        self._latched = self._latched or bool(cause)
+        return cause or ("e-stop: released, waiting for reset" if self._latched else "")
+
+    def reset(self) -> None:
+        """Take the latch off; the next check latches again if there is a cause."""
+        self._latched = False

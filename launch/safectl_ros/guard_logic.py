@@ -1,0 +1,343 @@
+"""What a guard sends, and why: the decision table as a state machine without a clock and ROS.
+
+Per tick the first row that matches decides.
+
+| condition                                       | output                            | state      |
+|-------------------------------------------------|-----------------------------------|------------|
+| not active                                      | emergency stop                    | INACTIVE   |
+| e-stop pressed, silent, never heard or latched  | emergency stop                    | ESTOP      |
+| observation stale, unusable or just recovering  | stop profile                      | STOP       |
+| command stale, unusable or just recovering      | stop profile, filtered            | BACKUP     |
+| filter over its budget, or not to be trusted    | stop profile                      | BACKUP     |
+| filter certifies nothing                        | fallback of the filter            | BACKUP     |
+| else                                            | filter(observation, command)      | NOMINAL or |
+|                                                 |                                   | MODIFIED   |
+
+A software stop is in addition to a hardware stop, never instead of it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, StrEnum, auto
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from safectl.errors import RangeError
+from safectl.spec import Spec
+from safectl.types import Decision, Status
+from safectl_ros.guard_inputs import NEVER, EmergencyStop, Input
+
+FRESH_SHARE = 0.5
+"""A command that was lost is back when it is younger than this share of its timeout: a source that
+is barely too slow does not switch the guard at every message."""
+
+REST_SHARE = 0.01
+"""An output within this share of the range of every action about zero is a robot that rests."""
+
+
+class State(StrEnum):
+    """What the guard is doing."""
+
+    UNCONFIGURED = "UNCONFIGURED"
+    INACTIVE = "INACTIVE"
+    NOMINAL = "NOMINAL"
+    MODIFIED = "MODIFIED"
+    BACKUP = "BACKUP"
+    STOP = "STOP"
+    ESTOP = "ESTOP"
+
+
+class Row(Enum):
+    """Which row of the table matched."""
+
+    INACTIVE = auto()
+    ESTOP = auto()
+    OBSERVATION = auto()
+    COMMAND = auto()
+    BUDGET = auto()
+    INFEASIBLE = auto()
+    DRIVE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class GuardSettings:
+    """When the guard stops and when it goes on.
+
+    Raises:
+        RangeError: If a time is negative, or one that must be positive is zero.
+    """
+
+    cmd_timeout: float = 0.2
+    """Age from which on a command is stale [s], > 0."""
+    state_timeout: float = 0.2
+    """Age from which on an observation is stale [s], > 0."""
+    estop_timeout: float = 0.5
+    """Age from which on a silent e-stop counts as pressed [s], > 0."""
+    use_estop: bool = True
+    """Whether the robot has an e-stop topic."""
+    stamp_tolerance: float = 0.5
+    """How far a stamp may be from the time of arrival [s]; 0 switches this check off."""
+    recover_s: float = 0.5
+    """How long observations must be good before the guard leaves STOP [s]."""
+    latch_stop: bool = False
+    """Whether STOP is left by a reset only."""
+    min_dwell_s: float = 0.1
+    """Shortest time in BACKUP or STOP after a loss [s]."""
+    reentry_s: float = 1.0
+    """Time in which a command may cross its whole range after a stop [s], > 0."""
+    stuck_s: float = 5.0
+    """Time after which a robot that is commanded to move and rests is reported [s], > 0."""
+
+    def __post_init__(self) -> None:
+        for name in ("cmd_timeout", "state_timeout", "estop_timeout", "reentry_s", "stuck_s"):
+            if not getattr(self, name) > 0.0:
+                raise RangeError(name, value=getattr(self, name), expected="a number > 0 [s]")
+        for name in ("stamp_tolerance", "recover_s", "min_dwell_s"):
+            if not getattr(self, name) >= 0.0:
+                raise RangeError(name, value=getattr(self, name), expected="a number >= 0 [s]")
+
+
+Stop = Callable[[Tensor, float], Decision]
+"""Decides on an observation, shape (1, nx), and the time since it was made [s]."""
+
+
+class StopProfiles(NamedTuple):
+    """How the robot comes to rest.
+
+    Attributes:
+        comfort: Bounded deceleration from the measured motion.
+        emergency: As hard as the limits allow.
+        needs_observation: Whether there is nothing to send before the first observation.
+        is_closed_loop: Whether to decide on the newest observation, not on that at the begin.
+    """
+
+    comfort: Stop
+    emergency: Stop
+    needs_observation: bool = False
+    is_closed_loop: bool = False
+
+
+class Output(NamedTuple):
+    """What to send, None where nothing may be sent, and why."""
+
+    decision: Decision | None
+    state: State
+    row: Row
+    reason: str
+    is_stuck: bool
+    has_changed: bool
+
+
+class _Verdict(NamedTuple):
+    state: State
+    row: Row
+    reason: str
+    decision: Decision | None
+
+
+Solve = Callable[[Tensor, Tensor], Decision | None]
+"""The filter: observation and command, one row each, to a decision; None where it took too long or
+failed."""
+
+
+class GuardLogic:
+    """The state machine. `solve` is the filter; every time is an argument, in [s] of one clock."""
+
+    def __init__(
+        self, spec: Spec, settings: GuardSettings, stops: StopProfiles, solve: Solve
+    ) -> None:
+        self.spec, self.stops, self.solve = spec, stops, solve
+        self.command = Input(spec.nu, timeout=1.0, stamp_tolerance=0.0)
+        self.observation = Input(spec.nx, timeout=1.0, stamp_tolerance=0.0)
+        self.estop = EmergencyStop(timeout=1.0, is_used=settings.use_estop)
+        self.change(settings)
+        self._state, self._row, self._entered = State.INACTIVE, Row.INACTIVE, -np.inf
+        self._active = self._latched = False
+        self._reentering = True
+        self._disabled = ""
+        self._begin: tuple[Tensor | None, float] = (None, -np.inf)
+        self._applied: Tensor | None = None
+        self._applied_at = self._moving_at = -np.inf
+        self._low = np.array(spec.action_low, dtype=np.float32)
+        self._high = np.array(spec.action_high, dtype=np.float32)
+
+    @property
+    def state(self) -> State:
+        """What the last tick found."""
+        return self._state
+
+    @property
+    def applied(self) -> Tensor | None:
+        """The last action that was sent, shape (1, nu)."""
+        return self._applied
+
+    def change(self, settings: GuardSettings) -> None:
+        """Use other times from now on; whether there is an e-stop stays as it was."""
+        self.settings = settings
+        self.command.timeout = settings.cmd_timeout
+        self.observation.timeout = settings.state_timeout
+        self.command.stamp_tolerance = settings.stamp_tolerance
+        self.observation.stamp_tolerance = settings.stamp_tolerance
+        self.estop.timeout = settings.estop_timeout
+
+    def activate(self, now: float) -> None:
+        """Begin to listen to commands."""
+        self._active, self._moving_at = True, now
+        self._begin_here(now)
+
+    def deactivate(self) -> None:
+        """Stop."""
+        self._active = False
+
+    def disable(self, reason: str) -> None:
+        """Stop until the reset."""
+        self._disabled = reason
+
+    def reset(self, now: float) -> str:
+        """Leave a latched stop; return why not, empty on success."""
+        if cause := self.estop.cause(now):
+            return cause
+        fault = self.observation.fault(now)
+        if fault and self._state is State.STOP:
+            return f"observation: {fault}"
+        self.estop.reset()
+        self._latched, self._disabled = False, ""
+        self._begin_here(now)
+        return ""
+
+    def tick(self, now: float) -> Output:
+        """Decide what to send at this time."""
+        state, row, reason, decision = self._judge(now)
+        if row is Row.DRIVE:
+            self._begin = (None, -np.inf)
+        elif row is not Row.INFEASIBLE:
+            self._reentering = True
+        has_changed = state is not self._state
+        if has_changed:
+            self._entered = now
+        self._state, self._row = state, row
+        if decision is not None:
+            self._applied, self._applied_at = decision.action, now
+        return Output(decision, state, row, reason, self._is_stuck(now), has_changed)
+
+    def _begin_here(self, now: float) -> None:
+        """Forget where a stop began: the robot may have been moved since."""
+        self._begin = (None, now)
+        if self.stops.needs_observation:
+            hold = self._stop(self._state, self._row, "", self.stops.emergency, now).decision
+            self._applied = None if hold is None else hold.action
+
+    def _judge(self, now: float) -> _Verdict:
+        emergency, comfort = self.stops.emergency, self.stops.comfort
+        if not self._active:
+            return self._stop(State.INACTIVE, Row.INACTIVE, "not active", emergency, now)
+        if cause := self.estop.check(now):
+            return self._stop(State.ESTOP, Row.ESTOP, cause, emergency, now)
+        if cause := self._why_blind(now):
+            return self._stop(State.STOP, Row.OBSERVATION, cause, comfort, now)
+        if cause := self._why_unled(now):
+            return self._back_up(cause, now)
+        return self._drive(now)
+
+    def _why_blind(self, now: float) -> str:
+        """Return why the row of the observation matches."""
+        if self._disabled:
+            return self._disabled
+        if fault := self.observation.fault(now):
+            self._latched = self._latched or (self.settings.latch_stop and fault != NEVER)
+            return f"observation: {fault}"
+        if self._latched:
+            return "observation: good again, waiting for reset"
+        recovers = self.observation.good_for(now) < self.settings.recover_s or self._dwells(now)
+        if self._row is Row.OBSERVATION and recovers:
+            return "observation: good again, recovering"
+        return ""
+
+    def _why_unled(self, now: float) -> str:
+        """Return why the row of the command matches."""
+        was_lost = self._row is Row.COMMAND
+        timeout = self.settings.cmd_timeout * (FRESH_SHARE if was_lost else 1.0)
+        if fault := self.command.fault(now, timeout=timeout):
+            return f"command: {fault}"
+        return "command: good again, recovering" if was_lost and self._dwells(now) else ""
+
+    def _drive(self, now: float) -> _Verdict:
+        observation, proposal = self.observation.values, self.command.values
+        assert observation is not None, "the observation has no fault"
+        assert proposal is not None, "the command has no fault"
+        decision = self.solve(observation, self._approach(proposal, now))
+        if decision is None or (fault := self._mistrust(decision)):
+            fault = "over its time budget, or failed" if decision is None else fault
+            reason = f"filter: {fault}"
+            return self._stop(State.BACKUP, Row.BUDGET, reason, self.stops.comfort, now)
+        status = int(decision.certificate.status[0])
+        if status == Status.FALLBACK:
+            reason = "filter: no certified action"
+            return _Verdict(State.BACKUP, Row.INFEASIBLE, reason, decision)
+        # While a command is approached, what is filtered is not the command.
+        is_kept = status == Status.KEPT and not self._reentering
+        return _Verdict(State.NOMINAL if is_kept else State.MODIFIED, Row.DRIVE, "", decision)
+
+    def _approach(self, proposal: Tensor, now: float) -> Tensor:
+        """Limit the way from what is applied to the proposal, until it has been reached once."""
+        if self._reentering and self._applied is not None:
+            passed = min(now - self._applied_at, self.spec.period)
+            step = self._spans(proposal) * (passed / self.settings.reentry_s)
+            way = proposal - self._applied
+            if bool((way.abs() > step).any()):
+                return self._applied + way.clamp(-step, step)
+        self._reentering = False
+        return proposal
+
+    def _back_up(self, cause: str, now: float) -> _Verdict:
+        """Propose the stop profile to the filter, so that it is verified where that is possible."""
+        stop = self._stop(State.BACKUP, Row.COMMAND, cause, self.stops.comfort, now)
+        observation = self.observation.values
+        if stop.decision is None or observation is None:
+            return stop
+        decision = self.solve(observation, stop.decision.action)
+        if decision is None or self._mistrust(decision):
+            return stop
+        return stop._replace(decision=decision)
+
+    def _stop(self, state: State, row: Row, cause: str, profile: Stop, now: float) -> _Verdict:
+        seen = self.observation.values
+        if self._begin[0] is None:
+            self._begin = (seen, now)
+        newest = (seen, self.observation.good_at)
+        observation, since = newest if self.stops.is_closed_loop else self._begin
+        if observation is None:
+            if self.stops.needs_observation:
+                return _Verdict(state, row, cause, None)
+            observation, since = torch.full((1, self.spec.nx), torch.nan), now
+        return _Verdict(state, row, cause, profile(observation, max(0.0, now - since)))
+
+    def _mistrust(self, decision: Decision) -> str:
+        """Return why a decision is not to be sent: what no correct filter gives."""
+        action = decision.action
+        if action.shape != (1, self.spec.nu):
+            return f"decided the shape {tuple(action.shape)}"
+        values = action[0].numpy()
+        if not ((self._low <= values) & (values <= self._high)).all():  # NaN too
+            return "decided an action beyond the limits"
+        return ""
+
+    def _dwells(self, now: float) -> bool:
+        return now - self._entered < self.settings.min_dwell_s
+
+    def _is_stuck(self, now: float) -> bool:
+        """Tell whether a command to move has been answered by rest for too long."""
+        wanted, applied = self.command.values, self._applied
+        is_asked = self._active and wanted is not None and not self.command.fault(now)
+        if not is_asked or self._rests(wanted) or not self._rests(applied):
+            self._moving_at = now
+        return now - self._moving_at > self.settings.stuck_s
+
+    def _rests(self, action: Tensor | None) -> bool:
+        return action is None or bool((action.abs() <= REST_SHARE * self._spans(action)).all())
+
+    def _spans(self, like: Tensor) -> Tensor:
+        return like.new_tensor([entry.high - entry.low for entry in self.spec.action])

@@ -1,0 +1,323 @@
+"""A configured guard: its topics, its timers, its state machine.
+
+Outputs are sent at a fixed rate by a timer on the steady clock, whatever arrives. A command is
+answered when it arrives, and then the timer's next turn is skipped, so that filtering does not cost
+a period. In lock-step (`watchdog_clock: ros`) there is no timer: each command is answered, with the
+stamp that it carried, once the observation of that stamp is there.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from std_msgs.msg import Bool, Float64MultiArray
+from visualization_msgs.msg import MarkerArray
+
+from safectl.errors import AdapterError, ConfigError
+from safectl_ros import guard_reports
+from safectl_ros.adapters import Array, BaseInterface
+from safectl_ros.adapters.stamps import to_time
+from safectl_ros.budget import BudgetedFilter
+from safectl_ros.diagnostics import OK, make_report
+from safectl_ros.guard_logic import GuardLogic, Output, State
+from safectl_ros.guard_parameters import STEADY, settings_from
+from safectl_ros.process import Message
+from safectl_ros.qos import COMMAND, DIAGNOSTICS, LATCHED, SENSOR, safe_command
+from safectl_ros.robot_file import Robot, limited, load_robot
+from safectl_ros.safeguards import Loaded, load_safeguard
+
+_ANSWERS_PER_PERIOD = 4.0
+"""At most so many commands are answered per period; what comes faster waits for the timer."""
+
+_SECOND = 1e9
+
+
+class GuardRuntime:
+    """What exists between configure and clean-up.
+
+    Args:
+        node: Owns publishers, subscriptions and timers.
+        values: Parameters by name.
+
+    Raises:
+        ConfigError: If robot or safeguard cannot be loaded, or do not fit each other.
+    """
+
+    def __init__(self, node: Node, values: Mapping[str, Any]) -> None:
+        self._node, self._values = node, dict(values)
+        for name in ("robot", "safeguard"):
+            if not values[name]:
+                raise ConfigError(f"parameters of {node.get_name()}", f"{name} is not set")
+        self.robot: Robot = load_robot(values["robot"], sees_state=values["sees_state"])
+        self.loaded = self._load(values["limit_shares"])
+        self.filter = BudgetedFilter(self.loaded.safeguard, values["filter_budget_s"])
+        self.logic = GuardLogic(
+            self.robot.spec, settings_from(values), self.robot.stops, self.filter
+        )
+        self.counters = guard_reports.Counters()
+        self.incompatible: dict[str, str] = {}
+        self._is_steady = values["watchdog_clock"] == STEADY
+        self._period_s = 1.0 / values["rate_hz"]
+        self._answered = False
+        self._answered_at = -np.inf
+        self._command_stamp: int | None = None
+        self._observed_stamp: int | None = None
+        self._is_waiting = False
+        self._pose = np.zeros(3)
+        self._last: Output | None = None
+        self._entities: list[Any] = []
+        self._advertise(safe_command(values["rate_hz"]))
+        self._subscribe()
+        wall = Clock(clock_type=ClockType.STEADY_TIME)
+        timers = [(1.0 / values["margins_hz"], self._show), (1.0, self.report)]
+        if self._is_steady:
+            timers.append((self._period_s, self._on_timer))
+        self._timers = [node.create_timer(*timer, clock=wall) for timer in timers]
+
+    def now(self) -> float:
+        """Return the time of the watchdogs [s]."""
+        if self._is_steady:
+            return time.monotonic()
+        return float(self._node.get_clock().now().nanoseconds) / _SECOND
+
+    def change(self, values: Mapping[str, Any]) -> None:
+        """Use other parameters from now on.
+
+        Raises:
+            ConfigError: If the safeguard cannot be built with the new limits.
+        """
+        if list(values["limit_shares"]) != list(self._values["limit_shares"]):
+            self.loaded = self._load(values["limit_shares"])
+            self.filter.safeguard = self.loaded.safeguard
+        self.logic.change(settings_from(values))
+        self._values = dict(values)
+
+    def send(self) -> None:
+        """Decide now and send it."""
+        output = self.logic.tick(self.now())
+        self._last = output
+        self.counters.count(output)
+        if output.decision is not None:
+            command = output.decision.action[0].numpy().astype(np.float64)
+            self._safe.publish(self.robot.interface.array_to_command(command, self._stamp(output)))
+        if output.has_changed:
+            self._announce(output)
+
+    def report(self) -> None:
+        """Publish the diagnostics."""
+        if self._last is None:
+            return
+        stamp = self._node.get_clock().now().to_msg()
+        topic = self._safe.topic_name
+        publishers = [
+            f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+            for info in self._node.get_publishers_info_by_topic(topic)
+        ]
+        links = guard_reports.links(
+            self._node.get_name(),
+            self._values["robot"],
+            publishers=publishers,
+            incompatible=self.incompatible,
+        )
+        self._diagnostics.publish(make_report(stamp, [self._status(self._last), links]))
+
+    def close(self) -> None:
+        """Send zeros for a while, then give everything back."""
+        self.logic.deactivate()
+        until = time.monotonic() + self._values["stop_pub_s"]
+        while self._node.context.ok():
+            self.send()
+            if time.monotonic() >= until:
+                break
+            time.sleep(self._period_s)
+        for timer in self._timers:
+            self._node.destroy_timer(timer)
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        for publisher in self._publishers:
+            self._node.destroy_publisher(publisher)
+        self.filter.close()
+
+    def _load(self, shares: list[float]) -> Loaded:
+        spec = limited(self.robot.spec, list(shares))
+        return load_safeguard(Path(self._values["safeguard"]), self.robot, spec)
+
+    def _advertise(self, offer: QoSProfile) -> None:
+        interface, node = self.robot.interface, self._node
+        events = PublisherEventCallbacks(
+            incompatible_qos=lambda event: self._mismatch(interface.safe_topic, event)
+        )
+        self._safe = node.create_publisher(
+            interface.command_type, interface.safe_topic, offer, event_callbacks=events
+        )
+        self._interventions = node.create_publisher(DiagnosticStatus, "~/intervention", LATCHED)
+        self._margins = node.create_publisher(Float64MultiArray, "~/margins", SENSOR)
+        self._markers = node.create_publisher(MarkerArray, "~/markers", COMMAND)
+        self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", DIAGNOSTICS)
+        self._publishers = [
+            self._safe,
+            self._interventions,
+            self._margins,
+            self._markers,
+            self._diagnostics,
+        ]
+
+    def _subscribe(self) -> None:
+        interface = self.robot.interface
+        state_topic = "model_state" if self._values["sees_state"] else interface.state_topic
+        # The observation first: the executor serves it before a command that came with it.
+        wanted = [
+            (interface.state_type, state_topic, self._on_observation, SENSOR),
+            (interface.command_type, interface.command_topic, self._on_command, COMMAND),
+        ]
+        if self._values["use_estop"]:
+            wanted.append((Bool, "estop", self._on_estop, LATCHED))
+        self._subscriptions = [self._listen(*topic) for topic in wanted]
+
+    def _listen(self, kind: type, topic: str, callback: Any, qos: QoSProfile) -> Any:  # noqa: ANN401  rclpy's types
+        events = SubscriptionEventCallbacks(
+            incompatible_qos=lambda event: self._mismatch(topic, event)
+        )
+        return self._node.create_subscription(kind, topic, callback, qos, event_callbacks=events)
+
+    def _mismatch(self, topic: str, event: Message) -> None:
+        self.incompatible[topic] = f"incompatible {event.last_policy_kind.name}"
+        self._node.get_logger().error(f"quality of service of {topic}: {self.incompatible[topic]}")
+        self.report()
+
+    def _on_observation(self, message: Message) -> None:
+        interface, now = self.robot.interface, self.now()
+        try:
+            values = interface.state_to_array(message)
+        except AdapterError as error:
+            self.counters.refused_observations += 1
+            self.logic.observation.refuse(str(error), now)
+            return
+        stamp = interface.stamp_of(message)
+        self._observed_stamp = stamp
+        if isinstance(interface, BaseInterface):
+            self._pose = _pose(interface, values)
+        self.logic.observation.receive(values, now, stamp_age=self._age(stamp))
+        if self._is_waiting:
+            self._answer()
+
+    def _on_command(self, message: Message) -> None:
+        interface, now = self.robot.interface, self.now()
+        try:
+            values = interface.command_to_array(message)
+        except AdapterError as error:
+            self.counters.refused_commands += 1
+            self.logic.command.refuse(str(error), now)
+            stamp = None
+        else:
+            stamp = interface.stamp_of(message)
+            self.logic.command.receive(values, now, stamp_age=self._age(stamp))
+        self._command_stamp = stamp
+        self._answer()
+
+    def _answer(self) -> None:
+        """Answer the newest command, unless its observation is still on the way in lock-step."""
+        if self._is_steady:
+            now = time.monotonic()
+            if now - self._answered_at < self._period_s / _ANSWERS_PER_PERIOD:
+                return
+            self._answered, self._answered_at = True, now
+        else:
+            asked, seen = self._command_stamp, self._observed_stamp
+            self._is_waiting = asked is not None and (seen is None or seen < asked)
+            if self._is_waiting:
+                return
+        self.send()
+
+    def _on_timer(self) -> None:
+        was_answered, self._answered = self._answered, False
+        if not was_answered:
+            self.send()
+
+    def _on_estop(self, message: Message) -> None:
+        self.logic.estop.hear(pressed=message.data, now=self.now())
+        if message.data and self._is_steady:
+            self.send()
+
+    def _age(self, stamp: int | None) -> float | None:
+        if stamp is None:
+            return None
+        return float(self._node.get_clock().now().nanoseconds - stamp) / _SECOND
+
+    def _stamp(self, output: Output) -> int:
+        """Return the stamp of the command that is answered; of this instant for a stop."""
+        is_answer = output.state in (State.NOMINAL, State.MODIFIED) or not self._is_steady
+        if is_answer and self._command_stamp is not None:
+            return self._command_stamp
+        return int(self._node.get_clock().now().nanoseconds)
+
+    def _announce(self, output: Output) -> None:
+        name = self._node.get_name()
+        status = guard_reports.intervention(name, self._values["robot"], output, self._figures())
+        self._interventions.publish(status)
+        log = self._node.get_logger()
+        (log.info if status.level == OK else log.warning)(status.message)
+        self.report()
+
+    def _status(self, output: Output) -> DiagnosticStatus:
+        name = self._node.get_name()
+        return guard_reports.intervention(name, self._values["robot"], output, self._figures())
+
+    def _figures(self) -> dict[str, object]:
+        now, logic, counters = self.now(), self.logic, self.counters
+        median, p99 = self.filter.solve_times()
+        return {
+            "claim": self.loaded.safeguard.claim,
+            "rate_hz": self._values["rate_hz"],
+            "command_age_s": logic.command.age(now),
+            "observation_age_s": logic.observation.age(now),
+            "solve_median_s": median,
+            "solve_p99_s": p99,
+            "over_budget": self.filter.failures,
+            "filter_failure": self.filter.failure,
+            "outputs": counters.outputs,
+            "modified": counters.modified,
+            "infeasible": counters.infeasible,
+            "refused_commands": counters.refused_commands,
+            "refused_observations": counters.refused_observations,
+            "limit_shares": list(self._values["limit_shares"]),
+            "spec_digest": f"{self.robot.spec.digest():08x}",
+        }
+
+    def _show(self) -> None:
+        """Publish margins and markers."""
+        observation, output = self.logic.observation.values, self._last
+        if observation is None or output is None or output.decision is None:
+            return
+        margins = self.loaded.margins(observation, output.decision).tolist()
+        self._margins.publish(guard_reports.margins(self.loaded.labels, margins))
+        proposed = self.logic.command.values
+        interface = self.robot.interface
+        if not isinstance(interface, BaseInterface) or proposed is None:
+            return
+        self._markers.publish(
+            guard_reports.markers(
+                to_time(self._observed_stamp or 0),
+                interface.odometry_frame_id,
+                self._pose,
+                proposed=proposed[0].tolist(),
+                applied=output.decision.action[0].tolist(),
+                discs=self.loaded.discs,
+            )
+        )
+
+
+def _pose(interface: BaseInterface, values: Array) -> Array:
+    """Return x, y [m] and heading [rad] of an observation; zero for what it does not hold."""
+    names = [signal.name for signal in interface.spec.observation]
+    known = dict(zip(names, values.tolist(), strict=True))
+    heading = np.arctan2(known.get("heading_sin", 0.0), known.get("heading_cos", 1.0))
+    return np.array([known.get("x", 0.0), known.get("y", 0.0), known.get("heading", heading)])

@@ -1,0 +1,185 @@
+"""What a node needs to know about its robot: signals, messages, and how it comes to rest.
+
+A robot is a TOML file, or the name of a Gymnasium environment.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from safectl.config import load_toml
+from safectl.errors import ConfigError, RangeError, SafectlError, UnknownNameError
+from safectl.safeguards import Brake, Fallback, StopProfile, decide_stop
+from safectl.safeguards.stop import Command
+from safectl.spec import Signal, Spec
+from safectl_agents.models import make_env
+from safectl_envs import SafeEnv
+from safectl_envs.signals import UNKNOWN, spec_of
+from safectl_envs.world import World
+from safectl_ros.adapters import Interface, make_interface
+from safectl_ros.adapters.interface import sizes_in_si
+from safectl_ros.guard_logic import StopProfiles
+
+
+@dataclass(frozen=True, slots=True)
+class StopSettings:
+    """How a robot comes to rest from its measured motion; without velocities, by zeros at once."""
+
+    command: Command = "velocity"
+    """What an action is: `velocity`, `acceleration` or `position`."""
+    velocities: tuple[str, ...] = ()
+    """Observed signal that is the velocity of each action."""
+    positions: tuple[str, ...] = ()
+    """Observed signal that is the position of each action; for positions only."""
+    deceleration: tuple[float, ...] = ()
+    """Largest deceleration of the comfort stop per action [unit of the velocity / s], > 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class RobotSettings:
+    """The file of a robot."""
+
+    kind: str = "vector"
+    """`base`, `arm` or `vector`: which messages it speaks."""
+    is_stamped: bool = True
+    """False for `Twist` (base) or `Float64MultiArray` (arm) commands."""
+    env: str = ""
+    """Environment that gives signals and period, in place of the following ones."""
+    period: float = 0.05
+    """Time between two commands that the safeguard reckons with [s], > 0."""
+    observation: tuple[Signal, ...] = ()
+    """What the robot reports, in the order that policies and safeguards want."""
+    action: tuple[Signal, ...] = ()
+    """What it is commanded, with its limits."""
+    stop: StopSettings = field(default_factory=StopSettings)
+    """How it comes to rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Robot:
+    """A robot as the nodes see it.
+
+    Attributes:
+        interface: Its signals and messages.
+        stops: How it comes to rest.
+        world: The model behind it, where it is one of our environments.
+    """
+
+    interface: Interface
+    stops: StopProfiles
+    world: World | None = None
+
+    @property
+    def spec(self) -> Spec:
+        """Signals of the robot."""
+        return self.interface.spec
+
+
+def load_robot(source: str, *, sees_state: bool = False) -> Robot:
+    """Read a robot.
+
+    Args:
+        source: A TOML file, or the name of an environment, which is a `vector` robot.
+        sees_state: Whether it reports the true state of its model, as our environments do on the
+            topic `model_state`, in place of its observation.
+
+    Raises:
+        ConfigError: If it is neither, or the file cannot be used.
+    """
+    is_file = source.endswith(".toml")
+    settings = load_toml(RobotSettings(), Path(source)) if is_file else RobotSettings(env=source)
+    try:
+        return _build(settings, sees_state=sees_state)
+    except SafectlError as error:
+        raise ConfigError(f"robot {source!r}", str(error)) from error
+
+
+def limited(spec: Spec, shares: Sequence[float]) -> Spec:
+    """Tighten the limits of the action towards rest: zero, or the limit nearest to it.
+
+    Args:
+        spec: Signals of the robot.
+        shares: Of every limit, in (0, 1]; one for all, or one per action.
+
+    Raises:
+        RangeError: If there is another number of shares, or one is out of range.
+    """
+    if len(shares) not in (1, spec.nu) or not all(0.0 < share <= 1.0 for share in shares):
+        expected = f"1 or {spec.nu} numbers in (0, 1]"
+        raise RangeError("limit_shares", value=tuple(shares), expected=expected)
+    signals = []
+    for signal, share in zip(spec.action, [*shares] * (spec.nu // len(shares)), strict=True):
+        rest = min(max(0.0, signal.low), signal.high)
+        low, high = (rest + share * (limit - rest) for limit in (signal.low, signal.high))
+        signals.append(Signal(signal.name, signal.unit, low, high))
+    return Spec(spec.observation, tuple(signals), spec.period)
+
+
+def make_stops(spec: Spec, settings: StopSettings, world: World | None = None) -> StopProfiles:
+    """Build how a robot comes to rest.
+
+    Raises:
+        UnknownNameError: If a signal is not observed.
+        RangeError, ShapeError: As `StopProfile`.
+    """
+    if settings.velocities:
+        comfort = _profile(spec, settings, settings.deceleration)
+        hardest = _profile(spec, settings, (math.inf,) * spec.nu)
+        return StopProfiles(
+            partial(decide_stop, comfort),
+            partial(decide_stop, hardest),
+            comfort.needs_observation,
+            comfort.is_closed_loop,
+        )
+    if settings.command == "position":
+        raise RangeError("stop.velocities", value=(), expected="one observed signal per position")
+    fallback: Fallback = Brake(spec) if world is None else world.fallback
+    stop = partial(decide_stop, fallback)
+    return StopProfiles(stop, stop, is_closed_loop=True)
+
+
+def _build(settings: RobotSettings, *, sees_state: bool) -> Robot:
+    if not settings.env:
+        spec = Spec(settings.observation, settings.action, settings.period)
+        interface = make_interface(settings.kind, spec, is_stamped=settings.is_stamped)
+        return Robot(interface, make_stops(spec, settings.stop))
+    env = make_env(settings.env)
+    try:
+        spec, inner = spec_of(env), env.unwrapped
+    finally:
+        env.close()
+    world = inner.world if isinstance(inner, SafeEnv) else None
+    if sees_state:
+        if world is None:
+            raise RangeError("env", value=settings.env, expected="one of our worlds has a state")
+        names = [f"state_{index}" for index in range(world.dynamics.nx)]
+        state = tuple(Signal(name, UNKNOWN, -math.inf, math.inf) for name in names)
+        spec = Spec(state, spec.action, spec.period)
+    interface = make_interface(settings.kind, spec, is_stamped=settings.is_stamped)
+    return Robot(interface, make_stops(spec, settings.stop, world if sees_state else None), world)
+
+
+def _profile(spec: Spec, settings: StopSettings, deceleration: Sequence[float]) -> StopProfile:
+    return StopProfile(
+        spec,
+        velocities=columns(spec, settings.velocities),
+        positions=columns(spec, settings.positions),
+        deceleration=deceleration,
+        command=settings.command,
+        scale=sizes_in_si(spec.action).tolist(),
+    )
+
+
+def columns(spec: Spec, names: Sequence[str]) -> tuple[int, ...]:
+    """Return where some signals are in the observation.
+
+    Raises:
+        UnknownNameError: If one is not observed.
+    """
+    known = [signal.name for signal in spec.observation]
+    for name in names:
+        if name not in known:
+            raise UnknownNameError("observed signal", name, known=known)
+    return tuple(known.index(name) for name in names)

@@ -1,0 +1,550 @@
+"""Every row of the guard's decision table, without a clock and without ROS."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from safectl.errors import RangeError
+from safectl.safeguards import Brake, Clip, StopProfile, decide_stop
+from safectl.spec import Signal, Spec
+from safectl.types import Decision, Safeguard
+from safectl_ros.guard_logic import (
+    GuardLogic,
+    GuardSettings,
+    Output,
+    Row,
+    State,
+    Stop,
+    StopProfiles,
+)
+
+PERIOD = 0.02
+SPEC = Spec(
+    (
+        Signal("x", "m", -9.0, 9.0),
+        Signal("speed", "m/s", -2.0, 2.0),
+        Signal("turn_rate", "rad/s", -2.0, 2.0),
+    ),
+    (Signal("speed", "m/s", -1.0, 1.0), Signal("turn_rate", "rad/s", -2.0, 2.0)),
+    PERIOD,
+)
+SETTINGS = GuardSettings(use_estop=False, recover_s=0.0, min_dwell_s=0.0, reentry_s=1e-3)
+"""Nothing but the table: no e-stop, and no waiting or slow approach after a stop."""
+
+MOVING = (0.0, 0.4, 0.2)
+COMMAND = (0.5, -0.4)
+
+
+def stop(deceleration: float) -> Stop:
+    limits = [deceleration] * 2
+    return partial(decide_stop, StopProfile(SPEC, velocities=(1, 2), deceleration=limits))
+
+
+@dataclass
+class Filter:
+    """A filter whose answer a test can replace; it counts its calls."""
+
+    safeguard: Safeguard = field(default_factory=lambda: Clip(SPEC))
+    proposals: list[Tensor] = field(default_factory=list)
+    answer: Callable[[Decision], Decision | None] = lambda decision: decision
+
+    def __call__(self, observation: Tensor, action: Tensor) -> Decision | None:
+        self.proposals.append(action)
+        return self.answer(self.safeguard.filter(observation, action))
+
+
+class Bench:
+    """A guard on a bench: messages and time go in, outputs come out."""
+
+    def __init__(self, settings: GuardSettings = SETTINGS, deceleration: float = 1.0) -> None:
+        self.filter = Filter()
+        stops = StopProfiles(comfort=stop(deceleration), emergency=stop(math.inf))
+        self.logic = GuardLogic(SPEC, settings, stops, self.filter)
+        self.now = 100.0
+        self.logic.activate(self.now)
+
+    def see(self, *state: float, stamp_age: float | None = None) -> None:
+        values = np.array(state or MOVING)
+        self.logic.observation.receive(values, self.now, stamp_age=stamp_age)
+
+    def command(self, *action: float, stamp_age: float | None = None) -> None:
+        self.logic.command.receive(np.array(action or COMMAND), self.now, stamp_age=stamp_age)
+
+    def tick(self, passed: float = 0.0) -> Output:
+        self.now += passed
+        return self.logic.tick(self.now)
+
+    def drive(self, seconds: float) -> Output:
+        """Tick at full rate with fresh messages."""
+        for _ in range(round(seconds / PERIOD)):
+            self.now += PERIOD
+            self.see()
+            self.command()
+            output = self.logic.tick(self.now)
+        return output
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def action(output: Output) -> list[float]:
+    assert output.decision is not None
+    return [round(value, 6) for value in output.decision.action[0].tolist()]
+
+
+def driving(settings: GuardSettings = SETTINGS) -> Bench:
+    bench = Bench(settings)
+    assert bench.drive(1.0).row is Row.DRIVE
+    return bench
+
+
+# --- the rows, in their order
+
+
+def test_an_inactive_guard_sends_zero(bench: Bench) -> None:
+    bench.see()
+    bench.command()
+    bench.logic.deactivate()
+    output = bench.tick()
+    assert (output.state, output.row) == (State.INACTIVE, Row.INACTIVE)
+    assert action(output) == [0.0, 0.0]
+
+
+def test_an_e_stop_that_was_never_heard_stops() -> None:
+    bench = Bench(GuardSettings())
+    bench.see()
+    bench.command()
+    output = bench.tick()
+    assert (output.state, output.row) == (State.ESTOP, Row.ESTOP)
+    assert output.reason == "e-stop: none received yet"
+    assert action(output) == [0.0, 0.0]
+
+
+def test_a_pressed_e_stop_stops_at_once_and_stays_latched_until_the_reset() -> None:
+    bench = Bench(GuardSettings(recover_s=0.0, min_dwell_s=0.0, reentry_s=1e-3))
+    bench.logic.estop.hear(pressed=False, now=bench.now)
+    assert bench.logic.reset(bench.now) == ""
+    assert bench.drive(PERIOD).state is State.NOMINAL
+    bench.logic.estop.hear(pressed=True, now=bench.now)
+    assert bench.tick().state is State.ESTOP
+    assert "pressed" in bench.logic.reset(bench.now)
+    bench.logic.estop.hear(pressed=False, now=bench.now)
+    output = bench.tick()
+    assert (output.state, action(output)) == (State.ESTOP, [0.0, 0.0])
+    assert output.reason == "e-stop: released, waiting for reset"
+    assert bench.logic.reset(bench.now) == ""
+    assert bench.drive(PERIOD).state is State.NOMINAL
+
+
+def test_a_silent_e_stop_is_a_pressed_one() -> None:
+    bench = Bench(GuardSettings(estop_timeout=0.5, cmd_timeout=9.0, state_timeout=9.0))
+    bench.logic.estop.hear(pressed=False, now=bench.now)
+    bench.logic.reset(bench.now)
+    bench.see()
+    bench.command()
+    assert bench.tick(0.49).row is Row.DRIVE
+    output = bench.tick(0.02)
+    assert output.state is State.ESTOP
+    assert output.reason == "e-stop: silent for 0.510 s"
+    assert "silent" in bench.logic.reset(bench.now)
+
+
+def test_an_observation_that_was_never_seen_stops(bench: Bench) -> None:
+    bench.command()
+    output = bench.tick()
+    assert (output.state, output.row) == (State.STOP, Row.OBSERVATION)
+    assert (output.reason, action(output)) == ("observation: none received yet", [0.0, 0.0])
+
+
+def test_a_stale_observation_stops_on_the_ramp_from_the_last_good_one(bench: Bench) -> None:
+    bench.see()
+    bench.command()
+    assert bench.tick().state is State.NOMINAL
+    bench.command()
+    output = bench.tick(0.21)
+    assert (output.state, output.row) == (State.STOP, Row.OBSERVATION)
+    assert output.reason == "observation: 0.210 s old, at most 0.2 s"
+    assert action(output) == [0.38, 0.19]  # 1 m/s^2 from the measured 0.4 m/s, not from 0.5
+    assert action(bench.tick(0.2)) == [0.18, 0.09]
+    assert action(bench.tick(0.2)) == [0.0, 0.0]
+    assert len(bench.filter.proposals) == 1
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf, 1e300])
+def test_an_observation_that_is_not_finite_stops(bench: Bench, broken: float) -> None:
+    bench.see()
+    bench.command()
+    bench.tick()
+    bench.see(0.0, broken, 0.0)
+    output = bench.tick()
+    assert (output.state, output.reason) == (State.STOP, "observation: is not finite")
+    assert action(output) == [0.38, 0.19]
+
+
+@pytest.mark.parametrize(("stamp_age", "where"), [(0.6, "old"), (-0.6, "in the future")])
+def test_an_implausible_stamp_stops(bench: Bench, stamp_age: float, where: str) -> None:
+    bench.command()
+    bench.see(stamp_age=stamp_age)
+    output = bench.tick()
+    assert (output.state, output.reason) == (
+        State.STOP,
+        f"observation: is stamped 0.600 s {where}",
+    )
+
+
+def test_a_tolerance_of_zero_switches_the_check_of_stamps_off() -> None:
+    bench = Bench(GuardSettings(use_estop=False, recover_s=0.0, stamp_tolerance=0.0))
+    bench.command(stamp_age=1e9)
+    bench.see(stamp_age=-1e9)
+    assert bench.tick().row is Row.DRIVE
+
+
+def test_an_observation_of_the_wrong_size_or_that_cannot_be_read_stops(bench: Bench) -> None:
+    bench.command()
+    bench.see(0.0, 0.1)
+    assert "shape (2,), expected (3,)" in bench.tick().reason
+    bench.logic.observation.refuse("JointState: lacks the joint 'elbow'", bench.now)
+    assert bench.tick().reason == "observation: JointState: lacks the joint 'elbow'"
+
+
+def test_a_stale_command_leads_to_the_filtered_ramp(bench: Bench) -> None:
+    bench.see()
+    bench.command()
+    bench.tick()
+    bench.now += 0.21
+    bench.see()
+    output = bench.tick()
+    assert (output.state, output.row) == (State.BACKUP, Row.COMMAND)
+    assert output.reason == "command: 0.210 s old, at most 0.2 s"
+    assert action(output) == [0.38, 0.19]
+    torch.testing.assert_close(bench.filter.proposals[-1], torch.tensor([[0.38, 0.19]]))
+
+
+def test_the_ramp_starts_once_although_the_measured_speed_lags_behind_it(bench: Bench) -> None:
+    bench.see()
+    bench.tick()
+    for step in range(1, 5):
+        bench.now += PERIOD
+        bench.see()  # still at full speed
+        assert action(bench.tick())[0] == pytest.approx(0.38 - 0.02 * step)
+
+
+@pytest.mark.parametrize("broken", [(math.nan, 0.0), (0.0, math.inf), (0.1,), (0.1, 0.2, 0.3)])
+def test_a_command_that_cannot_be_used_counts_as_lost_at_once(
+    bench: Bench, broken: tuple[float, ...]
+) -> None:
+    bench.see()
+    bench.command()
+    assert bench.tick().state is State.NOMINAL
+    bench.command(*broken)
+    assert (bench.tick().state, bench.tick().row) == (State.BACKUP, Row.COMMAND)
+    assert bench.drive(PERIOD).state is State.NOMINAL
+
+
+def test_a_command_computed_from_an_old_state_is_refused(bench: Bench) -> None:
+    bench.see()
+    bench.command(stamp_age=0.51)
+    output = bench.tick()
+    assert output.reason == "command: is stamped 0.510 s old"
+    assert output.state is State.BACKUP
+
+
+def test_a_filter_over_its_budget_leads_to_the_ramp(bench: Bench) -> None:
+    bench.see()
+    bench.command()
+    bench.filter.answer = lambda _: None
+    output = bench.tick()
+    assert (output.state, output.row) == (State.BACKUP, Row.BUDGET)
+    assert output.reason == "filter: over its time budget, or failed"
+    assert action(output) == [0.38, 0.19]
+    assert action(bench.tick(PERIOD)) == [0.36, 0.18]
+
+
+def test_a_filter_without_a_certified_action_sends_its_fallback(bench: Bench) -> None:
+    bench.see()
+    bench.command()
+    inner = Clip(SPEC, fallback=Brake(SPEC, fixed=[0.1, 0.0]))
+    bench.filter.answer = lambda _: inner.filter(torch.full((1, 3), torch.nan), torch.zeros(1, 2))
+    output = bench.tick()
+    assert (output.state, output.row) == (State.BACKUP, Row.INFEASIBLE)
+    assert (output.reason, action(output)) == ("filter: no certified action", [0.1, 0.0])
+
+
+@pytest.mark.parametrize("wrong", [5.0, math.nan, -math.inf])
+def test_a_decision_beyond_the_limits_is_not_sent(bench: Bench, wrong: float) -> None:
+    bench.see()
+    bench.command()
+    bench.filter.answer = lambda decision: decision._replace(action=torch.tensor([[wrong, 0.0]]))
+    output = bench.tick()
+    assert (output.state, output.row) == (State.BACKUP, Row.BUDGET)
+    assert output.reason == "filter: decided an action beyond the limits"
+    assert action(output) == [0.38, 0.19]
+
+
+def test_a_decision_of_the_wrong_shape_is_not_sent(bench: Bench) -> None:
+    bench.see()
+    bench.command()
+    bench.filter.answer = lambda decision: decision._replace(action=torch.zeros(1, 3))
+    assert "shape (1, 3)" in bench.tick().reason
+
+
+def test_a_kept_command_is_nominal_and_a_corrected_one_modified(bench: Bench) -> None:
+    bench.see()
+    bench.command(0.5, -0.4)
+    output = bench.tick()
+    assert (output.state, action(output)) == (State.NOMINAL, [0.5, -0.4])
+    bench.command(1.5, -0.4)
+    output = bench.tick()
+    assert (output.state, action(output)) == (State.MODIFIED, [1.0, -0.4])
+
+
+# --- which row comes first
+
+
+def test_rows_match_in_their_order() -> None:
+    bench = Bench(GuardSettings())
+    bench.filter.answer = lambda _: None
+    bench.logic.deactivate()
+    assert bench.tick().row is Row.INACTIVE
+    bench.logic.activate(bench.now)
+    assert bench.tick().row is Row.ESTOP
+    bench.logic.estop.hear(pressed=False, now=bench.now)
+    bench.logic.reset(bench.now)
+    assert bench.tick().row is Row.OBSERVATION
+    bench = Bench()
+    bench.filter.answer = lambda _: None
+    bench.see()
+    assert bench.tick().row is Row.COMMAND
+    bench.command()
+    assert bench.tick().row is Row.BUDGET
+
+
+# --- recovery
+
+
+def test_stop_ends_after_good_observations_for_long_enough() -> None:
+    bench = Bench(GuardSettings(use_estop=False, recover_s=0.3, min_dwell_s=0.0))
+    assert bench.tick().state is State.STOP
+    rows = [bench.drive(PERIOD).row for _ in range(20)]
+    waited = rows.index(Row.DRIVE)
+    assert all(row is Row.OBSERVATION for row in rows[:waited])
+    assert waited * PERIOD == pytest.approx(0.3, abs=2.0 * PERIOD)
+
+
+def test_one_bad_observation_starts_the_recovery_again() -> None:
+    bench = Bench(GuardSettings(use_estop=False, recover_s=0.3, min_dwell_s=0.0))
+    bench.tick()
+    bench.drive(0.2)
+    bench.see(math.nan, 0.0, 0.0)
+    bench.tick()
+    assert bench.drive(0.2).state is State.STOP
+    assert bench.drive(0.2).row is Row.DRIVE
+
+
+def test_a_latched_stop_waits_for_a_reset_that_is_refused_while_its_cause_persists() -> None:
+    bench = driving(GuardSettings(use_estop=False, recover_s=0.0, latch_stop=True))
+    assert bench.tick(0.3).state is State.STOP
+    assert "old" in bench.logic.reset(bench.now)
+    output = bench.drive(1.0)
+    assert (output.state, output.reason) == (
+        State.STOP,
+        "observation: good again, waiting for reset",
+    )
+    assert bench.logic.reset(bench.now) == ""
+    assert bench.drive(PERIOD).row is Row.DRIVE
+
+
+def test_waiting_for_the_first_observation_is_not_latched() -> None:
+    bench = Bench(GuardSettings(use_estop=False, recover_s=0.0, latch_stop=True, min_dwell_s=0.0))
+    assert bench.tick().state is State.STOP
+    assert bench.drive(PERIOD).row is Row.DRIVE
+
+
+def test_disabling_stops_until_the_reset() -> None:
+    bench = driving()
+    bench.logic.disable("disabled by its service")
+    output = bench.drive(1.0)
+    assert (output.state, output.reason) == (State.STOP, "disabled by its service")
+    assert action(output) == [0.0, 0.0]
+    assert bench.logic.reset(bench.now) == ""
+    assert bench.drive(PERIOD).row is Row.DRIVE
+
+
+def test_backup_lasts_its_minimum_dwell() -> None:
+    bench = driving(GuardSettings(use_estop=False, recover_s=0.0, min_dwell_s=0.2))
+    bench.command(math.nan, 0.0)
+    assert bench.tick().state is State.BACKUP
+    rows = [bench.drive(PERIOD).row for _ in range(15)]
+    assert rows.index(Row.DRIVE) * PERIOD == pytest.approx(0.2, abs=2.0 * PERIOD)
+
+
+def test_a_source_that_is_barely_too_slow_does_not_switch_the_guard_at_every_message() -> None:
+    bench = driving()
+    changes = 0
+    for tick in range(500):
+        bench.now += PERIOD
+        bench.see()
+        if tick % 11 == 0:  # every 0.22 s, with a timeout of 0.2 s
+            bench.command()
+        changes += bench.logic.tick(bench.now).has_changed
+    late = driving()
+    assert changes <= 2 * math.ceil(500 / 11)
+    late.command(stamp_age=0.0)
+    late.now += 0.21
+    late.see()
+    assert late.tick().state is State.BACKUP
+    late.command()
+    late.now += 0.11  # younger than the timeout, older than half of it
+    late.see()
+    assert late.tick().state is State.BACKUP
+
+
+def test_reentry_is_rate_limited_from_what_is_applied() -> None:
+    bench = driving(GuardSettings(use_estop=False, recover_s=0.0, min_dwell_s=0.0, reentry_s=2.0))
+    bench.command(math.nan, 0.0)
+    for _ in range(40):
+        bench.see(0.0, 0.0, 0.0)
+        bench.tick(PERIOD)
+    assert action(bench.tick()) == [0.0, 0.0]
+    speeds, states = [], []
+    for _ in range(30):
+        output = bench.drive(PERIOD)
+        speeds.append(action(output)[0])
+        states.append(output.state)
+    step = 2.0 * PERIOD / 2.0  # the range of 2 m/s within 2 s
+    assert np.diff([0.0, *speeds]).max() <= step + 1e-6
+    assert speeds[-1] == COMMAND[0]
+    assert states[0] is State.MODIFIED
+    assert states[-1] is State.NOMINAL
+
+
+def test_after_the_reentry_a_command_may_jump_again() -> None:
+    bench = driving(GuardSettings(use_estop=False, recover_s=0.0, reentry_s=0.5))
+    bench.see()
+    bench.command(-1.0, 0.0)
+    assert action(bench.tick(PERIOD)) == [-1.0, 0.0]
+
+
+# --- reports
+
+
+def test_a_robot_that_is_commanded_to_move_and_rests_is_reported_as_stuck() -> None:
+    bench = driving(GuardSettings(use_estop=False, stuck_s=1.0))
+    bench.filter.answer = lambda _: Clip(SPEC).filter(
+        torch.full((1, 3), torch.nan), torch.zeros(1, 2)
+    )
+    assert not bench.drive(0.9).is_stuck
+    assert bench.drive(0.2).is_stuck
+    bench.filter.answer = lambda decision: decision
+    assert not bench.drive(PERIOD).is_stuck
+
+
+def test_a_robot_that_is_commanded_to_rest_is_not_stuck() -> None:
+    bench = driving(GuardSettings(use_estop=False, stuck_s=0.1))
+    for _ in range(20):
+        bench.now += PERIOD
+        bench.see()
+        bench.command(0.0, 0.0)
+        assert not bench.tick().is_stuck
+
+
+def test_changes_of_state_are_marked_once() -> None:
+    bench = driving()
+    bench.command(math.nan, 0.0)
+    assert [bench.tick().has_changed for _ in range(3)] == [True, False, False]
+
+
+def test_new_times_hold_from_the_next_tick_on() -> None:
+    bench = driving()
+    bench.logic.change(GuardSettings(use_estop=False, cmd_timeout=0.05, recover_s=0.0))
+    bench.now += 0.06
+    bench.see()
+    assert bench.tick().state is State.BACKUP
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"cmd_timeout": 0.0}, {"reentry_s": -1.0}, {"recover_s": -0.1}, {"stuck_s": math.nan}]
+)
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(RangeError, match=next(iter(wrong))):
+        GuardSettings(**wrong)  # type: ignore[arg-type]  # all of them are numbers
+
+
+# --- robots that are commanded in positions, and accelerations
+
+
+def test_a_position_robot_gets_nothing_before_it_was_seen_and_then_holds() -> None:
+    spec = Spec(
+        (Signal("joint", "rad", -3.0, 3.0), Signal("joint_velocity", "rad/s", -2.0, 2.0)),
+        (Signal("joint", "rad", -3.0, 3.0),),
+        PERIOD,
+    )
+
+    def profile(deceleration: float) -> Stop:
+        inner = StopProfile(
+            spec, velocities=(1,), positions=(0,), deceleration=[deceleration], command="position"
+        )
+        return partial(decide_stop, inner)
+
+    stops = StopProfiles(profile(1.0), profile(math.inf), needs_observation=True)
+    logic = GuardLogic(spec, SETTINGS, stops, Clip(spec).filter)
+    assert logic.tick(0.0).decision is None
+    logic.observation.receive(np.array([0.7, 0.5]), 0.0)
+    output = logic.tick(0.0)
+    assert output.state is State.INACTIVE
+    assert action(output) == [0.7]
+    logic.activate(0.1)
+    logic.tick(0.1)
+    assert action(logic.tick(0.7)) == [0.7 + 0.5**2 / 2.0]  # the ramp has ended
+
+
+def test_a_position_robot_that_was_moved_during_an_e_stop_starts_from_where_it_is() -> None:
+    spec = Spec(
+        (Signal("joint", "rad", -3.0, 3.0), Signal("joint_velocity", "rad/s", -2.0, 2.0)),
+        (Signal("joint", "rad", -3.0, 3.0),),
+        PERIOD,
+    )
+    profile = StopProfile(
+        spec, velocities=(1,), positions=(0,), deceleration=[1.0], command="position"
+    )
+    stops = StopProfiles(*[partial(decide_stop, profile)] * 2, needs_observation=True)
+    logic = GuardLogic(spec, GuardSettings(recover_s=0.0, reentry_s=2.0), stops, Clip(spec).filter)
+    logic.activate(0.0)
+    logic.observation.receive(np.array([0.7, 0.0]), 0.0)
+    assert action(logic.tick(0.0)) == [0.7]
+    logic.observation.receive(np.array([-0.5, 0.0]), 0.1)  # it sagged
+    logic.command.receive(np.array([0.7]), 0.1)
+    logic.estop.hear(pressed=False, now=0.1)
+    assert logic.reset(0.1) == ""
+    step = 6.0 * PERIOD / 2.0
+    assert action(logic.tick(0.1 + PERIOD)) == pytest.approx([-0.5 + step])
+
+
+def test_accelerations_brake_from_the_newest_measurement() -> None:
+    spec = Spec(
+        (Signal("position", "m", -9.0, 9.0), Signal("velocity", "m/s", -9.0, 9.0)),
+        (Signal("acceleration", "m/s^2", -1.0, 1.0),),
+        0.1,
+    )
+
+    def profile(deceleration: float) -> Stop:
+        inner = StopProfile(
+            spec, velocities=(1,), deceleration=[deceleration], command="acceleration"
+        )
+        return partial(decide_stop, inner)
+
+    stops = StopProfiles(profile(0.5), profile(math.inf), is_closed_loop=True)
+    logic = GuardLogic(spec, SETTINGS, stops, Clip(spec).filter)
+    logic.activate(0.0)
+    logic.observation.receive(np.array([0.0, 1.0]), 0.0)
+    assert action(logic.tick(0.0)) == [-0.5]
+    logic.observation.receive(np.array([0.0, 0.02]), 0.1)
+    assert action(logic.tick(0.1)) == [-0.2]
