@@ -18,7 +18,7 @@ _EXTRA_OF = {
     "mujoco": "envs",
     "safety_gymnasium": "envs",
     "rclpy": "ros",
-    "rosbags": "ros",
+    "rosbags": "bags",
 }
 
 

@@ -1,20 +1,22 @@
 """A node as a process, and a node in a thread beside code that must wait.
 
 One single-threaded executor each: rclpy's multi-threaded one loses seconds and its events executor
-hangs (ros2/rclpy issues 1223, 1388, 1452).
+hangs (ros2/rclpy issues 1223, 1388, 1452). It always runs in a thread of its own, and rclpy's
+signal handlers are not used: they invalidate the context before a node can publish a last zero.
 """
 
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, TypeAlias
 
 import rclpy
 from rclpy.client import Client
 from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 
 from safectl.errors import SafectlError
 
@@ -25,6 +27,8 @@ Message: TypeAlias = Any
 def spin_node(make_node: Callable[[], Node]) -> int:
     """Run one node until SIGINT or SIGTERM and return the exit status of the process.
 
+    The context is still valid while the node is destroyed, so that `destroy_node` can publish.
+
     Args:
         make_node: Builds the node in the default context, which reads the process's arguments.
 
@@ -32,21 +36,24 @@ def spin_node(make_node: Callable[[], Node]) -> int:
         0 after a signal, 1 with one line on standard error where the node cannot be built or a
         callback raises one of our errors.
     """
-    rclpy.init()
-    node: Node | None = None
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
     try:
         node = make_node()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):  # which of the two comes varies
-        pass
+        spinner = _Spinner(node, rclpy.get_default_context(), ended.set)
+        try:
+            ended.wait()
+        finally:
+            spinner.close()
+            node.destroy_node()
+        if spinner.error is not None:
+            raise spinner.error
     except SafectlError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     finally:
-        if node is not None:
-            node.destroy_node()
         rclpy.try_shutdown()
     return 0
 
@@ -80,10 +87,12 @@ class RosThread:
         except BaseException:
             rclpy.try_shutdown(context=self.context)
             raise
-        self._executor = SingleThreadedExecutor(context=self.context)
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin, name=self.node.get_name(), daemon=True)
-        self._thread.start()
+        self._spinner = _Spinner(self.node, self.context, lambda: None)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether callbacks are served: not closed, and none has raised."""
+        return self._spinner.is_alive
 
     def call(self, client: Client, request: Message, timeout_s: float) -> Message:
         """Call a service of another process and wait for the answer.
@@ -102,13 +111,18 @@ class RosThread:
         return future.result()
 
     def close(self) -> None:
-        """End the thread, then destroy the node; harmless when repeated."""
-        if not self._thread.is_alive() and not self.context.ok():
+        """End the thread, then destroy the node; harmless when repeated.
+
+        Raises:
+            Exception: What a callback has raised, which ended the thread.
+        """
+        if not self.context.ok():
             return
-        rclpy.try_shutdown(context=self.context)  # wakes the executor
-        self._thread.join()
-        self._executor.shutdown()
+        self._spinner.close()
         self.node.destroy_node()
+        rclpy.try_shutdown(context=self.context)
+        if self._spinner.error is not None:
+            raise self._spinner.error
 
     def __enter__(self) -> "RosThread":
         return self
@@ -116,6 +130,36 @@ class RosThread:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+
+class _Spinner:
+    """A thread that serves a node's callbacks until `close` or until one raises."""
+
+    def __init__(self, node: Node, context: Context, on_error: Callable[[], None]) -> None:
+        self.error: Exception | None = None
+        self._on_error = on_error
+        self._ended = threading.Event()
+        self._end = node.create_guard_condition(lambda: None)
+        self._executor = SingleThreadedExecutor(context=context)
+        self._executor.add_node(node)
+        self._thread = threading.Thread(target=self._spin, name=node.get_name(), daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        """Let the running callback finish, then end the thread."""
+        self._ended.set()
+        self._end.trigger()  # `wake` would not do: without work the executor waits on
+        self._thread.join()
+        self._executor.shutdown()
+
     def _spin(self) -> None:
-        with suppress(ExternalShutdownException):
-            self._executor.spin()
+        try:
+            while not self._ended.is_set():
+                self._executor.spin_once()
+        except Exception as error:  # noqa: BLE001  handed to the thread that waits, which raises it
+            self.error = error
+            self._on_error()

@@ -11,7 +11,7 @@ from std_srvs.srv import Trigger
 
 from safectl_ros.process import RosThread
 from safectl_ros.qos import LATCHED
-from tests.ros_graph import DISCOVERY_S, Inbox
+from tests.ros_graph import DISCOVERY_S, Inbox, wait_until
 
 PROGRAM = """
 import sys
@@ -25,7 +25,17 @@ def make():
     if "refuse" in sys.argv:
         raise ConfigError("robot", "has no wheels")
     node = Node("child")
-    node.create_publisher(Bool, "alive", LATCHED).publish(Bool(data=True))
+    publisher = node.create_publisher(Bool, "alive", LATCHED)
+    publisher.publish(Bool(data=True))
+    if "raise" in sys.argv:
+        def fail():
+            raise ConfigError("robot", "lost a wheel")
+        node.create_timer(0.01, fail)
+    destroy = node.destroy_node
+    def say_goodbye():
+        publisher.publish(Bool(data=False))
+        destroy()
+    node.destroy_node = say_goodbye
     return node
 
 sys.exit(spin_node(make))
@@ -40,17 +50,22 @@ def test_a_process_ends_with_status_0_on_a_signal(probe, number):
         alive.wait()
         child.send_signal(number)
         assert child.wait(DISCOVERY_S) == 0
+        assert alive.wait().data is False, "the node can publish while it is destroyed"
     finally:
         child.kill()
         child.wait()
 
 
-def test_a_node_that_cannot_be_built_is_one_line_and_status_1(ros_domain):
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [("refuse", "error: robot: has no wheels\n"), ("raise", "error: robot: lost a wheel\n")],
+)
+def test_an_error_of_ours_is_one_line_and_status_1(ros_domain, word, line):
     answer = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "refuse"], capture_output=True, text=True, check=False
+        [sys.executable, "-c", PROGRAM, word], capture_output=True, text=True, check=False
     )
     assert answer.returncode == 1
-    assert answer.stderr == "error: robot: has no wheels\n"
+    assert answer.stderr == line
 
 
 def test_a_call_returns_the_answer_of_another_context(probe):
@@ -77,3 +92,14 @@ def test_a_thread_can_be_closed_twice_and_many_live_after_each_other(ros_domain)
         thread.close()
         thread.close()
         assert not thread.context.ok()
+
+
+def test_an_error_in_a_callback_is_raised_where_the_thread_is_closed(ros_domain):
+    def fail():
+        raise ArithmeticError("in a timer")
+
+    thread = RosThread(lambda context: Node("broken", context=context))
+    thread.node.create_timer(0.001, fail)
+    wait_until(lambda: not thread.is_alive)
+    with pytest.raises(ArithmeticError, match="in a timer"):
+        thread.close()

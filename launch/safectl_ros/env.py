@@ -1,0 +1,241 @@
+"""A robot on ROS topics as a Gymnasium environment."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+from gymnasium.spaces import Box
+from jaxtyping import Float
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+
+from safectl.errors import BridgeError, ShapeError
+from safectl_ros.adapters import Interface
+from safectl_ros.adapters.vector import label_stamp
+from safectl_ros.link import Received, RobotLink
+from safectl_ros.process import Message
+from safectl_ros.qos import DIAGNOSTICS, LATCHED, SENSOR, STATE
+
+_NANOSECONDS = 1e9
+_HALF = 0.5  # of a period: a state stamped this much early still counts as the next one
+
+
+class RosEnv(gymnasium.Env[Float[np.ndarray, " nx"], Float[np.ndarray, " nu"]]):
+    """A robot with Gymnasium's interface.
+
+    `step` publishes a command with the stamp of the state it answers. In lock-step it waits for the
+    next state, whenever that comes; the simulator steps once per command. Free-running it waits
+    for the first state that is stamped one period later, so that a step lasts as long in the
+    robot's time whatever the load of this machine. It never waits longer than `timeout_s`: then the
+    step is truncated, the observation is the last one and `info["stale"]` is true.
+
+    Reward, cost and the end of an episode come from a simulator node; a real robot has none of
+    them (reward 0, no end), so wrap the environment in the task. NaN in an action is sent: refusing
+    it is the guard's job. What is promised about safety is what the guard on the way promises.
+
+    `info` holds `stale`, `state_age` [s] and `wall_time` [s] on the steady clock, `problem` (why a
+    message could not be read), `intervention` (what the guard last said, empty without one) and,
+    with a simulator, `cost`.
+
+    Args:
+        interface: Messages of the robot.
+        simulator: Name of the simulator node, none for a real robot.
+        reset: For a real robot: brings it to a start; it gets the seed.
+        is_lockstep: Whether the robot waits for commands.
+        timeout_s: Longest wait of a step [s].
+        start_timeout_s: Longest wait for the robot to appear and to reset [s].
+        command_topic: Where commands go; by default to the guard. Without a guard on the way:
+            `interface.safe_topic`.
+        guard: Name of the guard node whose interventions `info` shows.
+        dtype: Of observations and actions.
+        domain_id: DDS domain; that of `ROS_DOMAIN_ID` by default.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012 - as in gymnasium.Env
+
+    def __init__(
+        self,
+        interface: Interface,
+        *,
+        simulator: str | None = "sim",
+        reset: Callable[[int | None], None] | None = None,
+        is_lockstep: bool = True,
+        timeout_s: float = 1.0,
+        start_timeout_s: float = 15.0,
+        command_topic: str = "",
+        guard: str = "guard",
+        dtype: type[np.floating[Any]] = np.float32,
+        domain_id: int | None = None,
+    ) -> None:
+        spec = interface.spec
+        self._interface, self._is_lockstep, self._reset_robot = interface, is_lockstep, reset
+        self._timeout_s, self._start_timeout_s, self._dtype = timeout_s, start_timeout_s, dtype
+        self.observation_space = Box(
+            np.array([signal.low for signal in spec.observation], dtype),
+            np.array([signal.high for signal in spec.observation], dtype),
+            dtype=dtype,
+        )
+        self.action_space = Box(
+            np.array(spec.action_low, dtype), np.array(spec.action_high, dtype), dtype=dtype
+        )
+        self._period_ns = round(spec.period * _NANOSECONDS)
+        self._outcomes: deque[tuple[int, np.ndarray]] = deque()
+        self._intervention = ""
+        self._is_closed = False
+        self._has_simulator = simulator is not None
+        self._link = RobotLink(
+            interface,
+            name="safectl_env",
+            command_topic=command_topic or interface.command_topic,
+            state_qos=STATE if is_lockstep else SENSOR,
+            domain_id=domain_id,
+        )
+        node = self._link.thread.node
+        node.create_subscription(
+            DiagnosticStatus, f"{guard}/intervention", self._on_intervention, LATCHED
+        )
+        if simulator is not None:
+            node.create_subscription(
+                Float64MultiArray, f"{simulator}/outcome", self._on_outcome, DIAGNOSTICS
+            )
+            self._reset_client = node.create_client(Trigger, f"{simulator}/reset")
+            self._seed_client = node.create_client(SetParameters, f"{simulator}/set_parameters")
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Float[np.ndarray, " nx"], dict[str, Any]]:
+        """Bring the robot to a start and wait for a state after that.
+
+        Args:
+            seed: Seed of the simulator's episodes; without one, its generator goes on.
+            options: Not used.
+
+        Raises:
+            BridgeError: If the robot does not appear or does not answer in time.
+        """
+        super().reset(seed=seed)
+        after_ns = self._reset_simulator(seed) if self._has_simulator else self._reset_real(seed)
+        received = self._link.wait(lambda new: new.stamp_ns >= after_ns, self._start_timeout_s)
+        if not self._link.await_listener(self._start_timeout_s):
+            raise BridgeError(
+                f"nobody listens to the commands after {self._start_timeout_s:g} s: start the "
+                "guard, or send them to the robot's own topic with `command_topic`"
+            )
+        if received is None:
+            raise BridgeError(
+                f"no state on {self._interface.state_topic} within {self._start_timeout_s:g} s "
+                f"after the reset: {self._link.problem or 'check that the robot runs'}"
+            )
+        with self._link.changed:
+            self._outcomes.clear()
+        return self._observation(received), self._info(received, time.monotonic(), is_stale=False)
+
+    def step(
+        self, action: Float[np.ndarray, " nu"]
+    ) -> tuple[Float[np.ndarray, " nx"], float, bool, bool, dict[str, Any]]:
+        """Send one command and wait for the state that follows it.
+
+        Args:
+            action: Shape (nu,), in the units of the interface's specification.
+
+        Raises:
+            ShapeError: If the action has another shape.
+            gymnasium.error.ResetNeeded: Before the first `reset`.
+        """
+        command = np.asarray(action, dtype=np.float64)
+        if command.shape != self.action_space.shape:
+            raise ShapeError("action", expected=self.action_space.shape or (), got=command.shape)
+        before = self._link.newest
+        if before is None:
+            raise gymnasium.error.ResetNeeded("call reset before step")
+        started = time.monotonic()
+        self._link.send(command)
+        due_ns = before.stamp_ns + (
+            1 if self._is_lockstep else self._period_ns - round(_HALF * self._period_ns)
+        )
+        received = self._link.wait(lambda new: self._answers(new, due_ns), self._timeout_s)
+        if received is None:
+            info = self._info(before, started, is_stale=True)
+            return self._observation(before), 0.0, False, True, info
+        reward, cost, terminated, truncated = self._take_outcome(received.stamp_ns)
+        info = self._info(received, started, is_stale=False)
+        if self._has_simulator:
+            info["cost"] = cost
+        return self._observation(received), reward, terminated, truncated, info
+
+    def close(self) -> None:
+        """Publish zeros and leave the graph; harmless when repeated."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        low, high = np.array(self._interface.spec.action_low), self._interface.spec.action_high
+        self._link.send(np.clip(np.zeros(len(low)), low, np.array(high)))
+        self._link.close()
+
+    def _reset_simulator(self, seed: int | None) -> int:
+        """Seed and restart the simulator; returns the stamp of its first state."""
+        thread = self._link.thread
+        try:
+            if seed is not None:
+                value = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=seed)
+                change = ParameterMessage(name="seed", value=value)
+                request = SetParameters.Request(parameters=[change])
+                (result,) = thread.call(self._seed_client, request, self._start_timeout_s).results
+                if not result.successful:
+                    raise BridgeError(f"the simulator refuses the seed {seed}: {result.reason}")
+            answer = thread.call(self._reset_client, Trigger.Request(), self._start_timeout_s)
+        except TimeoutError as error:
+            raise BridgeError(f"the simulator does not reset: {error}; start sim_node") from error
+        return int(answer.message)
+
+    def _reset_real(self, seed: int | None) -> int:
+        if self._reset_robot is not None:
+            self._reset_robot(seed)
+        newest = self._link.newest
+        return newest.stamp_ns + 1 if newest else 0
+
+    def _answers(self, new: Received, due_ns: int) -> bool:
+        if new.stamp_ns < due_ns:
+            return False
+        return not self._has_simulator or any(at >= new.stamp_ns for at, _ in self._outcomes)
+
+    def _take_outcome(self, until_ns: int) -> tuple[float, float, bool, bool]:
+        """Add up what happened until a state; free-running that can be several steps."""
+        with self._link.changed:
+            rows = [row for at, row in self._outcomes if at <= until_ns]
+            self._outcomes = deque(entry for entry in self._outcomes if entry[0] > until_ns)
+        if not rows:
+            return 0.0, 0.0, False, False
+        reward, cost, terminated, truncated = np.sum(rows, axis=0).tolist()
+        return reward, cost, terminated > 0.0, truncated > 0.0
+
+    def _observation(self, received: Received) -> Float[np.ndarray, " nx"]:
+        return received.state.astype(self._dtype)
+
+    def _info(self, received: Received, started: float, *, is_stale: bool) -> dict[str, Any]:
+        now = time.monotonic()
+        return {
+            "stale": is_stale,
+            "state_age": now - received.arrival,
+            "wall_time": now - started,
+            "problem": self._link.problem,
+            "intervention": self._intervention,
+        }
+
+    def _on_outcome(self, message: Message) -> None:
+        stamp_ns = label_stamp(message)
+        if stamp_ns is None or len(message.data) != 4:
+            return
+        with self._link.changed:
+            self._outcomes.append((stamp_ns, np.array(message.data)))
+            self._link.changed.notify_all()
+
+    def _on_intervention(self, message: Message) -> None:
+        self._intervention = message.message
