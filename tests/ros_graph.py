@@ -7,6 +7,7 @@ from pathlib import Path
 
 PROFILE = Path(__file__).parents[1] / "launch" / "dds" / "ci.xml"
 DISCOVERY_S = 15.0
+START_S = 60.0  # of a process that imports torch, on a loaded machine
 
 
 def ros_environment(log_folder):

@@ -1,27 +1,19 @@
 """A robot on ROS topics as a Gymnasium environment."""
 
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import gymnasium
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticStatus
 from gymnasium.spaces import Box
 from jaxtyping import Float
-from rcl_interfaces.msg import Parameter as ParameterMessage
-from rcl_interfaces.msg import ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
-from std_msgs.msg import Float64MultiArray
-from std_srvs.srv import Trigger
 
 from safectl.errors import BridgeError, ShapeError
 from safectl_ros.adapters import Interface
-from safectl_ros.adapters.vector import label_stamp
 from safectl_ros.link import Received, RobotLink
-from safectl_ros.process import Message
-from safectl_ros.qos import DIAGNOSTICS, LATCHED, SENSOR, STATE
+from safectl_ros.qos import SENSOR, STATE
+from safectl_ros.simulator import SimulatorClient
 
 _NANOSECONDS = 1e9
 _HALF = 0.5  # of a period: a state stamped this much early still counts as the next one
@@ -86,27 +78,16 @@ class RosEnv(gymnasium.Env[Float[np.ndarray, " nx"], Float[np.ndarray, " nu"]]):
             np.array(spec.action_low, dtype), np.array(spec.action_high, dtype), dtype=dtype
         )
         self._period_ns = round(spec.period * _NANOSECONDS)
-        self._outcomes: deque[tuple[int, np.ndarray]] = deque()
-        self._intervention = ""
         self._is_closed = False
-        self._has_simulator = simulator is not None
         self._link = RobotLink(
             interface,
             name="safectl_env",
             command_topic=command_topic or interface.command_topic,
             state_qos=STATE if is_lockstep else SENSOR,
+            guard=guard,
             domain_id=domain_id,
         )
-        node = self._link.thread.node
-        node.create_subscription(
-            DiagnosticStatus, f"{guard}/intervention", self._on_intervention, LATCHED
-        )
-        if simulator is not None:
-            node.create_subscription(
-                Float64MultiArray, f"{simulator}/outcome", self._on_outcome, DIAGNOSTICS
-            )
-            self._reset_client = node.create_client(Trigger, f"{simulator}/reset")
-            self._seed_client = node.create_client(SetParameters, f"{simulator}/set_parameters")
+        self._simulator = SimulatorClient(self._link, simulator) if simulator else None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -121,20 +102,20 @@ class RosEnv(gymnasium.Env[Float[np.ndarray, " nx"], Float[np.ndarray, " nu"]]):
             BridgeError: If the robot does not appear or does not answer in time.
         """
         super().reset(seed=seed)
-        after_ns = self._reset_simulator(seed) if self._has_simulator else self._reset_real(seed)
-        received = self._link.wait(lambda new: new.stamp_ns >= after_ns, self._start_timeout_s)
         if not self._link.await_listener(self._start_timeout_s):
             raise BridgeError(
                 f"nobody listens to the commands after {self._start_timeout_s:g} s: start the "
                 "guard, or send them to the robot's own topic with `command_topic`"
             )
+        after_ns = self._restart(seed)
+        received = self._link.wait(lambda new: new.stamp_ns >= after_ns, self._start_timeout_s)
         if received is None:
             raise BridgeError(
                 f"no state on {self._interface.state_topic} within {self._start_timeout_s:g} s "
                 f"after the reset: {self._link.problem or 'check that the robot runs'}"
             )
-        with self._link.changed:
-            self._outcomes.clear()
+        if self._simulator is not None:
+            self._simulator.take(received.stamp_ns)
         return self._observation(received), self._info(received, time.monotonic(), is_stale=False)
 
     def step(
@@ -161,14 +142,15 @@ class RosEnv(gymnasium.Env[Float[np.ndarray, " nx"], Float[np.ndarray, " nu"]]):
             1 if self._is_lockstep else self._period_ns - round(_HALF * self._period_ns)
         )
         received = self._link.wait(lambda new: self._answers(new, due_ns), self._timeout_s)
+        info = self._info(received or before, started, is_stale=received is None)
         if received is None:
-            info = self._info(before, started, is_stale=True)
             return self._observation(before), 0.0, False, True, info
-        reward, cost, terminated, truncated = self._take_outcome(received.stamp_ns)
-        info = self._info(received, started, is_stale=False)
-        if self._has_simulator:
-            info["cost"] = cost
-        return self._observation(received), reward, terminated, truncated, info
+        if self._simulator is None:
+            return self._observation(received), 0.0, False, False, info
+        account = self._simulator.take(received.stamp_ns)
+        info["cost"] = account.cost
+        observation = self._observation(received)
+        return observation, account.reward, account.terminated, account.truncated, info
 
     def close(self) -> None:
         """Publish zeros and leave the graph; harmless when repeated."""
@@ -179,42 +161,18 @@ class RosEnv(gymnasium.Env[Float[np.ndarray, " nx"], Float[np.ndarray, " nu"]]):
         self._link.send(np.clip(np.zeros(len(low)), low, np.array(high)))
         self._link.close()
 
-    def _reset_simulator(self, seed: int | None) -> int:
-        """Seed and restart the simulator; returns the stamp of its first state."""
-        thread = self._link.thread
-        try:
-            if seed is not None:
-                value = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=seed)
-                change = ParameterMessage(name="seed", value=value)
-                request = SetParameters.Request(parameters=[change])
-                (result,) = thread.call(self._seed_client, request, self._start_timeout_s).results
-                if not result.successful:
-                    raise BridgeError(f"the simulator refuses the seed {seed}: {result.reason}")
-            answer = thread.call(self._reset_client, Trigger.Request(), self._start_timeout_s)
-        except TimeoutError as error:
-            raise BridgeError(f"the simulator does not reset: {error}; start sim_node") from error
-        return int(answer.message)
-
-    def _reset_real(self, seed: int | None) -> int:
+    def _restart(self, seed: int | None) -> int:
+        """Bring the robot to a start; returns the earliest stamp of a state after it [ns]."""
+        if self._simulator is not None:
+            return self._simulator.reset(seed, self._start_timeout_s)
         if self._reset_robot is not None:
             self._reset_robot(seed)
         newest = self._link.newest
         return newest.stamp_ns + 1 if newest else 0
 
     def _answers(self, new: Received, due_ns: int) -> bool:
-        if new.stamp_ns < due_ns:
-            return False
-        return not self._has_simulator or any(at >= new.stamp_ns for at, _ in self._outcomes)
-
-    def _take_outcome(self, until_ns: int) -> tuple[float, float, bool, bool]:
-        """Add up what happened until a state; free-running that can be several steps."""
-        with self._link.changed:
-            rows = [row for at, row in self._outcomes if at <= until_ns]
-            self._outcomes = deque(entry for entry in self._outcomes if entry[0] > until_ns)
-        if not rows:
-            return 0.0, 0.0, False, False
-        reward, cost, terminated, truncated = np.sum(rows, axis=0).tolist()
-        return reward, cost, terminated > 0.0, truncated > 0.0
+        has_outcome = self._simulator is None or self._simulator.has_reached(new.stamp_ns)
+        return new.stamp_ns >= due_ns and has_outcome
 
     def _observation(self, received: Received) -> Float[np.ndarray, " nx"]:
         return received.state.astype(self._dtype)
@@ -226,16 +184,5 @@ class RosEnv(gymnasium.Env[Float[np.ndarray, " nx"], Float[np.ndarray, " nu"]]):
             "state_age": now - received.arrival,
             "wall_time": now - started,
             "problem": self._link.problem,
-            "intervention": self._intervention,
+            "intervention": self._link.intervention,
         }
-
-    def _on_outcome(self, message: Message) -> None:
-        stamp_ns = label_stamp(message)
-        if stamp_ns is None or len(message.data) != 4:
-            return
-        with self._link.changed:
-            self._outcomes.append((stamp_ns, np.array(message.data)))
-            self._link.changed.notify_all()
-
-    def _on_intervention(self, message: Message) -> None:
-        self._intervention = message.message

@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
 from safectl.errors import AdapterError
 from safectl_ros.adapters import Array, Interface
 from safectl_ros.process import Message, RosThread
-from safectl_ros.qos import safe_command
+from safectl_ros.qos import LATCHED, safe_command
 
 _POLL_S = 0.01
 
@@ -38,12 +39,14 @@ class RobotLink:
         name: Name of the node.
         command_topic: Where commands go.
         state_qos: How states are subscribed to.
+        guard: Name of the guard node, if there is one.
         domain_id: DDS domain; that of `ROS_DOMAIN_ID` by default.
 
     Attributes:
         thread: The thread, for further clients and subscriptions.
         changed: Notified when a state arrives, and by those further subscriptions.
         problem: Why the newest message could not be read; empty when it could.
+        intervention: What the guard last said about its commands; empty without a guard.
     """
 
     def __init__(
@@ -53,11 +56,12 @@ class RobotLink:
         name: str,
         command_topic: str,
         state_qos: QoSProfile,
+        guard: str = "guard",
         domain_id: int | None = None,
     ) -> None:
         self.interface = interface
         self.changed = threading.Condition()
-        self.problem = ""
+        self.problem = self.intervention = ""
         self._newest: Received | None = None
         self.thread = RosThread(lambda context: Node(name, context=context), domain_id=domain_id)
         offer = safe_command(1.0 / interface.spec.period)
@@ -66,6 +70,9 @@ class RobotLink:
         )
         self.thread.node.create_subscription(
             interface.state_type, interface.state_topic, self._on_state, state_qos
+        )
+        self.thread.node.create_subscription(
+            DiagnosticStatus, f"{guard}/intervention", self._on_intervention, LATCHED
         )
 
     @property
@@ -113,3 +120,6 @@ class RobotLink:
             stamp_ns = round(arrival * 1e9) if stamp_ns is None else stamp_ns
             self._newest, self.problem = Received(state, stamp_ns, arrival), ""
             self.changed.notify_all()
+
+    def _on_intervention(self, message: Message) -> None:
+        self.intervention = message.message

@@ -7,11 +7,12 @@ import gymnasium
 import numpy as np
 import yaml
 from jaxtyping import Float
+from torch import Tensor
 
 import safectl_envs
 from safectl.errors import ConfigError, UnknownNameError
 from safectl.spec import Signal, Spec
-from safectl_envs.guard import HasModelState
+from safectl_envs.env import SafeEnv
 from safectl_envs.signals import spec_of
 from safectl_ros.adapters import Interface, make_interface
 from safectl_ros.adapters.base import COMMANDS
@@ -93,10 +94,8 @@ class SimulatedRobot:
     @property
     def model_state(self) -> Array | None:
         """True state of the environment's model, none where it has none."""
-        inner = self._env.unwrapped
-        if not isinstance(inner, HasModelState):
-            return None
-        return inner.model_state[0].double().numpy()
+        state: Tensor | None = getattr(self._env.unwrapped, "model_state", None)
+        return None if state is None else state[0].double().numpy()
 
     def restart(self, seed: int | None = None) -> None:
         """Start an episode.
@@ -148,7 +147,7 @@ def make_env(env_id: str, keywords: str = "") -> gymnasium.Env[Any, Any]:
 def _base_signals(env: gymnasium.Env[Any, Any], spec: Spec) -> tuple[Signal, ...]:
     """Return pose and measured velocities, where the world drives in a plane by velocities."""
     names = [signal.name for signal in spec.action]
-    if not (set(names) <= set(COMMANDS) and isinstance(env.unwrapped, HasModelState)):
+    if not (set(names) <= set(COMMANDS) and isinstance(env.unwrapped, SafeEnv)):
         raise UnknownNameError("signal of a base", ", ".join(names), known=COMMANDS)
     unbounded = float("inf")
     pose = [Signal(n, "rad" if n == "heading" else "m", -unbounded, unbounded) for n in _POSE]

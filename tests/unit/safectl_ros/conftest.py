@@ -3,6 +3,7 @@
 import pytest
 from rclpy.node import Node
 
+from safectl_ros.nodes.sim import SimNode
 from safectl_ros.process import RosThread
 from tests.ros_graph import ros_environment
 
@@ -22,3 +23,21 @@ def probe(ros_domain):
     """A plain node in a context of its own."""
     with RosThread(lambda context: Node("probe", context=context)) as thread:
         yield thread
+
+
+@pytest.fixture
+def simulator(ros_domain):
+    """Return a function that starts a simulator node in a context of its own."""
+    threads = []
+
+    def start(env_id, **parameters):
+        words = {"env_id": env_id, "mode": "lockstep", **parameters}
+        arguments = ["--ros-args"]
+        for name, value in words.items():
+            arguments += ["-p", f"{name}:={value}"]
+        threads.append(RosThread(lambda context: SimNode(context), arguments=arguments))
+        return threads[-1]
+
+    yield start
+    for thread in threads:
+        thread.close()

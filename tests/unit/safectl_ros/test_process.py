@@ -11,7 +11,7 @@ from std_srvs.srv import Trigger
 
 from safectl_ros.process import RosThread
 from safectl_ros.qos import LATCHED
-from tests.ros_graph import DISCOVERY_S, Inbox, wait_until
+from tests.ros_graph import DISCOVERY_S, START_S, Inbox, wait_until
 
 PROGRAM = """
 import sys
@@ -42,12 +42,13 @@ sys.exit(spin_node(make))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_process_ends_with_status_0_on_a_signal(probe, number):
     alive = Inbox(probe.node, Bool, "alive", LATCHED)
     child = subprocess.Popen([sys.executable, "-c", PROGRAM])
     try:
-        alive.wait()
+        alive.wait(timeout_s=START_S)
         child.send_signal(number)
         assert child.wait(DISCOVERY_S) == 0
         assert alive.wait().data is False, "the node can publish while it is destroyed"
@@ -56,6 +57,7 @@ def test_a_process_ends_with_status_0_on_a_signal(probe, number):
         child.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("word", "line"),
     [("refuse", "error: robot: has no wheels\n"), ("raise", "error: robot: lost a wheel\n")],

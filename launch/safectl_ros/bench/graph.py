@@ -1,0 +1,56 @@
+"""A graph of nodes for a measurement: several processes on the loopback device of this machine."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PROFILE = Path(__file__).parents[2] / "dds" / "ci.xml"
+"""UDP on the loopback address only; there in a checkout."""
+
+_DOMAIN = "100"
+_PATIENCE_S = 10.0
+
+
+@contextmanager
+def loopback_graph() -> Iterator[None]:
+    """Keep the DDS participants of this process and its children on this machine."""
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="safectl-ros-") as folder:
+        settings = {"ROS_DOMAIN_ID": _DOMAIN, "ROS_LOG_DIR": folder}
+        settings["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "SYSTEM_DEFAULT"
+        if PROFILE.exists():
+            settings["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(PROFILE)
+            settings["FASTDDS_DEFAULT_PROFILES_FILE"] = str(PROFILE)
+        os.environ.update(settings)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+@contextmanager
+def node_process(module: str, **parameters: object) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a node as a process of its own and end it by SIGINT.
+
+    Args:
+        module: The node's module, for example `safectl_ros.nodes.sim`.
+        parameters: Its ROS parameters; texts must be valid YAML scalars.
+    """
+    words = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
+    command = [sys.executable, "-m", module, "--ros-args", *words]
+    process = subprocess.Popen(command)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
