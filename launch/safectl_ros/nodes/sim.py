@@ -1,10 +1,11 @@
 """`sim_node`: any Gymnasium environment as a ROS robot, the last link of the chain.
 
 Topics: the robot's command and state by its kind, `observation` and, where known, `model_state`,
-`/clock`, and the simulator's own account: `~/violation` (cost of the step, number of steps with a
-cost so far; published on each such step and kept for late readers) and `~/outcome` (reward, cost,
-terminated, truncated; on each step). Service: `~/reset` restarts the episode; a parameter `seed`
-that was set before seeds it, and the answer's message is the stamp of the first state [ns].
+`/clock`, `/diagnostics`, and the simulator's own account: `~/violation` (cost of the step, number
+of steps with a cost so far; published on each such step and kept for late readers) and `~/outcome`
+(reward, cost, terminated, truncated; on each step). Service: `~/reset` restarts the episode; a
+parameter `seed` that was set before seeds it, and the answer's message is the stamp of the first
+state [ns].
 
 In real time it steps by a timer with the newest command and stops, that is, applies zero, when the
 last one is older than three periods of `command_rate_hz`, and at once on one that it refuses. In
@@ -16,6 +17,7 @@ import sys
 import time
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.context import Context
@@ -30,6 +32,8 @@ from safectl_ros.adapters import KINDS
 from safectl_ros.adapters.interface import Array
 from safectl_ros.adapters.stamps import to_time
 from safectl_ros.adapters.vector import numbers_to_message
+from safectl_ros.diagnostics import ERROR, OK, WARN, make_report, make_status
+from safectl_ros.last_link import LastLink
 from safectl_ros.parameters import Parameter, declare
 from safectl_ros.process import Message, spin_node
 from safectl_ros.qos import COMMAND, DIAGNOSTICS, LATCHED, STATE, deadline_s, watched_command
@@ -37,6 +41,7 @@ from safectl_ros.robot import Outcome, SimulatedRobot, make_env
 
 _GO_ON = -1  # the seed that keeps the generator
 _REPEAT_S = 0.2
+_REPORT_S = 1.0
 _QUIET_S = 2.0  # between two warnings of one kind
 
 PARAMETERS = (
@@ -69,10 +74,9 @@ class SimNode(Node):
         self._is_lockstep = values["mode"] == "lockstep"
         env = make_env(values["env_id"], values["env_kwargs"])
         self._robot = SimulatedRobot(env, values["kind"], is_stamped=values["use_stamped"])
-        self._command: Array | None = None
-        self._heard = time.monotonic()
         self._deadline_s = deadline_s(values["command_rate_hz"])
-        self._stop = np.zeros(self._robot.interface.spec.nu)
+        self._link = LastLink(self._robot.interface.spec.nu, self._deadline_s)
+        self._env_id, self._reported = values["env_id"], ""
         self._repeated_ns = 0
         self._seed: int | None = values["seed"] if values["seed"] != _GO_ON else None
         self.add_post_set_parameters_callback(self._on_parameters)
@@ -85,6 +89,7 @@ class SimNode(Node):
             self.create_timer(_REPEAT_S, self._repeat, clock=wall)
         else:
             self.create_timer(period_s, self._tick, clock=wall)
+        self.create_timer(_REPORT_S, self._report, clock=wall)
         self._report_violations(0.0)
         self._restart()
 
@@ -102,6 +107,7 @@ class SimNode(Node):
         interface = self._robot.interface
         self._clock_out = self.create_publisher(ClockMessage, "/clock", DIAGNOSTICS)
         self._violation_out = self.create_publisher(Float64MultiArray, "~/violation", LATCHED)
+        self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", DIAGNOSTICS)
         self._outcome_out = self.create_publisher(Float64MultiArray, "~/outcome", DIAGNOSTICS)
         self._model_out = self.create_publisher(Float64MultiArray, "model_state", STATE)
         self._observation_out = self.create_publisher(Float64MultiArray, "observation", STATE)
@@ -128,22 +134,18 @@ class SimNode(Node):
         try:
             command = self._robot.interface.command_to_array(message)
         except AdapterError as error:
-            self._refuse(str(error))
+            self._link.refuse(str(error))
+            self._warn()
             return
-        if not np.isfinite(command).all():
-            self._refuse("the command is not finite")
-            return
-        self._command, self._heard = command, time.monotonic()
+        is_good = self._link.receive(command, time.monotonic())
         stamp_ns = self._robot.interface.stamp_of(message)
-        if self._is_lockstep and (stamp_ns is None or stamp_ns >= self._robot.stamp_ns):
+        if not is_good:
+            self._warn()
+        elif self._is_lockstep and (stamp_ns is None or stamp_ns >= self._robot.stamp_ns):
             self._advance(command)
 
-    def _refuse(self, reason: str) -> None:
-        self._command = None
-        self.get_logger().error(f"refused: {reason}", throttle_duration_sec=_QUIET_S)
-
     def _on_silence(self, _: object) -> None:
-        self._command = None
+        self._link.stop(f"no command for {self._deadline_s:g} s")
 
     def _on_incompatible(self, event: Message) -> None:
         self.get_logger().error(
@@ -153,10 +155,11 @@ class SimNode(Node):
             throttle_duration_sec=_QUIET_S,
         )
 
+    def _warn(self) -> None:
+        self.get_logger().error(self._link.reason, throttle_duration_sec=_QUIET_S)
+
     def _tick(self) -> None:
-        is_fresh = time.monotonic() - self._heard <= self._deadline_s
-        command = self._command if is_fresh else None
-        self._advance(self._stop if command is None else command)
+        self._advance(self._link.command(time.monotonic()))
 
     def _advance(self, command: Array) -> None:
         if self._robot.is_over:
@@ -180,6 +183,8 @@ class SimNode(Node):
             row = [outcome.reward, outcome.cost, outcome.terminated, outcome.truncated]
             self._outcome_out.publish(numbers_to_message(np.array(row, float), robot.stamp_ns))
         self._publish_state()
+        if self._link.reason != self._reported:
+            self._report()
 
     def _publish_state(self) -> None:
         robot = self._robot
@@ -200,8 +205,26 @@ class SimNode(Node):
         row = np.array([cost, self._robot.violations], float)
         self._violation_out.publish(numbers_to_message(row, self._robot.stamp_ns))
 
+    def _report(self) -> None:
+        reason = self._reported = self._link.reason
+        name = self.get_name()
+        status = make_status(
+            f"{name}: robot",
+            ERROR if reason.startswith("refused") else WARN if reason else OK,
+            f"stopped: {reason}" if reason else "follows commands",
+            hardware_id=self._env_id,
+            values={
+                "mode": "lockstep" if self._is_lockstep else "realtime",
+                "deadline_s": self._deadline_s,
+                "refused_commands": self._link.refused,
+                "violations": self._robot.violations,
+                "simulated_time_s": self._robot.stamp_ns / 1e9,
+            },
+        )
+        self._diagnostics_out.publish(make_report(to_time(self._robot.stamp_ns), [status]))
+
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._command = None
+        self._link.forget()
         self._restart()
         response.success, response.message = True, str(self._robot.stamp_ns)
         return response

@@ -76,18 +76,19 @@ def rollout(env, seed, steps):
 
 
 @pytest.mark.parametrize(
-    ("env_id", "keywords", "dtype"),
+    ("env_id", "kind", "keywords", "dtype"),
     [
-        (POINT, "", np.float32),
-        ("Pendulum-v1", "{max_episode_steps: 12}", np.float32),
-        ("SafetyPointGoal1-v0", "{max_episode_steps: 12}", np.float32),
-        ("InvertedPendulum-v5", "{reset_noise_scale: 0.1}", np.float64),
+        (POINT, "vector", "", np.float32),
+        ("Pendulum-v1", "vector", "{max_episode_steps: 12}", np.float32),
+        ("SafetyPointGoal1-v0", "vector", "{max_episode_steps: 12}", np.float32),
+        ("SafetyHopperVelocity-v1", "arm", "{max_episode_steps: 12}", np.float32),
+        ("InvertedPendulum-v5", "vector", "{reset_noise_scale: 0.1}", np.float64),
     ],
 )
 def test_lock_step_equals_the_same_environment_in_process(
-    simulator, connect, env_id, keywords, dtype
+    simulator, connect, env_id, kind, keywords, dtype
 ):
-    thread = simulator(env_id, env_kwargs=f"'{keywords}'")
+    thread = simulator(env_id, kind=kind, env_kwargs=f"'{keywords}'")
     ours = rollout(connect(interface_of(thread), dtype=dtype, timeout_s=15.0), 3, 30)
     inside = make_env(env_id, keywords)
     theirs = rollout(inside, 3, 30)

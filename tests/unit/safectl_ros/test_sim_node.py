@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TwistStamped
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import Log
@@ -20,7 +21,8 @@ from std_srvs.srv import Trigger
 from safectl.errors import ConfigError
 from safectl_ros.adapters.stamps import from_time
 from safectl_ros.adapters.vector import label_stamp, numbers_to_message
-from safectl_ros.qos import LATCHED, SENSOR, STATE, safe_command
+from safectl_ros.diagnostics import ERROR, OK, WARN
+from safectl_ros.qos import DIAGNOSTICS, LATCHED, SENSOR, STATE, safe_command
 from tests.ros_graph import DISCOVERY_S, Inbox, wait_until
 
 RATE_HZ = 10.0
@@ -117,6 +119,32 @@ def test_a_command_that_cannot_be_followed_stops_the_robot(point, probe, refused
     publisher.publish(refused)
     observations.wait(lambda messages: speed(messages) == 0.0)
     log.wait(lambda messages: any(reason in message.msg for message in messages))
+
+
+def test_its_report_says_whether_the_robot_follows_and_why_not(point, probe):
+    _, publisher = point
+    reports = Inbox(probe.node, DiagnosticArray, "/diagnostics", DIAGNOSTICS)
+
+    def says(level, words):
+        def holds(messages):
+            status = messages[-1].status[0] if messages else None
+            return status and status.level == level and words in status.message
+
+        reports.wait(holds)
+
+    says(WARN, "stopped: no command yet")
+    wait_until(
+        lambda: (
+            publisher.publish(command(1.0, 0.0))
+            or (reports.messages and reports.messages[-1].status[0].level == OK)
+        ),
+        poll_s=0.05,
+    )
+    publisher.publish(command(np.nan, 0.0))
+    says(ERROR, "stopped: refused: the command is not finite")
+    status = reports.messages[-1].status[0]
+    assert (status.name, status.hardware_id) == ("sim: robot", POINT)
+    assert {pair.key: pair.value for pair in status.values}["refused_commands"] == "1"
 
 
 def test_a_publisher_that_offers_no_deadline_does_not_drive_and_is_named(simulator, probe):
