@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from jaxtyping import Float64
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -260,11 +261,12 @@ class GuardRuntime:
         return int(self._node.get_clock().now().nanoseconds)
 
     def _announce(self, output: Output) -> None:
-        name = self._node.get_name()
-        status = guard_reports.intervention(name, self._values["robot"], output, self._figures())
+        status = self._status(output)
         self._interventions.publish(status)
-        log = self._node.get_logger()
-        (log.info if status.level == OK else log.warning)(status.message)
+        if status.level == OK:
+            self._node.get_logger().info(status.message)
+        else:
+            self._node.get_logger().warning(status.message)
         self.report()
 
     def _status(self, output: Output) -> DiagnosticStatus:
@@ -315,7 +317,7 @@ class GuardRuntime:
         )
 
 
-def _pose(interface: BaseInterface, values: Array) -> Array:
+def _pose(interface: BaseInterface, values: Array) -> Float64[np.ndarray, "3"]:
     """Return x, y [m] and heading [rad] of an observation; zero for what it does not hold."""
     names = [signal.name for signal in interface.spec.observation]
     known = dict(zip(names, values.tolist(), strict=True))
