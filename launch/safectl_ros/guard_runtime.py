@@ -7,7 +7,7 @@ stamp that it carried, once the observation of that stamp is there.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,7 @@ class GuardRuntime:
             self._node.destroy_publisher(publisher)
         self.filter.close()
 
-    def _load(self, shares: list[float]) -> Loaded:
+    def _load(self, shares: Iterable[float]) -> Loaded:
         spec = limited(self.robot.spec, list(shares))
         return load_safeguard(Path(self._values["safeguard"]), self.robot, spec)
 
@@ -190,7 +190,8 @@ class GuardRuntime:
         return self._node.create_subscription(kind, topic, callback, qos, event_callbacks=events)
 
     def _mismatch(self, topic: str, event: Message) -> None:
-        self.incompatible[topic] = f"incompatible {event.last_policy_kind.name}"
+        policy = event.last_policy_kind.name.removeprefix("RMW_QOS_POLICY_")
+        self.incompatible[topic] = f"incompatible {policy}"
         self._node.get_logger().error(f"quality of service of {topic}: {self.incompatible[topic]}")
         self.report()
 
