@@ -16,6 +16,7 @@ Per tick the first row that matches decides.
 A software stop is in addition to a hardware stop, never instead of it.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
@@ -36,6 +37,10 @@ is barely too slow does not switch the guard at every message."""
 
 REST_SHARE = 0.01
 """An output within this share of the range of every action about zero is a robot that rests."""
+
+
+_NUMBERS = re.compile(r"[0-9.]+")
+"""What differs between two reports of one cause."""
 
 
 class State(StrEnum):
@@ -121,7 +126,10 @@ class StopProfiles(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What to send, None where nothing may be sent, and why."""
+    """What to send, None where nothing may be sent, and why.
+
+    `has_changed` tells that state or cause are others than at the last tick.
+    """
 
     decision: Decision | None
     state: State
@@ -155,6 +163,7 @@ class GuardLogic:
         self.estop = EmergencyStop(timeout=1.0, is_used=settings.use_estop)
         self.change(settings)
         self._state, self._row, self._entered = State.INACTIVE, Row.INACTIVE, -np.inf
+        self._kind: tuple[State, str] | None = None
         self._active = self._latched = False
         self._reentering = True
         self._disabled = ""
@@ -215,9 +224,10 @@ class GuardLogic:
             self._begin = (None, -np.inf)
         elif row is not Row.INFEASIBLE:
             self._reentering = True
-        has_changed = state is not self._state
-        if has_changed:
+        if state is not self._state:
             self._entered = now
+        kind = (state, _NUMBERS.sub("", reason))
+        has_changed, self._kind = kind != self._kind, kind
         self._state, self._row = state, row
         if decision is not None:
             self._applied, self._applied_at = decision.action, now

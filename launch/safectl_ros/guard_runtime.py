@@ -7,12 +7,13 @@ stamp that it carried, once the observation of that stamp is there.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from jaxtyping import Float64
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -146,7 +147,7 @@ class GuardRuntime:
             self._node.destroy_publisher(publisher)
         self.filter.close()
 
-    def _load(self, shares: list[float]) -> Loaded:
+    def _load(self, shares: Iterable[float]) -> Loaded:
         spec = limited(self.robot.spec, list(shares))
         return load_safeguard(Path(self._values["safeguard"]), self.robot, spec)
 
@@ -189,7 +190,8 @@ class GuardRuntime:
         return self._node.create_subscription(kind, topic, callback, qos, event_callbacks=events)
 
     def _mismatch(self, topic: str, event: Message) -> None:
-        self.incompatible[topic] = f"incompatible {event.last_policy_kind.name}"
+        policy = event.last_policy_kind.name.removeprefix("RMW_QOS_POLICY_")
+        self.incompatible[topic] = f"incompatible {policy}"
         self._node.get_logger().error(f"quality of service of {topic}: {self.incompatible[topic]}")
         self.report()
 
@@ -260,11 +262,12 @@ class GuardRuntime:
         return int(self._node.get_clock().now().nanoseconds)
 
     def _announce(self, output: Output) -> None:
-        name = self._node.get_name()
-        status = guard_reports.intervention(name, self._values["robot"], output, self._figures())
+        status = self._status(output)
         self._interventions.publish(status)
-        log = self._node.get_logger()
-        (log.info if status.level == OK else log.warning)(status.message)
+        if status.level == OK:
+            self._node.get_logger().info(status.message)
+        else:
+            self._node.get_logger().warning(status.message)
         self.report()
 
     def _status(self, output: Output) -> DiagnosticStatus:
@@ -315,7 +318,7 @@ class GuardRuntime:
         )
 
 
-def _pose(interface: BaseInterface, values: Array) -> Array:
+def _pose(interface: BaseInterface, values: Array) -> Float64[np.ndarray, "3"]:
     """Return x, y [m] and heading [rad] of an observation; zero for what it does not hold."""
     names = [signal.name for signal in interface.spec.observation]
     known = dict(zip(names, values.tolist(), strict=True))

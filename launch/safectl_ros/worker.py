@@ -2,13 +2,15 @@
 
 import threading
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-class Finished(NamedTuple, Generic[Result]):
+@dataclass(frozen=True)
+class Finished(Generic[Result]):
     """What came of a job: its number, and the result or the text of the exception."""
 
     number: int
