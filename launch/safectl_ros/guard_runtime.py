@@ -264,7 +264,10 @@ class GuardRuntime:
         status = guard_reports.intervention(name, self._values["robot"], output, self._figures())
         self._interventions.publish(status)
         log = self._node.get_logger()
-        (log.info if status.level == OK else log.warning)(status.message)
+        if status.level == OK:
+            log.info(status.message)
+        else:  # a line of its own: rclpy refuses two severities from one
+            log.warning(status.message)
         self.report()
 
     def _status(self, output: Output) -> DiagnosticStatus:
