@@ -264,10 +264,11 @@ class GuardRuntime:
     def _announce(self, output: Output) -> None:
         status = self._status(output)
         self._interventions.publish(status)
+        log = self._node.get_logger()
         if status.level == OK:
-            self._node.get_logger().info(status.message)
-        else:
-            self._node.get_logger().warning(status.message)
+            log.info(status.message)
+        else:  # a line of its own: rclpy refuses two severities from one
+            log.warning(status.message)
         self.report()
 
     def _status(self, output: Output) -> DiagnosticStatus:

@@ -1,0 +1,73 @@
+"""Nodes as processes of a launch file, in the DDS domain of this worker."""
+
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from safectl_ros.launchlite import launched as run_launched
+from tests.ros_graph import ros_environment
+
+PACKAGE = Path(__file__).parents[2] / "launch"
+NODES = ("sim", "guard", "policy", "planner", "serial_bridge", "recorder")
+_PRIORITY = -15  # where we may: a loaded machine delays tests of timing
+
+
+@pytest.fixture(scope="session")
+def prefix(tmp_path_factory):
+    """The package as `colcon build --symlink-install` installs it: what runs is this checkout."""
+    folder = tmp_path_factory.mktemp("prefix")
+    (folder / "share").mkdir()
+    (folder / "share" / "safectl_ros").symlink_to(PACKAGE)
+    programs = folder / "lib" / "safectl_ros"
+    programs.mkdir(parents=True)
+    for node in NODES:
+        path = programs / f"{node}_node"
+        module = f"safectl_ros.nodes.{node}"
+        path.write_text(
+            f"#!{sys.executable}\nimport sys\nfrom {module} import main\nsys.exit(main())\n"
+        )
+        path.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ros_domain(tmp_path_factory, prefix):
+    """Set the environment of this process and its children; returns the worker's DDS domain."""
+    settings = ros_environment(tmp_path_factory.mktemp("ros_log"))
+    settings["AMENT_PREFIX_PATH"] = str(prefix)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        yield int(settings["ROS_DOMAIN_ID"])
+
+
+@pytest.fixture
+def launched(ros_domain, request):
+    """Run a launch file until the end of the test; its output is attached to a test that fails."""
+    with ExitStack() as stack:
+
+        def start(file, **arguments):
+            running = stack.enter_context(run_launched(file, **arguments))
+            stack.callback(
+                lambda: request.node.add_report_section("call", str(file), running.output())
+            )
+            return running
+
+        yield start
+
+
+@pytest.fixture
+def urgent():
+    """Raise the priority of a running process and its threads, where we may."""
+
+    def raise_priority(pid):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            try:
+                os.setpriority(os.PRIO_PROCESS, int(thread.name), _PRIORITY)
+            except PermissionError:
+                return
+
+    return raise_priority
