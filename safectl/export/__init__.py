@@ -10,6 +10,7 @@ from safectl.export.ops import Op
 from safectl.export.program import Exportable, Program, State, network_spec
 from safectl.export.safety_layer import signal_of
 from safectl.export.store import load_program, save_program
+from safectl.export.torch_import import torch_network
 from safectl.export.trace import Tracer
 from safectl.export.verify import VerifyReport, verify
 
@@ -35,5 +36,6 @@ __all__ = [
     "replay",
     "save_program",
     "signal_of",
+    "torch_network",
     "verify",
 ]

@@ -104,19 +104,34 @@ class Recurrence:
 
 
 @dataclass(frozen=True, slots=True)
-class Axes:
-    """A transposition: axis i of the result is axis `order[i]` of an input of this shape."""
+class Strides:
+    """A rearrangement: entry (a, b, ...) of the result is entry start + a s_a + b s_b + ... .
 
-    shape: Shape
-    order: Shape
+    Attributes:
+        start: First entry.
+        sizes: Sizes of the result, at most four.
+        steps: Distance in the input of neighbours along each axis.
+    """
+
+    start: int
+    sizes: Shape
+    steps: Shape
 
     def __post_init__(self) -> None:
-        is_order = sorted(self.order) == list(range(len(self.shape)))
-        if not is_order or not 1 <= len(self.shape) <= 4 or min(self.shape) < 1:
-            raise RangeError("axes", value=self, expected="at most 4, each once in the order")
+        if not 1 <= len(self.sizes) <= 4 or len(self.sizes) != len(self.steps):
+            raise RangeError("strides", value=self, expected="one to four sizes, a step each")
+        if min(self.sizes) < 1 or min(self.ends) < 0:
+            raise RangeError("strides", value=self, expected="sizes above and entries from zero")
+
+    @property
+    def ends(self) -> Pair:
+        """Smallest and largest entry that is read."""
+        ways = [(size - 1) * step for size, step in zip(self.sizes, self.steps, strict=True)]
+        low, high = (sum(limit(0, way) for way in ways) for limit in (min, max))
+        return self.start + low, self.start + high
 
 
-Detail = Window | Recurrence | Axes
+Detail = Window | Recurrence | Strides
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +148,7 @@ class Op:
         stop: For `slice`: one past the last entry.
         rows: Number of equal parts that the operation treats one after the other.
         alpha: Slope of `leaky_relu`, scale of `elu`.
-        detail: Attributes of windows, recurrent layers and transpositions.
+        detail: Attributes of windows, recurrent layers and rearrangements.
     """
 
     kind: str

@@ -13,11 +13,20 @@ from safectl.export.normaliser import Normaliser
 from safectl.export.ops import (
     NUMBER_FORMATS,
     AnyArray,
-    Axes,
     Op,
+    Strides,
     Value,
 )
-from safectl.export.program import FAIL_SAFE, FLOAT32_MAX, OBSERVATION, Program, State
+from safectl.export.program import (
+    ACTION,
+    FAIL_SAFE,
+    FLOAT32_MAX,
+    MARGIN,
+    OBSERVATION,
+    STATUS,
+    Program,
+    State,
+)
 from safectl.export.recorder import slope, weights
 from safectl.spec import Spec
 
@@ -183,13 +192,18 @@ class Tracer:
         self, value: str, shape: tuple[int, ...], order: tuple[int, ...], *, name: str
     ) -> str:
         """Append a transposition: axis i of the result is axis `order[i]` of the input."""
-        return self.op(Op("permute", (value,), (name,), detail=Axes(shape, order)))
+        steps = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
+        sizes = tuple(shape[axis] for axis in order)
+        strides = Strides(0, sizes, tuple(steps[axis] for axis in order))
+        return self.op(Op("gather", (value,), (name,), detail=strides))
 
     def finish(self) -> Program:
-        """Return the program; it checks itself."""
-        return Program(
-            self.name, self.spec, tuple(self._ops), dict(self._constants), dict(self._states)
-        )
+        """Return the program without what nothing reads; it checks itself."""
+        ops = _needed(self._ops, {state.following for state in self._states.values()})
+        used = {name for op in ops for name in op.constants} | {FAIL_SAFE}
+        used |= {state.initial for state in self._states.values()}
+        constants = {name: array for name, array in self._constants.items() if name in used}
+        return Program(self.name, self.spec, ops, constants, dict(self._states))
 
     def finish_network(self, value: str) -> Program:
         """Return a bare network whose output is a value; the specification is a `network_spec`."""
@@ -200,3 +214,13 @@ class Tracer:
     def _rows(self, value: str, name: str) -> int:
         width = len(self._constants[f"{name}_gain"])
         return max(1, self.size(value) // max(1, width))
+
+
+def _needed(ops: Sequence[Op], wanted: set[str]) -> tuple[Op, ...]:
+    """Return the operations that the outputs or the states depend on."""
+    read, kept = wanted | {ACTION, MARGIN, STATUS}, []
+    for op in reversed(ops):
+        if read & set(op.outputs):
+            read |= set(op.inputs)
+            kept.append(op)
+    return tuple(reversed(kept))

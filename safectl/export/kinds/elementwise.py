@@ -13,11 +13,10 @@ from safectl.export.kinds.kind import (
     columns,
     detail_of,
     expect,
-    expect_size,
     same,
 )
 from safectl.export.literals import float_literal
-from safectl.export.ops import AnyArray, Axes, Op, Shape, Value
+from safectl.export.ops import AnyArray, Op, Shape, Strides, Value
 
 _Values = Sequence[Value]
 _Shapes = Sequence[Shape]
@@ -144,30 +143,32 @@ def _concat_lines(c: Call) -> list[str]:
     return lines
 
 
-def _permute_rule(op: Op, values: _Values, shapes: _Shapes) -> tuple[Value, ...]:
+def _gather_rule(op: Op, values: _Values, shapes: _Shapes) -> tuple[Value, ...]:
     expect(op, shapes, [])
-    expect_size(op, 0, values[0], int(np.prod(detail_of(op, Axes).shape)))
-    return (values[0],)
+    strides = detail_of(op, Strides)
+    if strides.ends[1] >= values[0].size:
+        raise RangeError("strides", value=strides, expected=f"below {values[0].size} entries")
+    return (Value(int(np.prod(strides.sizes)), values[0].dtype),)
 
 
-def _permute(op: Op, inputs: _Arrays, constants: _Arrays) -> tuple[AnyArray, ...]:
+def _gather(op: Op, inputs: _Arrays, constants: _Arrays) -> tuple[AnyArray, ...]:
     del constants
-    axes = detail_of(op, Axes)
-    image = inputs[0].reshape(-1, *axes.shape)
-    order = (0, *(axis + 1 for axis in axes.order))
-    return (image.transpose(order).reshape(len(inputs[0]), -1),)
+    strides = detail_of(op, Strides)
+    index = np.full(strides.sizes, strides.start)
+    grid = np.indices(strides.sizes)
+    for axis, step in enumerate(strides.steps):
+        index += grid[axis] * step
+    return (inputs[0][:, index.ravel()],)
 
 
-def _permute_lines(c: Call) -> list[str]:
-    axes = detail_of(c.op, Axes)
-    strides = [int(np.prod(axes.shape[axis + 1 :])) for axis in range(len(axes.shape))]
-    missing = [1] * (_MOST_AXES - len(axes.order))
-    sizes = [*missing, *(axes.shape[axis] for axis in axes.order)]
-    steps = [*missing, *(strides[axis] for axis in axes.order)]
+def _gather_lines(c: Call) -> list[str]:
+    strides = detail_of(c.op, Strides)
+    missing = _MOST_AXES - len(strides.sizes)
+    sizes, steps = [1] * missing + [*strides.sizes], [0] * missing + [*strides.steps]
     name = f"axes_{c.op.outputs[0]}"
     return [
         f"static const sf_axes {name} = {{{{{_list(sizes)}}}, {{{_list(steps)}}}}};",
-        call("sf_permute", c.outputs[0], c.inputs[0], f"&{name}"),
+        call("sf_gather", c.outputs[0], f"{c.inputs[0]} + {strides.start}", f"&{name}"),
     ]
 
 
@@ -187,6 +188,11 @@ def _dot(op: Op, inputs: _Arrays, constants: _Arrays) -> tuple[AnyArray, ...]:
 
 def _dot_lines(c: Call) -> list[str]:
     return [f"{c.outputs[0][1:]} = sf_dot({c.inputs[0]}, {c.inputs[1]}, {c.sizes[0]});"]
+
+
+def _clip_rule(op: Op, values: _Values, shapes: _Shapes) -> tuple[Value, ...]:
+    expect(op, shapes, [(values[0].size,)] * 2)
+    return (values[0],)
 
 
 def _clip(op: Op, inputs: _Arrays, constants: _Arrays) -> tuple[AnyArray, ...]:
@@ -212,7 +218,7 @@ KINDS: Mapping[str, Kind] = {
     "abs": Kind((1,), _unary_rule, _abs, _simple_lines, _NN),
     "slice": Kind((1,), _slice_rule, _slice, _slice_lines, ()),
     "concat": Kind((), _concat_rule, _concat, _concat_lines, _NN),
-    "permute": Kind((1,), _permute_rule, _permute, _permute_lines, _NN),
+    "gather": Kind((1,), _gather_rule, _gather, _gather_lines, _NN),
     "dot": Kind((2,), _dot_rule, _dot, _dot_lines, _NN),
-    "clip": Kind((1,), _affine_rule, _clip, _clip_lines, _NN),  # constants low (n), high (n)
+    "clip": Kind((1,), _clip_rule, _clip, _clip_lines, _NN),  # constants low (n), high (n)
 }

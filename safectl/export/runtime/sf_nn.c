@@ -171,14 +171,14 @@ void sf_copy_rows(float *y, const float *x, size_t rows, size_t size, size_t str
     }
 }
 
-void sf_permute(float *y, const float *x, const sf_axes *axes) {
+void sf_gather(float *y, const float *x, const sf_axes *axes) {
     size_t at = 0;
-    for (size_t a = 0; a < axes->sizes[0]; a++) {
-        for (size_t b = 0; b < axes->sizes[1]; b++) {
-            for (size_t c = 0; c < axes->sizes[2]; c++) {
+    for (ptrdiff_t a = 0; a < axes->sizes[0]; a++) {
+        for (ptrdiff_t b = 0; b < axes->sizes[1]; b++) {
+            for (ptrdiff_t c = 0; c < axes->sizes[2]; c++) {
                 const float *from =
                     &x[a * axes->strides[0] + b * axes->strides[1] + c * axes->strides[2]];
-                for (size_t d = 0; d < axes->sizes[3]; d++) {
+                for (ptrdiff_t d = 0; d < axes->sizes[3]; d++) {
                     y[at] = from[d * axes->strides[3]];
                     at++;
                 }

@@ -43,13 +43,13 @@ void sf_fill(float *y, float value, size_t size);
 /* Copies rows of `size` entries to rows that begin `stride` entries apart. */
 void sf_copy_rows(float *y, const float *x, size_t rows, size_t size, size_t stride);
 
-/* A transposition of four axes: sizes of the result, and how far apart in x its neighbours lie. */
+/* A rearrangement: sizes of the result, and how far apart in x its neighbours lie. */
 typedef struct {
-    size_t sizes[4];
-    size_t strides[4];
+    ptrdiff_t sizes[4];
+    ptrdiff_t strides[4];
 } sf_axes;
 
-void sf_permute(float *y, const float *x, const sf_axes *axes);
+void sf_gather(float *y, const float *x, const sf_axes *axes);
 
 /* Returns 1 if nothing was changed. */
 int sf_clip(float *y, const float *x, const float *low, const float *high, size_t size);
