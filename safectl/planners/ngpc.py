@@ -18,8 +18,9 @@ from safectl.planners.ngpc_problem import NgpcProblem
 from safectl.types import Status
 
 DAMPING = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 2.0)
-"""Multiples of the largest absolute row sum of the Hessian that are added to its diagonal, in turn,
-until it can be factorised. No eigenvalue is below minus that sum (Gershgorin): the last works."""
+"""Multiples of the size of the Hessian that are added to its diagonal, in turn, until it can be
+factorised. The size is the sum of the magnitudes in its lower triangle, which no eigenvalue exceeds
+(Gershgorin): the last works."""
 
 LEAST_PIVOT = 1e-6
 """Smallest pivot of a factorisation relative to its diagonal entry: ten times float32 rounding."""
@@ -108,7 +109,7 @@ class Ngpc:
     def step(self, state: NgpcState, observation: Float[Tensor, "batch n"]) -> NgpcStep:
         """Compute the input for one sample.
 
-        A row that is not finite, or overflows, gets the fail-safe input and starts anew.
+        A row that is not finite, or overflows, gets the fail-safe input and keeps its state.
 
         Args:
             state: From `start` or the last step.
@@ -130,7 +131,7 @@ class Ngpc:
             is_plain = is_plain & is_step_plain
         is_finite = is_finite & torch.isfinite(plan).all(2).all(1)
         action = torch.where(is_finite[:, None], plan[:, 0], self.fail_safe.to(plan))
-        after = self._after(context, plan, action, is_finite)
+        after = self._after(context, plan, action, state, is_finite)
         low, high = _limits(problem, action)
         margin = torch.minimum(action - low, high - action).amin(1)
         status = torch.where(is_plain, Status.KEPT, Status.CORRECTED)
@@ -158,26 +159,29 @@ class Ngpc:
         )
 
     def _after(
-        self, context: Context, plan: Tensor, action: Tensor, is_finite: Tensor
+        self,
+        context: Context,
+        plan: Tensor,
+        action: Tensor,
+        before: NgpcState,
+        is_finite: Tensor,
     ) -> NgpcState:
-        applied = torch.cat([action[:, None], plan[:, 1:]], 1)
         (expected,) = predict(
-            self.problem, self.model, context, applied, has_curvature=False, samples=1
+            self.problem, self.model, context, plan, has_curvature=False, samples=1
         )
         past = self.problem.past_inputs
         running = NgpcState(
             inputs=torch.cat([action[:, None], context.inputs], 1)[:, :past],
             outputs=context.outputs[:, :-1],
-            plan=applied,
+            plan=plan,
             prediction=expected.value,
             disturbance=context.disturbance,
             is_started=torch.ones_like(is_finite),
         )
-        anew = self.start(len(action), action)
         return NgpcState(
             *(
                 torch.where(is_finite.view(-1, *[1] * (new.ndim - 1)), new, old)
-                for new, old in zip(running, anew, strict=True)
+                for new, old in zip(running, before, strict=True)
             )
         )
 
@@ -208,7 +212,7 @@ def _newton(
 
 def _solve_damped(hessian: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Solve (H + mu I) d = -g with the least mu of `DAMPING` that works; zero where none does."""
-    size = hessian.abs().sum(2).amax(1)
+    size = hessian.tril().abs().sum((1, 2))
     identity = torch.eye(hessian.shape[1]).to(hessian)
     solution = torch.zeros_like(gradient)
     is_solved = torch.zeros(len(gradient), dtype=torch.bool, device=gradient.device)
