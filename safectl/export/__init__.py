@@ -5,6 +5,7 @@ from safectl.export.emit_c import emit_c
 from safectl.export.golden import example_observations
 from safectl.export.interpret import Steps, interpret, replay
 from safectl.export.native import Native
+from safectl.export.ngpc import ngpc_program
 from safectl.export.normaliser import Normaliser
 from safectl.export.ops import Op
 from safectl.export.program import Exportable, Program, State, network_spec
@@ -32,6 +33,7 @@ __all__ = [
     "interpret",
     "load_program",
     "network_spec",
+    "ngpc_program",
     "policy_program",
     "replay",
     "save_program",

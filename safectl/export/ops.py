@@ -131,7 +131,91 @@ class Strides:
         return self.start + low, self.start + high
 
 
-Detail = Window | Recurrence | Strides
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """Sizes of neural generalised predictive control; symbols as in `planners/ngpc_problem.py`.
+
+    Attributes:
+        inputs: m.
+        outputs: p.
+        sensors: Entries of the sensor signals.
+        input_lags: nd.
+        output_lags: dd.
+        first: N1.
+        last: N2.
+        control: Nu.
+        iterations: Newton steps.
+        has_curvature: Whether the network's second derivatives enter the Hessian.
+        has_preview: Whether the reference has a row per sample of the cost.
+        is_box: Whether the limits are a box without a barrier.
+        activations: Activation of each layer; "gated" for a gated unit.
+    """
+
+    inputs: int
+    outputs: int
+    sensors: int
+    input_lags: int
+    output_lags: int
+    first: int
+    last: int
+    control: int
+    iterations: int
+    has_curvature: bool
+    has_preview: bool
+    is_box: bool
+    activations: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        counts = (self.inputs, self.outputs, self.input_lags, self.output_lags, self.iterations)
+        ordered = 1 <= self.first <= self.last and 1 <= self.control <= self.last
+        if min(*counts, len(self.activations)) < 1 or self.sensors < 0 or not ordered:
+            raise RangeError("horizon", value=self, expected="sizes and ordered samples above zero")
+
+    @property
+    def decisions(self) -> int:
+        """Entries of the plan."""
+        return self.control * self.inputs
+
+    @property
+    def pairs(self) -> int:
+        """Second tangents."""
+        return self.decisions * (self.decisions + 1) // 2 if self.has_curvature else 0
+
+    @property
+    def lagged(self) -> int:
+        """Entries that the network reads before the sensors."""
+        return self.input_lags * self.inputs + self.output_lags * self.outputs
+
+    @property
+    def past_inputs(self) -> int:
+        """Applied inputs in the memory."""
+        return max(self.input_lags - 1, 1)
+
+    @property
+    def observation_size(self) -> int:
+        """Entries of the observation: measured outputs, sensors, reference."""
+        rows = self.last - self.first + 1 if self.has_preview else 1
+        return self.outputs + self.sensors + rows * self.outputs
+
+    @property
+    def memory_sizes(self) -> tuple[int, ...]:
+        """Parts of the memory: inputs, outputs, plan, prediction, disturbance, whether started."""
+        past = (self.output_lags - 1) * self.outputs
+        inputs = self.past_inputs * self.inputs
+        return inputs, past, self.decisions, self.outputs, self.outputs, 1
+
+    @property
+    def memory_size(self) -> int:
+        """Entries of the memory."""
+        return sum(self.memory_sizes)
+
+    @property
+    def layers_start(self) -> int:
+        """Index of the first constant of the network."""
+        return 5 if self.is_box else 7
+
+
+Detail = Window | Recurrence | Strides | Horizon
 
 
 @dataclass(frozen=True, slots=True)

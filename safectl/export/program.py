@@ -40,7 +40,8 @@ MARGIN_UNKNOWN = -MARGIN_NONE
 """Margin of the fail-safe action: nothing is known about it."""
 
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,47}")  # C99 tells 63 characters apart; we add a prefix
-_LIMITED = ("clip", "project_halfspace_box")
+_LIMITED = ("clip", "project_halfspace_box", "ngpc")
+_WITH_EVIDENCE = ("project_halfspace_box", "ngpc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,11 +231,11 @@ def _check_evidence(ops: tuple[Op, ...]) -> None:
     for op in ops:
         if not {MARGIN, STATUS} & set(op.outputs):
             continue
-        if op.kind != "project_halfspace_box" or op.outputs != (ACTION, MARGIN, STATUS):
+        if op.kind not in _WITH_EVIDENCE or op.outputs[:3] != (ACTION, MARGIN, STATUS):
             raise RangeError(
                 "margin and status",
                 value=(op.kind, op.outputs),
-                expected="those of the project_halfspace_box that defines the action",
+                expected="those of the operation that defines the action",
             )
 
 
@@ -256,7 +257,7 @@ def _check_constants(program: Program) -> None:
 
 def _check_limits(program: Program, low: Array, high: Array) -> None:
     last = next(op for op in program.ops if ACTION in op.outputs)
-    ends = [program.constants[name] for name in last.constants]
+    ends = [program.constants[name] for name in last.constants[:2]]
     if last.kind not in _LIMITED or last.outputs[0] != ACTION:
         raise RangeError("action", value=last.kind, expected=f"the first output of {_LIMITED}")
     if not (np.array_equal(ends[0], low) and np.array_equal(ends[1], high)):

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 
 from safectl.errors import FileFormatError, SafectlError
-from safectl.export.ops import NUMBER_FORMATS, AnyArray, Detail, Op, Recurrence, Strides, Window
+from safectl.export.ops import (
+    NUMBER_FORMATS,
+    AnyArray,
+    Detail,
+    Horizon,
+    Op,
+    Recurrence,
+    Strides,
+    Window,
+)
 from safectl.export.program import Program, State
 from safectl.files import new_folder, read_json, write_json
 from safectl.spec import spec_from_json
@@ -16,7 +25,7 @@ from safectl.spec import spec_from_json
 PROGRAM_FORMAT = "safectl-program"
 PROGRAM_VERSION = 2
 _READABLE = (1, PROGRAM_VERSION)
-_DETAILS = {"window": Window, "recurrence": Recurrence, "strides": Strides}
+_DETAILS = {"window": Window, "recurrence": Recurrence, "strides": Strides, "horizon": Horizon}
 _ADVICE = "export the program again"
 
 

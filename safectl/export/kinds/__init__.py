@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 
 from safectl.errors import RangeError, UnknownNameError
-from safectl.export.kinds import activation, dense, elementwise, projection, recurrent, spatial
+from safectl.export.kinds import (
+    activation,
+    dense,
+    elementwise,
+    ngpc,
+    projection,
+    recurrent,
+    spatial,
+)
 from safectl.export.kinds.activation import ACTIVATIONS, check_activation
 from safectl.export.kinds.kind import Call, Kind
 from safectl.export.ops import Op, Shape, Value
@@ -17,6 +25,7 @@ KINDS: Mapping[str, Kind] = {
     **spatial.KINDS,
     **recurrent.KINDS,
     **projection.KINDS,
+    **ngpc.KINDS,
 }
 
 
