@@ -24,9 +24,11 @@ from safectl.types import Status
 from safectl_hardware.board import Board, Emulation
 from safectl_hardware.image import Image
 
+MAGIC = 0x5AFEC0DE
+"""First word of every session."""
+
 _PACKAGES = {"qemu-system-arm": "qemu-system-arm", "qemu-system-riscv32": "qemu-system-misc"}
 _SHIFT = 6  # one instruction takes 2^6 ns of emulated time: longer than a SysTick of 40 ns
-_MAGIC = 0x5AFEC0DE
 _HELLO_WORDS = 4
 _PIPES = ("observations", "replies")
 
@@ -38,8 +40,9 @@ class BoardStep(NamedTuple):
         action: Shape (nu,), units of the specification.
         status: What became of the proposal.
         margin: Constraint value at the action.
-        instructions: Instructions of the step function, with its call.
-        stack_bytes: Stack it touched, at most 256 above the bound of the image.
+        instructions: Instructions of the step function, with its call; cycles where the emulator
+            counts these.
+        stack_bytes: Stack it touched, at most 64 above the bound of the image.
     """
 
     action: Float32[np.ndarray, " nu"]
@@ -47,6 +50,14 @@ class BoardStep(NamedTuple):
     margin: float
     instructions: float
     stack_bytes: int
+
+
+class BoardSteps(NamedTuple):
+    """What an image did with many observations, and the size of its state struct."""
+
+    image: Image
+    steps: list[BoardStep]
+    state_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +95,7 @@ class Emulator:
             magic, failures, self._empty_ticks, self.state_bytes = (
                 int(word) for word in self._receive(_HELLO_WORDS)
             )
-            if magic != _MAGIC or failures != 0:
+            if magic != MAGIC or failures != 0:
                 raise VerificationError(
                     f"the self-test of {self._image.program.name} failed on {self._board}: "
                     f"{failures} differences; the image does not match its program"
