@@ -203,8 +203,16 @@ def require_emulation(board: Board) -> Emulation:
     return board.emulation
 
 
-def qemu_command(board: Board, image: Path, options: Sequence[str]) -> list[str]:
+def qemu_command(
+    board: Board, image: Path, options: Sequence[str], *, shift: int = _SHIFT
+) -> list[str]:
     """Return the command that starts QEMU on an image, without a display, counting instructions.
+
+    Args:
+        board: The board.
+        image: ELF file.
+        options: Further options, such as the serial line.
+        shift: One instruction takes 2^shift ns of emulated time.
 
     Raises:
         MissingTool: If QEMU is not installed.
@@ -214,7 +222,7 @@ def qemu_command(board: Board, image: Path, options: Sequence[str]) -> list[str]
     if emulation.tool not in _PACKAGES:
         raise VerificationError(f"{board.name} is emulated by {emulation.tool}, not by QEMU")
     command = [find_tool(emulation.tool, _PACKAGES[emulation.tool]), "-M", emulation.machine]
-    command += ["-display", "none", "-monitor", "none", "-icount", f"shift={_SHIFT}"]
+    command += ["-display", "none", "-monitor", "none", "-icount", f"shift={shift}"]
     command += ["-semihosting-config", "enable=on,target=native"]
     if emulation.tool == "qemu-system-riscv32":
         command += ["-bios", "none"]
