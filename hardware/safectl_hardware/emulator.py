@@ -204,13 +204,13 @@ def require_emulation(board: Board) -> Emulation:
 
 
 def qemu_command(
-    board: Board, image: Path, options: Sequence[str], *, shift: int = _SHIFT
+    board: Board, image: Path | None, options: Sequence[str], *, shift: int = _SHIFT
 ) -> list[str]:
-    """Return the command that starts QEMU on an image, without a display, counting instructions.
+    """Return the command that starts QEMU, without a display, counting instructions.
 
     Args:
         board: The board.
-        image: ELF file.
+        image: ELF file; None for a board whose flash is empty.
         options: Further options, such as the serial line.
         shift: One instruction takes 2^shift ns of emulated time.
 
@@ -226,7 +226,8 @@ def qemu_command(
     command += ["-semihosting-config", "enable=on,target=native"]
     if emulation.tool == "qemu-system-riscv32":
         command += ["-bios", "none"]
-    return [*command, *options, "-kernel", str(image.resolve())]
+    kernel = [] if image is None else ["-kernel", str(image.resolve())]
+    return [*command, *options, *kernel]
 
 
 def _start(image: Image) -> _Session:

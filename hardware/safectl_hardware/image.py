@@ -31,6 +31,8 @@ class Image:
         flash_bytes: Code and constants of the controller, without start-up and self-test.
         ram_bytes: Static data of the controller; its state struct comes on top.
         stack_bytes: Deepest path of the call graph from the step function.
+        total_flash_bytes: With start-up, session and self-test.
+        total_ram_bytes: With the session, the state struct and the stack that is set aside.
     """
 
     program: Program
@@ -39,6 +41,8 @@ class Image:
     flash_bytes: int
     ram_bytes: int
     stack_bytes: int
+    total_flash_bytes: int = 0
+    total_ram_bytes: int = 0
 
 
 class Objects(NamedTuple):
@@ -106,7 +110,9 @@ def build_image(
             options=[*macros, f"-I{folder}", f"-I{folder / 'c'}", f"-I{ports}"],
             stack_bytes=max(painted, objects.selftest_stack_bytes) + _SESSION_STACK_BYTES,
         )
-    return Image(program, board, folder / "image.elf", flash, ram, objects.stack_bytes)
+    path = folder / "image.elf"
+    text, data, bss = section_sizes(board, path)
+    return Image(program, board, path, flash, ram, objects.stack_bytes, text + data, data + bss)
 
 
 def compile_controller(

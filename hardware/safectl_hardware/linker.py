@@ -26,7 +26,22 @@ def find_compiler(board: Board) -> str:
         MissingTool: With the Debian packages that hold it.
         VerificationError: If the board needs a compiler that Debian does not hold.
     """
-    return _find_program(board, "gcc")
+    return find_program(board, "gcc")
+
+
+def find_program(board: Board, program: str) -> str:
+    """Return the path of a program of the board's toolchain, such as "objcopy".
+
+    Raises:
+        MissingTool: With the Debian packages that hold it.
+        VerificationError: If the board needs a toolchain that Debian does not hold.
+    """
+    if board.toolchain not in _PACKAGES:
+        raise VerificationError(
+            f"{board.name} needs {board.toolchain}-{program}, which Debian does not hold; compile "
+            "the exported C in a project of its maker"
+        )
+    return find_tool(f"{board.toolchain}-{program}", _PACKAGES[board.toolchain])
 
 
 def compile_for(board: Board, arguments: Sequence[str | Path], *, purpose: str) -> None:
@@ -89,7 +104,7 @@ def section_sizes(board: Board, path: Path) -> tuple[int, int, int]:
         MissingTool: If the toolchain's `size` is not installed.
         VerificationError: If the file is no object.
     """
-    size = _find_program(board, "size")
+    size = find_program(board, "size")
     output = run_tool([size, path], purpose="measuring", timeout_s=COMPILE_TIMEOUT_S)
     found = re.search(r"^\s*(\d+)\s+(\d+)\s+(\d+)", output, re.MULTILINE)
     if found is None:
@@ -141,12 +156,3 @@ def _require_fit(board: Board, image: Path, stack_bytes: int) -> None:
     ):
         if needed > available:
             raise DoesNotFit(image.stem, board.name, region, needed=needed, available=available)
-
-
-def _find_program(board: Board, program: str) -> str:
-    if board.toolchain not in _PACKAGES:
-        raise VerificationError(
-            f"{board.name} needs {board.toolchain}-{program}, which Debian does not hold; compile "
-            "the exported C in a project of its maker"
-        )
-    return find_tool(f"{board.toolchain}-{program}", _PACKAGES[board.toolchain])

@@ -3,6 +3,7 @@
 import re
 import select
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,9 @@ _START_S = 20.0  # QEMU needs a tenth of a second; the machine may be busy
 class VirtualBoard:
     """QEMU running firmware; a context manager. `port` is the name of its serial port.
 
+    Without an image its flash is empty and it waits for a debugger at the address `gdb`, so that it
+    can be flashed as a real board is.
+
     Emulated time is counted in instructions, 1 ns each, so the board's clock is slower than ours
     and a busy machine does not make it miss its periods.
 
@@ -26,14 +30,20 @@ class VirtualBoard:
         VerificationError: On entry, if QEMU does not model the board or does not start.
     """
 
-    def __init__(self, board: Board, image: Path) -> None:
+    def __init__(self, board: Board, image: Path | None = None) -> None:
         self._board, self._image = board, image
         self._process: subprocess.Popen[str] | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="safectl-virtual-")
         self.port = ""
+        self.gdb = ""
 
     def __enter__(self) -> "VirtualBoard":
         """Start QEMU and learn the name of the port."""
-        command = qemu_command(self._board, self._image, ["-serial", "pty"], shift=0)
+        options = ["-serial", "pty"]
+        if self._image is None:
+            self.gdb = str(Path(self._folder.name) / "gdb")
+            options += ["-S", "-gdb", f"unix:{self.gdb},server=on,wait=off"]
+        command = qemu_command(self._board, self._image, options, shift=0)
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, bufsize=1,
@@ -58,6 +68,7 @@ class VirtualBoard:
             process.wait()
             if process.stdout is not None:
                 process.stdout.close()
+        self._folder.cleanup()
 
     def _terminal(self, deadline: float) -> str:
         said = ""
