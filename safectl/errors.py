@@ -130,6 +130,14 @@ class DoesNotFit(SafectlError):
         )
 
 
+class FlashError(SafectlError):
+    """A board could not be flashed, or is not known to hold what was written."""
+
+    def __init__(self, tool: str, status: int | None, cause: str) -> None:
+        self.tool, self.status, self.cause = tool, status, cause
+        super().__init__(f"{tool}: {cause}")
+
+
 class BridgeError(SafectlError):
     """A robot could not be read or written."""
 

@@ -56,6 +56,7 @@ class Board:
         ram: Where everything that changes lies.
         library_stack_bytes: What a routine of the compiler's own library may take from the stack;
             0 where the core computes floats itself and none is called.
+        serial: Driver of its serial line, a file in `ports/uart`; empty where none is written.
         emulation: How it is emulated, None where no emulator models it.
         programmers: Options by flashing tool; the first one is the default.
     """
@@ -69,6 +70,7 @@ class Board:
     flash: Memory
     ram: Memory
     library_stack_bytes: int = 0
+    serial: str = ""
     emulation: Emulation | None = None
     programmers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 

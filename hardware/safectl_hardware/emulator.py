@@ -24,9 +24,11 @@ from safectl.types import Status
 from safectl_hardware.board import Board, Emulation
 from safectl_hardware.image import Image
 
+MAGIC = 0x5AFEC0DE
+"""First word of every session."""
+
 _PACKAGES = {"qemu-system-arm": "qemu-system-arm", "qemu-system-riscv32": "qemu-system-misc"}
 _SHIFT = 6  # one instruction takes 2^6 ns of emulated time: longer than a SysTick of 40 ns
-_MAGIC = 0x5AFEC0DE
 _HELLO_WORDS = 4
 _PIPES = ("observations", "replies")
 
@@ -38,8 +40,9 @@ class BoardStep(NamedTuple):
         action: Shape (nu,), units of the specification.
         status: What became of the proposal.
         margin: Constraint value at the action.
-        instructions: Instructions of the step function, with its call.
-        stack_bytes: Stack it touched, at most 256 above the bound of the image.
+        instructions: Instructions of the step function, with its call; cycles where the emulator
+            counts these.
+        stack_bytes: Stack it touched, at most 64 above the bound of the image.
     """
 
     action: Float32[np.ndarray, " nu"]
@@ -47,6 +50,14 @@ class BoardStep(NamedTuple):
     margin: float
     instructions: float
     stack_bytes: int
+
+
+class BoardSteps(NamedTuple):
+    """What an image did with many observations, and the size of its state struct."""
+
+    image: Image
+    steps: list[BoardStep]
+    state_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +95,7 @@ class Emulator:
             magic, failures, self._empty_ticks, self.state_bytes = (
                 int(word) for word in self._receive(_HELLO_WORDS)
             )
-            if magic != _MAGIC or failures != 0:
+            if magic != MAGIC or failures != 0:
                 raise VerificationError(
                     f"the self-test of {self._image.program.name} failed on {self._board}: "
                     f"{failures} differences; the image does not match its program"
@@ -192,8 +203,16 @@ def require_emulation(board: Board) -> Emulation:
     return board.emulation
 
 
-def qemu_command(board: Board, image: Path, options: Sequence[str]) -> list[str]:
-    """Return the command that starts QEMU on an image, without a display, counting instructions.
+def qemu_command(
+    board: Board, image: Path | None, options: Sequence[str], *, shift: int = _SHIFT
+) -> list[str]:
+    """Return the command that starts QEMU, without a display, counting instructions.
+
+    Args:
+        board: The board.
+        image: ELF file; None for a board whose flash is empty.
+        options: Further options, such as the serial line.
+        shift: One instruction takes 2^shift ns of emulated time.
 
     Raises:
         MissingTool: If QEMU is not installed.
@@ -203,11 +222,12 @@ def qemu_command(board: Board, image: Path, options: Sequence[str]) -> list[str]
     if emulation.tool not in _PACKAGES:
         raise VerificationError(f"{board.name} is emulated by {emulation.tool}, not by QEMU")
     command = [find_tool(emulation.tool, _PACKAGES[emulation.tool]), "-M", emulation.machine]
-    command += ["-display", "none", "-monitor", "none", "-icount", f"shift={_SHIFT}"]
+    command += ["-display", "none", "-monitor", "none", "-icount", f"shift={shift}"]
     command += ["-semihosting-config", "enable=on,target=native"]
     if emulation.tool == "qemu-system-riscv32":
         command += ["-bios", "none"]
-    return [*command, *options, "-kernel", str(image.resolve())]
+    kernel = [] if image is None else ["-kernel", str(image.resolve())]
+    return [*command, *options, *kernel]
 
 
 def _start(image: Image) -> _Session:

@@ -1,26 +1,23 @@
 """The build of a program for a board: linked against its memory map, with its sizes."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from string import Template
+from typing import NamedTuple
 
-from safectl.errors import DoesNotFit, VerificationError
+import numpy as np
+
 from safectl.export.emit_c import C_FLAGS, emit_c, sources
 from safectl.export.program import Array, Program
-from safectl.export.toolchain import COMPILE_TIMEOUT_S, find_tool, run_tool
+from safectl.export.toolchain import COMPILE_TIMEOUT_S, run_tool
 from safectl_hardware.board import Board, load_board
-from safectl_hardware.stack import stack_bound
+from safectl_hardware.linker import compile_for, find_compiler, link, section_sizes
+from safectl_hardware.stack import stack_bound, stack_sum
 
-_PACKAGES = {
-    "arm-none-eabi": "gcc-arm-none-eabi libnewlib-arm-none-eabi",
-    "riscv64-unknown-elf": "gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf",
-}
-_PAINT_BEYOND_BYTES = 256  # painted past the bound, so that a wrong bound is seen
-_SESSION_STACK_BYTES = 1024  # frames of the session around a step: under 200 B, measured
-_OVERFLOW = re.compile(r"region `(\w+)' overflowed by (\d+) bytes")
+_WITH_CALL_GRAPH = ("arm-none-eabi", "riscv64-unknown-elf")  # GCC 10 and later
+_PAINT_BEYOND_BYTES = 64  # painted past the bound, so that a wrong bound is seen
+_SESSION_STACK_BYTES = 256  # frames of the session around a step: under 128 B, measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +31,8 @@ class Image:
         flash_bytes: Code and constants of the controller, without start-up and self-test.
         ram_bytes: Static data of the controller; its state struct comes on top.
         stack_bytes: Deepest path of the call graph from the step function.
+        total_flash_bytes: With start-up, session and self-test.
+        total_ram_bytes: With the session, the state struct and the stack that is set aside.
     """
 
     program: Program
@@ -42,6 +41,24 @@ class Image:
     flash_bytes: int
     ram_bytes: int
     stack_bytes: int
+    total_flash_bytes: int = 0
+    total_ram_bytes: int = 0
+
+
+class Objects(NamedTuple):
+    """A compiled controller.
+
+    Attributes:
+        controller: Object files of the step function and all it calls.
+        selftest: Object file of the self-test.
+        stack_bytes: Stack of the step function.
+        selftest_stack_bytes: Stack of the self-test.
+    """
+
+    controller: tuple[Path, ...]
+    selftest: Path
+    stack_bytes: int
+    selftest_stack_bytes: int
 
 
 def build_image(
@@ -51,6 +68,7 @@ def build_image(
     board: Board | None = None,
     optimisation: str = "-O2",
     observations: Array | None = None,
+    stored: Array | None = None,
 ) -> Image:
     """Generate, compile with warnings as errors and link a program for a board.
 
@@ -60,6 +78,8 @@ def build_image(
         board: The board; the default one when absent.
         optimisation: Compiler option.
         observations: Inputs of the self-test; see `emit_c`.
+        stored: Observations kept in the image, shape (rows, nx), for a board whose emulator can
+            hand it none.
 
     Raises:
         MissingTool: If the cross compiler is not installed.
@@ -70,114 +90,51 @@ def build_image(
     board = board or load_board()
     find_compiler(board)
     emit_c(program, folder / "c", observations=observations)
-    controller = [_compile(folder, name, board, optimisation) for name in sources(program)]
-    selftest = _compile(folder, f"sf_{program.name}_test.c", board, optimisation)
-    flash, ram = _controller_size(program, folder, controller, board)
-    graphs = [path.with_suffix(".ci").read_text(encoding="utf-8") for path in controller]
-    library = board.library_stack_bytes
-    bound = stack_bound(graphs, f"sf_{program.name}_step", library_bytes=library)
-    graphs.append(selftest.with_suffix(".ci").read_text(encoding="utf-8"))
-    deepest = stack_bound(graphs, f"sf_{program.name}_selftest", library_bytes=library)
-    painted = bound + _PAINT_BEYOND_BYTES
+    objects = compile_controller(program, folder, board, optimisation)
+    flash, ram = _controller_size(program, folder, objects.controller, board)
+    painted = objects.stack_bytes + _PAINT_BEYOND_BYTES
     with as_file(files("safectl_hardware") / "ports") as ports:
-        session = [f"-DSF_PAINTED_WORDS={painted // 4}", *_session_options(program)]
+        own = sorted((ports / board.port).glob("session.c")) or [
+            ports / "semihost" / "session.c",
+            ports / "semihost" / "semihost.c",
+        ]
+        if stored is None:
+            stored = np.zeros((1, program.spec.nx), np.float32)
+        (folder / "rows.h").write_text(_rows_header(stored), encoding="utf-8")
+        macros = [f"-DSF_PAINTED_WORDS={painted // 4}", *controller_macros(program)]
         link(
             board,
-            [ports / "semihost" / "session.c", ports / "semihost" / "semihost.c"],
-            [*controller, selftest],
+            own,
+            [*objects.controller, objects.selftest],
             folder / "image.elf",
-            options=[*session, f"-I{folder / 'c'}", f"-I{ports / 'semihost'}"],
-            stack_bytes=max(painted, deepest) + _SESSION_STACK_BYTES,
+            options=[*macros, f"-I{folder}", f"-I{folder / 'c'}", f"-I{ports}"],
+            stack_bytes=max(painted, objects.selftest_stack_bytes) + _SESSION_STACK_BYTES,
         )
-    return Image(program, board, folder / "image.elf", flash, ram, bound)
+    path = folder / "image.elf"
+    text, data, bss = section_sizes(board, path)
+    return Image(program, board, path, flash, ram, objects.stack_bytes, text + data, data + bss)
 
 
-def find_compiler(board: Board) -> str:
-    """Return the path of the board's compiler.
-
-    Raises:
-        MissingTool: With the Debian packages that hold it.
-        VerificationError: If the board needs a compiler that Debian does not hold.
-    """
-    return _find_program(board, "gcc")
-
-
-def link(
-    board: Board,
-    own: Sequence[Path],
-    objects: Sequence[Path],
-    image: Path,
-    *,
-    options: Sequence[str],
-    stack_bytes: int,
-) -> None:
-    """Compile the sources of a session or firmware with the board's port and link all.
-
-    Args:
-        board: The board.
-        own: C files.
-        objects: Compiled controller.
-        image: ELF file to write; the linker script is written beside it.
-        options: Macros and include paths of the C files.
-        stack_bytes: Stack that must have room in RAM.
+def compile_controller(
+    program: Program, folder: Path, board: Board, optimisation: str = "-O2"
+) -> Objects:
+    """Compile what `emit_c` wrote to `folder/c` and bound its stack.
 
     Raises:
-        DoesNotFit: If flash or RAM of the board is too small, with the numbers.
-        VerificationError: If it does not compile or link.
+        MissingTool: If the cross compiler is not installed.
+        VerificationError: If the code does not compile or its stack is not bounded.
     """
-    script = image.with_suffix(".ld")
-    with as_file(files("safectl_hardware") / "ports") as ports:
-        port = ports / board.port
-        template = (port / "link.ld.in").read_text(encoding="utf-8")
-        script.write_text(Template(template).substitute(_memory_map(board, stack_bytes)))
-        warnings = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"]
-        includes = [f"-I{port}", f"-I{ports / 'semihost'}"]
-        sections = ["-nostartfiles", "-Wl,--gc-sections", "-Wl,--no-warn-rwx-segments"]
-        linking: list[str | Path] = [*sections, "-T", script, "-o", image]
-        inputs = [port / "start.c", *own, *objects]
-        try:
-            compile_for(
-                board,
-                [*warnings, *options, *includes, *inputs, *linking],
-                purpose=f"linking {image.name} for {board.name}",
-            )
-        except VerificationError as error:
-            _require_fit(board, image.stem, str(error))
-            raise
-
-
-def compile_for(board: Board, arguments: Sequence[str | Path], *, purpose: str) -> None:
-    """Run the compiler of a board with the options of its core.
-
-    Raises:
-        MissingTool: If it is not installed.
-        VerificationError: If it fails, with what it said.
-    """
-    compiler = find_compiler(board)
-    run_tool([compiler, *board.target, *arguments], purpose=purpose, timeout_s=COMPILE_TIMEOUT_S)
-
-
-def _require_fit(board: Board, what: str, said: str) -> None:
-    """Turn the linker's words about an overflow into one error."""
-    for region, excess in _OVERFLOW.findall(said):
-        size = board.flash.size if region == "FLASH" else board.ram.size
-        raise DoesNotFit(what, board.name, region, needed=size + int(excess), available=size)
-
-
-def _memory_map(board: Board, stack_bytes: int) -> dict[str, str]:
-    return {
-        "name": board.summary,
-        "flash_origin": f"{board.flash.origin:#x}",
-        "flash_size": str(board.flash.size),
-        "ram_origin": f"{board.ram.origin:#x}",
-        "ram_size": str(board.ram.size),
-        "stack_bytes": str((stack_bytes + 7) // 8 * 8),
-    }
+    controller = [_compile(folder, name, board, optimisation) for name in sources(program)]
+    selftest = _compile(folder, f"sf_{program.name}_test.c", board, optimisation)
+    bound = _stack(board, controller, f"sf_{program.name}_step")
+    deepest = _stack(board, [*controller, selftest], f"sf_{program.name}_selftest")
+    return Objects(tuple(controller), selftest, bound, deepest)
 
 
 def _compile(folder: Path, source: str, board: Board, optimisation: str) -> Path:
     target = (folder / source).with_suffix(".o")
-    options = ["-ffunction-sections", "-fdata-sections", "-fcallgraph-info=su"]
+    options = ["-ffunction-sections", "-fdata-sections", "-fstack-usage"]
+    options += ["-fcallgraph-info=su"] if board.toolchain in _WITH_CALL_GRAPH else []
     # The compiler may otherwise turn loops into calls of the C library, whose stack it cannot see.
     options.append("-fno-tree-loop-distribute-patterns")
     compile_for(
@@ -186,6 +143,24 @@ def _compile(folder: Path, source: str, board: Board, optimisation: str) -> Path
         purpose=f"compiling {source} for {board.name}",
     )
     return target
+
+
+def _stack(board: Board, objects: Sequence[Path], entry: str) -> int:
+    library = board.library_stack_bytes
+    suffix = ".ci" if board.toolchain in _WITH_CALL_GRAPH else ".su"
+    texts = [path.with_suffix(suffix).read_text(encoding="utf-8") for path in objects]
+    if suffix == ".su":
+        return stack_sum(texts, library_bytes=library)
+    return stack_bound(texts, entry, library_bytes=library)
+
+
+def _rows_header(rows: Array) -> str:
+    words = [", ".join(f"0x{word:08x}u" for word in row) for row in rows.view(np.uint32)]
+    table = "".join(f"    {{{row}}},\n" for row in words)
+    return (
+        f"#define ROWS {len(rows)}\n"
+        f"static const uint32_t rows[ROWS][SF_NX] PROGMEM = {{\n{table}}};\n"
+    )
 
 
 def _controller_size(
@@ -214,32 +189,8 @@ def _controller_size(
     return text + data, data + bss
 
 
-def section_sizes(board: Board, path: Path) -> tuple[int, int, int]:
-    """Return the bytes of text, data and bss of an object or image.
-
-    Raises:
-        MissingTool: If the toolchain's `size` is not installed.
-        VerificationError: If the file is no object.
-    """
-    size = _find_program(board, "size")
-    output = run_tool([size, path], purpose="measuring", timeout_s=COMPILE_TIMEOUT_S)
-    found = re.search(r"^\s*(\d+)\s+(\d+)\s+(\d+)", output, re.MULTILINE)
-    if found is None:
-        raise VerificationError(f"cannot read the sizes in: {output}")
-    text, data, bss = (int(number) for number in found.groups())
-    return text, data, bss
-
-
-def _find_program(board: Board, program: str) -> str:
-    if board.toolchain not in _PACKAGES:
-        raise VerificationError(
-            f"{board.name} needs {board.toolchain}-{program}, which Debian does not hold; compile "
-            "the exported C in a project of its maker"
-        )
-    return find_tool(f"{board.toolchain}-{program}", _PACKAGES[board.toolchain])
-
-
-def _session_options(program: Program) -> list[str]:
+def controller_macros(program: Program) -> list[str]:
+    """Return the macros that tell a session or firmware the names in the generated C."""
     prefix = f"sf_{program.name}"
     macros = {
         "SF_HEADER": f'"{prefix}.h"',

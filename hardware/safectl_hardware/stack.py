@@ -1,4 +1,4 @@
-"""Worst-case stack from the compiler's call graph (`-fcallgraph-info=su`)."""
+"""Worst-case stack from what the compiler says about every function."""
 
 import re
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from safectl.errors import VerificationError
 _NODE = re.compile(r'node: \{ title: "([^"]+)" label: "([^"]*)"')
 _EDGE = re.compile(r'edge: \{ sourcename: "([^"]+)" targetname: "([^"]+)"')
 _USAGE = re.compile(r"(\d+) bytes \((\w+)\)")
+_RETURN_ADDRESS_BYTES = 4  # at most; `.su` files of AVR leave it out
 
 
 def stack_bound(graphs: Sequence[str], entry: str, *, library_bytes: int = 0) -> int:
@@ -40,6 +41,29 @@ def stack_bound(graphs: Sequence[str], entry: str, *, library_bytes: int = 0) ->
         library = {name for name in called - set(usage) if _is_library(name)}
         usage |= dict.fromkeys(library, library_bytes)
     return _depth(entry, usage, calls, ())
+
+
+def stack_sum(usages: Sequence[str], *, library_bytes: int) -> int:
+    """Return the bytes of all frames together: a bound for code that never calls itself.
+
+    For compilers without a call graph. That the code does not call itself is known from one that
+    has it, because the C is the same.
+
+    Args:
+        usages: Contents of the `.su` files of all translation units (`-fstack-usage`).
+        library_bytes: What a routine of the compiler's own library takes.
+
+    Raises:
+        VerificationError: If a frame has a varying size.
+    """
+    total = library_bytes
+    for line in "\n".join(usages).split("\n"):
+        if line:
+            function, size, kind = line.split("\t")
+            if kind != "static":
+                raise VerificationError(f"{function} has a stack frame that is {kind}")
+            total += int(size) + _RETURN_ADDRESS_BYTES
+    return total
 
 
 def _is_library(name: str) -> bool:

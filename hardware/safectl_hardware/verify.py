@@ -11,9 +11,10 @@ from safectl.export.golden import example_observations
 from safectl.export.interpret import Steps, replay
 from safectl.export.program import Array, Program
 from safectl.export.verify import require_same_bits
+from safectl_hardware.batch import run_batches
 from safectl_hardware.board import Board, load_board
-from safectl_hardware.emulator import BoardStep, Emulator, require_emulation
-from safectl_hardware.image import build_image
+from safectl_hardware.emulator import BoardStep, BoardSteps, Emulator, require_emulation
+from safectl_hardware.image import Image, build_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,8 @@ class BoardReport:
         ram_bytes: State struct and static data.
         stack_bound_bytes: Deepest path of the call graph.
         stack_used_bytes: Largest stack that a step touched.
-        instructions_mean: Instructions per step.
+        counts: What the next two count: instructions, or cycles.
+        instructions_mean: Mean per step.
         instructions_max: Largest of the rows.
     """
 
@@ -39,6 +41,7 @@ class BoardReport:
     ram_bytes: int
     stack_bound_bytes: int
     stack_used_bytes: int
+    counts: str
     instructions_mean: float
     instructions_max: float
 
@@ -69,25 +72,25 @@ def verify_on_board(
             differs, or a step touches more stack than the call graph says.
     """
     board = board or load_board()
-    require_emulation(board)
+    emulation = require_emulation(board)
     if observations is None:
         observations = example_observations(program, max(rows, 0))
     if len(observations) == 0:
         raise RangeError("rows", value=len(observations), expected="at least 1")
     with tempfile.TemporaryDirectory(prefix="safectl-board-") as name:
-        image = build_image(program, Path(name) / "build", board=board, optimisation=optimisation)
-        with Emulator(image) as emulator:
-            steps = [emulator.step(row) for row in observations]
-            state_bytes = emulator.state_bytes
+        run = _run_session if emulation.tool != "simavr" else run_batches
+        image, steps, state_bytes = run(
+            program,
+            Path(name) / "build",
+            board=board,
+            optimisation=optimisation,
+            observations=observations,
+        )
     expected = replay(program, observations)
     require_same_bits(program, expected, _batch(steps), where=f"C on {board.name}")
     counts = [step.instructions for step in steps]
     used = max(step.stack_bytes for step in steps)
-    if used > image.stack_bytes:
-        raise VerificationError(
-            f"a step of {program.name} on {board.name} touched {used} B of stack, its call graph "
-            f"says {image.stack_bytes} B; report the compiler and the program"
-        )
+    _require_bounded(image, used)
     return BoardReport(
         board=board.name,
         optimisation=optimisation,
@@ -96,9 +99,27 @@ def verify_on_board(
         ram_bytes=image.ram_bytes + state_bytes,
         stack_bound_bytes=image.stack_bytes,
         stack_used_bytes=used,
+        counts=emulation.counts,
         instructions_mean=float(np.mean(counts)),
         instructions_max=max(counts),
     )
+
+
+def _run_session(
+    program: Program, folder: Path, *, board: Board, optimisation: str, observations: Array
+) -> BoardSteps:
+    image = build_image(program, folder, board=board, optimisation=optimisation)
+    with Emulator(image) as emulator:
+        steps = [emulator.step(row) for row in observations]
+        return BoardSteps(image, steps, emulator.state_bytes)
+
+
+def _require_bounded(image: Image, used: int) -> None:
+    if used > image.stack_bytes:
+        raise VerificationError(
+            f"a step of {image.program.name} on {image.board.name} touched {used} B of stack, its "
+            f"call graph says {image.stack_bytes} B; report the compiler and the program"
+        )
 
 
 def _batch(steps: list[BoardStep]) -> Steps:

@@ -24,7 +24,7 @@ def find_tool(tool: str, package: str) -> str:
 
 
 def run_tool(command: Sequence[str | Path], *, purpose: str, timeout_s: float) -> str:
-    """Run a program to its end and return what it printed.
+    """Run a program to its end and return what it printed, errors last.
 
     Raises:
         VerificationError: If it fails or takes longer than the limit.
@@ -41,4 +41,4 @@ def run_tool(command: Sequence[str | Path], *, purpose: str, timeout_s: float) -
     if done.returncode != 0:
         output = (done.stderr + done.stdout)[-_SHOWN:].strip()
         raise VerificationError(f"{purpose} failed with status {done.returncode}: {output}")
-    return done.stdout
+    return done.stdout + done.stderr

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safectl.errors import ConfigError, FileFormatError, UnsupportedLayer
@@ -14,6 +14,8 @@ from safectl_agents.models import make_env
 from safectl_agents.run_folder import is_calibrated, load_config, load_guard, load_trained
 from safectl_agents.speed_guard import SpeedGuard
 from safectl_envs.signals import spec_of
+from safectl_hardware.board import Board, load_board
+from safectl_hardware.release import Release, write_release
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class ExportSettings:
     """Folder of a training run; also the first word after `export`."""
     output: Path | None = None
     """Folder to make, with `program/` and `c/`; `<folder>/export` without."""
+    board: str = ""
+    """Board to build for: must fit; makes firmware where the serial line of the board is known."""
     name: str = "controller"
     """Name of the program: a lower-case C identifier."""
     json: bool = False
@@ -37,17 +41,36 @@ def run(settings: ExportSettings) -> int:
     """Write `program/` and `c/` and say how to verify them."""
     if settings.folder == Path():
         raise ConfigError("export", "name the folder of a training run")
+    board = load_board(settings.board) if settings.board else None
     program = trained_program(settings.folder, settings.name)
+    release = None
     output = settings.output or settings.folder / "export"
     with new_folder(output) as draft:
         save_program(program, draft / "program")
         emit_c(program, draft / "c")
+        if board is not None:
+            release = write_release(program, board, draft)
     if settings.json:
         facts = {"output": str(output), "name": program.name, "digest": program.spec.digest()}
-        sys.stdout.write(json.dumps(facts) + "\n")
+        built = None if release is None else asdict(release)
+        sys.stdout.write(json.dumps(facts | {"board": built}) + "\n")
     else:
-        sys.stdout.write(f"{output}/c holds the C99 code\nnext: safectl verify {output}\n")
+        sys.stdout.write(f"{output}/c holds the C99 code\n")
+        if board is not None and release is not None:
+            sys.stdout.write(_sizes(board, release, output))
+        sys.stdout.write(f"next: safectl verify {output}\n")
     return 0
+
+
+def _sizes(board: Board, release: Release, output: Path) -> str:
+    flash = f"{release.flash_bytes:,} of {board.flash.size:,} B of flash"
+    ram = f"{release.ram_bytes:,} of {board.ram.size:,} B of RAM"
+    if not release.is_firmware:
+        return f"it fits on {board.name}: {flash}, {ram}; compile c/ in your own project\n"
+    return (
+        f"{output}/firmware.elf fits on {board.name}: {flash}, {ram}\n"
+        f"then: safectl flash {output} --board {board.name}\n"
+    )
 
 
 def trained_program(folder: Path, name: str) -> Program:

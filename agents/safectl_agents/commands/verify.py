@@ -54,7 +54,7 @@ def run(settings: VerifySettings) -> int:
     table.add_row("RAM", f"{board.ram_bytes} B")
     table.add_row("stack bound, used", f"{board.stack_bound_bytes}, {board.stack_used_bytes} B")
     mean, largest = board.instructions_mean, board.instructions_max
-    table.add_row("instructions per step", f"{mean:.0f} mean, {largest:.0f} largest")
+    table.add_row(f"{board.counts} per step", f"{mean:.0f} mean, {largest:.0f} largest")
     Console().print(table, highlight=False)
     return 0
 

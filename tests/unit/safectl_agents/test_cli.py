@@ -61,6 +61,23 @@ def test_train_evaluate_export_verify(tmp_path, capsys):
     assert report["board"]["flash_bytes"] > 0
 
 
+def test_export_for_a_board_makes_firmware_that_can_be_flashed(tmp_path, capsys):
+    folder = trained(tmp_path / "run")
+    assert main(["export", str(folder), "--board", "netduinoplus2"]) == 0
+    said = capsys.readouterr().out
+    assert "firmware.elf fits on netduinoplus2" in said
+    assert "of 1,048,576 B of flash" in said
+    assert main(["flash", str(folder / "export"), "--tool", "dfu-util", "--dry-run"]) == 0
+    assert capsys.readouterr().out.startswith("dfu-util -d 0483:df11 -a 0 -s 0x08000000 -D ")
+    words = ["export", str(folder), "--output", str(tmp_path / "teensy"), "--board", "teensy41"]
+    assert main([*words, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["board"]["is_firmware"] is False
+    assert 0 < facts["board"]["flash_bytes"] < 100_000
+    assert main(["export", str(folder), "--board", "teensy42"]) == 1
+    assert "did you mean 'teensy41'" in capsys.readouterr().err
+
+
 def test_evaluate_draws_an_episode(tmp_path):
     folder = trained(tmp_path / "run")
     assert main(["evaluate", str(folder), "--episodes", "2", "--gif"]) == 0

@@ -1,7 +1,7 @@
 /* Vectors and start-up for a Cortex-M: the FPU if there is one, memory, main, exit. */
 #include <stdint.h>
 
-#include "semihost.h"
+#include "board.h"
 
 extern uint32_t _stack_top, _data_load, _data_start, _data_end, _bss_start, _bss_end;
 
@@ -12,7 +12,7 @@ void reset_handler(void);
 #define FAULT_STATUS 70
 
 static void fault_handler(void) {
-    semihost_exit(FAULT_STATUS);
+    board_exit(FAULT_STATUS);
 }
 
 void reset_handler(void) {
@@ -27,7 +27,7 @@ void reset_handler(void) {
     for (uint32_t *to = &_bss_start; to < &_bss_end; to++) {
         *to = 0u;
     }
-    semihost_exit(main());
+    board_exit(main());
 }
 
 typedef union {

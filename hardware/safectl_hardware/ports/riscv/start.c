@@ -1,7 +1,7 @@
 /* Start-up for a 32-bit RISC-V core: pointers, the FPU if there is one, memory, main, exit. */
 #include <stdint.h>
 
-#include "semihost.h"
+#include "board.h"
 
 extern uint32_t _data_load, _data_start, _data_end, _bss_start, _bss_end;
 
@@ -13,7 +13,7 @@ void fault_handler(void);
 #define FAULT_STATUS 70
 
 __attribute__((aligned(4))) void fault_handler(void) {
-    semihost_exit(FAULT_STATUS);
+    board_exit(FAULT_STATUS);
 }
 
 __attribute__((section(".reset"), naked, used)) void reset_handler(void) {
@@ -41,5 +41,5 @@ void start(void) {
     for (uint32_t *to = &_bss_start; to < &_bss_end; to++) {
         *to = 0u;
     }
-    semihost_exit(main());
+    board_exit(main());
 }

@@ -3,6 +3,7 @@
 
 #include <stdint.h>
 
+#include "board.h"
 #include "port.h"
 
 enum { SYS_OPEN = 0x01, SYS_WRITE = 0x05, SYS_READ = 0x06, SYS_EXIT_EXTENDED = 0x20 };
@@ -45,7 +46,7 @@ int semihost_write(int handle, const void *data, size_t bytes) {
     return transfer(SYS_WRITE, handle, (uintptr_t)data, bytes);
 }
 
-void semihost_exit(int status) {
+void board_exit(int status) {
     const uint32_t arguments[2] = {APPLICATION_EXIT, (uint32_t)status};
     for (;;) {
         (void)port_semihost(SYS_EXIT_EXTENDED, arguments);

@@ -13,7 +13,4 @@ int semihost_open_write(const char *path, size_t length);
 int semihost_read(int handle, void *data, size_t bytes);
 int semihost_write(int handle, const void *data, size_t bytes);
 
-/* Ends the emulator with this exit status. */
-void semihost_exit(int status) __attribute__((noreturn));
-
 #endif
