@@ -53,7 +53,7 @@ class SimulatorClient:
             timeout_s: Longest wait for each of two answers [s].
 
         Raises:
-            BridgeError: If the node does not answer in time or refuses the seed.
+            BridgeError: If the node does not answer in time or refuses the seed, or is no sim_node.
         """
         thread = self._link.thread
         try:
@@ -67,6 +67,11 @@ class SimulatorClient:
             answer = thread.call(self._reset, Trigger.Request(), timeout_s)
         except TimeoutError as error:
             raise BridgeError(f"the simulator does not reset: {error}; start sim_node") from error
+        if not (answer.success and answer.message.isdigit()):
+            raise BridgeError(
+                f"the reset answers {answer.message!r}, expected the stamp of the first state; "
+                "it must be the service of sim_node"
+            )
         return int(answer.message)
 
     def has_reached(self, stamp_ns: int) -> bool:

@@ -69,7 +69,7 @@ def numbers_to_message(numbers: Array, stamp_ns: int) -> Float64MultiArray:
     """Write a row of numbers with a stamp."""
     size = len(numbers)
     dimension = MultiArrayDimension(label=str(stamp_ns), size=size, stride=size)
-    data = array.array("d", numbers.tobytes())
+    data = array.array("d", np.asarray(numbers, dtype=np.float64).tobytes())
     return Float64MultiArray(layout=MultiArrayLayout(dim=[dimension]), data=data)
 
 

@@ -7,6 +7,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
 
 from safectl.errors import BridgeError, ShapeError
 from safectl_envs import PointHazard
@@ -197,6 +198,18 @@ def test_a_robot_without_reset_service_is_one_clear_error(ros_domain, connect):
         env = connect(SimulatedPoint.interface, start_timeout_s=1.0)
         with pytest.raises(BridgeError, match="start sim_node"):
             env.reset(seed=1)
+
+
+def test_a_reset_service_of_something_else_is_one_clear_error(ros_domain, connect):
+    def answer(_, response):
+        response.success, response.message = True, "reset"
+        return response
+
+    with RosThread(SimulatedPoint) as robot:
+        robot.node.create_service(Trigger, "sim/reset", answer)
+        env = connect(SimulatedPoint.interface)
+        with pytest.raises(BridgeError, match="answers 'reset', expected the stamp"):
+            env.reset()
 
 
 def test_a_step_before_the_reset_and_an_action_of_another_shape_are_refused(simulator, connect):

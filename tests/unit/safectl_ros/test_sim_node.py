@@ -1,10 +1,12 @@
 """The simulator node: the last link, which must stop by itself."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from tests.ros_graph import DISCOVERY_S, Inbox, wait_until
 RATE_HZ = 10.0
 DEADLINE_S = 3.0 / RATE_HZ
 LATE_S = 1.0  # a loaded machine may serve a callback this late
+DOCUMENT = Path(__file__).parents[3] / "docs" / "ros.md"
 POINT = "safectl/PointHazard-v0"
 
 # Drives like a guard at RATE_HZ until it is killed. It imports nothing of ours, to start at once.
@@ -207,6 +210,21 @@ def test_violations_are_counted_by_the_simulator_and_kept_for_late_readers(simul
     late = Inbox(probe.node, Float64MultiArray, "sim/violation", LATCHED)
     late.wait(lambda messages: messages and messages[-1].data[1] == thread.node.robot.violations)
     assert late.messages[-1].data[0] == 1.0
+
+
+def test_the_documented_topics_are_those_of_the_node(simulator, probe):
+    simulator(POINT, kind="base")
+    text = DOCUMENT.read_text().partition("### sim_node")[2].partition("\n### ")[0]
+    rows = re.findall(r"^\| `([a-z_/]+)` \| `([A-Za-z_0-9/]+)` \| out \|", text, re.MULTILINE)
+    documented = {f"/{topic}": [kind] for topic, kind in rows}
+    wait_until(lambda: "sim" in probe.node.get_node_names())
+    wait_until(lambda: published(probe) == documented | {"/odom": ["nav_msgs/msg/Odometry"]})
+
+
+def published(probe):
+    """Return type by topic of what the simulator publishes, without what every node publishes."""
+    topics = dict(probe.node.get_publisher_names_and_types_by_node("sim", "/"))
+    return {k: v for k, v in topics.items() if k not in ("/rosout", "/parameter_events")}
 
 
 def test_a_base_speaks_twist_and_odometry(simulator, probe):
