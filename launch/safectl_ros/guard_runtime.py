@@ -173,10 +173,9 @@ class GuardRuntime:
 
     def _subscribe(self) -> None:
         interface = self.robot.interface
-        state_topic = "model_state" if self._values["sees_state"] else interface.state_topic
         # The observation first: the executor serves it before a command that came with it.
         wanted = [
-            (interface.state_type, state_topic, self._on_observation, SENSOR),
+            (interface.state_type, self.robot.state_topic, self._on_observation, SENSOR),
             (interface.command_type, interface.command_topic, self._on_command, COMMAND),
         ]
         if self._values["use_estop"]:

@@ -14,13 +14,13 @@ from safectl.errors import ConfigError, RangeError, SafectlError, UnknownNameErr
 from safectl.safeguards import Brake, Fallback, StopProfile, decide_stop
 from safectl.safeguards.stop import Command
 from safectl.spec import Signal, Spec
-from safectl_agents.models import make_env
 from safectl_envs import SafeEnv
-from safectl_envs.signals import UNKNOWN, spec_of
+from safectl_envs.signals import UNKNOWN
 from safectl_envs.world import World
 from safectl_ros.adapters import Interface, make_interface
 from safectl_ros.adapters.interface import sizes_in_si
 from safectl_ros.guard_logic import StopProfiles
+from safectl_ros.robot import SimulatedRobot, make_env
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +65,23 @@ class Robot:
         interface: Its signals and messages.
         stops: How it comes to rest.
         world: The model behind it, where it is one of our environments.
+        sees_state: Whether it reports the state of that model.
     """
 
     interface: Interface
     stops: StopProfiles
     world: World | None = None
+    sees_state: bool = False
 
     @property
     def spec(self) -> Spec:
         """Signals of the robot."""
         return self.interface.spec
+
+    @property
+    def state_topic(self) -> str:
+        """Where it reports."""
+        return "model_state" if self.sees_state else self.interface.state_topic
 
 
 def load_robot(source: str, *, sees_state: bool = False) -> Robot:
@@ -147,18 +154,21 @@ def _build(settings: RobotSettings, *, sees_state: bool) -> Robot:
         return Robot(interface, make_stops(spec, settings.stop))
     env = make_env(settings.env)
     try:
-        spec, inner = spec_of(env), env.unwrapped
+        interface = SimulatedRobot(env, settings.kind, is_stamped=settings.is_stamped).interface
+        inner = env.unwrapped
     finally:
         env.close()
     world = inner.world if isinstance(inner, SafeEnv) else None
-    if sees_state:
-        if world is None:
-            raise RangeError("env", value=settings.env, expected="one of our worlds has a state")
-        names = [f"state_{index}" for index in range(world.dynamics.nx)]
-        state = tuple(Signal(name, UNKNOWN, -math.inf, math.inf) for name in names)
-        spec = Spec(state, spec.action, spec.period)
-    interface = make_interface(settings.kind, spec, is_stamped=settings.is_stamped)
-    return Robot(interface, make_stops(spec, settings.stop, world if sees_state else None), world)
+    if not sees_state:
+        return Robot(interface, make_stops(interface.spec, settings.stop), world)
+    if world is None or settings.kind != "vector":
+        expected = "one of our worlds, of the kind vector, to report the state of its model"
+        raise RangeError("env", value=(settings.env, settings.kind), expected=expected)
+    names = [f"state_{index}" for index in range(world.dynamics.nx)]
+    state = tuple(Signal(name, UNKNOWN, -math.inf, math.inf) for name in names)
+    spec = Spec(state, interface.spec.action, interface.spec.period)
+    stops = make_stops(spec, settings.stop, world)
+    return Robot(make_interface("vector", spec), stops, world, sees_state)
 
 
 def _profile(spec: Spec, settings: StopSettings, deceleration: Sequence[float]) -> StopProfile:

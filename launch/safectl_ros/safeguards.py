@@ -3,20 +3,18 @@
 A kind is one line in `KINDS`: the settings with their defaults, and what builds the safeguard.
 """
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from safectl.barriers import Discs, HalfSpaces, Stack, StoppingDistance
-from safectl.config import overlay
 from safectl.dynamics import Unicycle, double_integrator
-from safectl.errors import ConfigError, FileFormatError, RangeError, SafectlError, UnknownNameError
+from safectl.errors import ConfigError, FileFormatError, RangeError, SafectlError
 from safectl.safeguards import (
     BarrierQP,
     Brake,
@@ -35,6 +33,7 @@ from safectl_agents.speed_guard import SpeedGuard
 from safectl_envs.normalised import Normalised
 from safectl_envs.signals import spec_of
 from safectl_ros.adapters.interface import sizes_in_si
+from safectl_ros.kinds import Kind, read_kind
 from safectl_ros.robot_file import Robot, columns
 from safectl_ros.stated import Stated, state_guard
 
@@ -128,13 +127,6 @@ class Source(NamedTuple):
     path: Path
 
 
-class Kind(NamedTuple):
-    """One kind of safeguard: settings with defaults, and what builds it from settings."""
-
-    defaults: Any
-    build: Callable[[Any, Source], Loaded]
-
-
 def load_safeguard(path: Path, robot: Robot, spec: Spec) -> Loaded:
     """Build a safeguard from a TOML file or the folder of a run.
 
@@ -149,26 +141,13 @@ def load_safeguard(path: Path, robot: Robot, spec: Spec) -> Loaded:
     try:
         if path.is_dir():
             return _from_run(path, robot, spec)
-        content = _read(path)
-        name = content.pop("kind", None)
-        if name not in KINDS:
-            raise UnknownNameError("kind of safeguard", str(name), known=tuple(KINDS))
-        kind = KINDS[name]
-        settings = overlay(kind.defaults, content, source=str(path))
-        return kind.build(settings, Source(robot, spec, path))
+        kind, settings = read_kind(path, KINDS, "safeguard")
+        loaded: Loaded = kind.build(settings, Source(robot, spec, path))
+        return loaded
     except ConfigError:
         raise
     except SafectlError as error:
         raise ConfigError(f"safeguard {path}", str(error)) from error
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"safeguard {path}", f"cannot be read ({error})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"safeguard {path}", f"is not TOML: {error}") from error
 
 
 def _from_run(folder: Path, robot: Robot, spec: Spec) -> Loaded:

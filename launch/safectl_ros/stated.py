@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import cvxpy as cp
+import numpy as np
 import torch
 from cvxpy.atoms.norm1 import norm1
 from cvxpy.atoms.norm_inf import norm_inf
@@ -73,7 +74,7 @@ def state_guard(constraints: Sequence[Stated], fallback: Fallback) -> ConvexGuar
         ]
         parameters[name] = cp.Parameter(len(rows))
         matrices.append(torch.tensor(seen, dtype=torch.float64))
-        terms = cp.Constant(rows) @ action + parameters[name]
+        terms = cp.Constant(np.array(rows)) @ action + parameters[name]
         stated.append(_norm(constraint.norm, terms) <= constraint.bound)
     convex = ConvexSet(action, parameters, stated, low=spec.action_low, high=spec.action_high)
 

@@ -3,14 +3,17 @@
 from safectl.planners.forward_model import ForwardModel, Jet, Layer, forward_model
 from safectl.planners.ngpc import Ngpc, NgpcState, NgpcStep
 from safectl.planners.ngpc_problem import NgpcProblem
+from safectl.planners.towards import JointLine, Pursuit
 
 __all__ = [
     "ForwardModel",
     "Jet",
+    "JointLine",
     "Layer",
     "Ngpc",
     "NgpcProblem",
     "NgpcState",
     "NgpcStep",
+    "Pursuit",
     "forward_model",
 ]

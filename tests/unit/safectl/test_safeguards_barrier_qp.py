@@ -255,3 +255,37 @@ def test_an_unguarded_double_integrator_leaves_the_box() -> None:
 @pytest.mark.slow
 def test_a_million_guarded_steps_without_a_violation() -> None:
     assert violations(stopping_guard(2), 1000, 1000, guarded=True) <= VIOLATION_TOLERANCE
+
+
+def test_escape_keeps_what_does_not_lead_deeper_and_corrects_what_does() -> None:
+    disc = Discs(torch.tensor([[1.0, 0.0]]), 0.3)
+    guard = BarrierQP(disc, Unicycle(PERIOD), fallback=Brake(spec(3, 2)), rate=0.5, escape=True)
+    inside = torch.tensor([[0.8, 0.0, 0.0]])  # heading for the centre
+    for proposal in ([-1.0, 0.0], [-0.01, 0.3], [0.0, 1.0], [0.0, 0.0]):
+        decision = guard.filter(inside, torch.tensor([proposal]))
+        assert decision.certificate.status.tolist() == [Status.KEPT], proposal
+    decision = guard.filter(inside, torch.tensor([[1.0, 0.0]]))
+    assert decision.action[0, 0] <= 0.0
+    assert decision.certificate.margin[0] >= 0.0
+
+
+def test_escape_changes_nothing_outside_of_the_violation() -> None:
+    disc = Discs(torch.tensor([[0.5, 0.1]]), 0.3)
+    generator = torch.Generator().manual_seed(2)
+    state = 2.0 * torch.rand(256, 3, generator=generator) - 1.0
+    state = state[(disc.value(state) >= 0.0).all(1)]
+    proposal = torch.randn(len(state), 2, generator=generator)
+    answers = [
+        BarrierQP(
+            disc, Unicycle(PERIOD), fallback=Brake(spec(3, 2)), rate=0.5, escape=escape
+        ).filter(state, proposal)
+        for escape in (False, True)
+    ]
+    assert torch.equal(answers[0].action, answers[1].action)
+
+
+def test_without_escape_a_robot_within_a_disc_can_be_trapped() -> None:
+    disc = Discs(torch.tensor([[1.0, 0.0]]), 0.3)
+    guard = BarrierQP(disc, Unicycle(PERIOD), fallback=Brake(spec(3, 2)), rate=0.9)
+    decision = guard.filter(torch.tensor([[0.9, 0.0, 0.0]]), torch.tensor([[-0.5, 0.0]]))
+    assert decision.certificate.status.tolist() == [Status.FALLBACK]

@@ -24,25 +24,8 @@ from safectl_ros.nodes.guard import GuardNode
 from safectl_ros.process import RosThread
 from safectl_ros.qos import COMMAND, DIAGNOSTICS, LATCHED, SENSOR
 from tests.ros_graph import Inbox, wait_until
+from tests.unit.safectl_ros.robot_files import BASE
 
-ROBOT = """
-kind = "base"
-period = 0.02
-observation = [
-  {name = "x", unit = "m", low = -9.0, high = 9.0},
-  {name = "y", unit = "m", low = -9.0, high = 9.0},
-  {name = "heading", unit = "rad", low = -4.0, high = 4.0},
-  {name = "speed", unit = "m/s", low = -2.0, high = 2.0},
-  {name = "turn_rate", unit = "rad/s", low = -4.0, high = 4.0},
-]
-action = [
-  {name = "speed", unit = "m/s", low = -1.0, high = 1.0},
-  {name = "turn_rate", unit = "rad/s", low = -2.0, high = 2.0},
-]
-[stop]
-velocities = ["speed", "turn_rate"]
-deceleration = [5.0, 10.0]
-"""
 DISCS = """
 kind = "barrier"
 discs = [[1.0, 0.0]]
@@ -56,7 +39,7 @@ AT_ONCE |= {"filter_budget_s": 0.2}  # the tests check every type at run time, w
 def arguments(folder, safeguard="kind = 'clip'", **parameters):
     """Write the files of a robot and a safeguard and return the node's command line."""
     files = {"robot": folder / "robot.toml", "safeguard": folder / "safeguard.toml"}
-    files["robot"].write_text(ROBOT)
+    files["robot"].write_text(BASE)
     files["safeguard"].write_text(safeguard)
     values = {name: str(path) for name, path in files.items()} | AT_ONCE | parameters
     pairs = [f"{name}:={_yaml(value)}" for name, value in values.items()]

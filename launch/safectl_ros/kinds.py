@@ -1,0 +1,40 @@
+"""TOML files that name a kind: the word `kind`, then the settings of that kind."""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safectl.config import overlay
+from safectl.errors import ConfigError, UnknownNameError
+
+
+class Kind(NamedTuple):
+    """One kind of thing: its settings with their defaults, and what builds it from settings."""
+
+    defaults: Any
+    build: Callable[..., Any]
+
+
+def read_kind(path: Path, kinds: Mapping[str, Kind], what: str) -> tuple[Kind, Any]:
+    """Read which kind a file names, and its settings.
+
+    Args:
+        path: The file.
+        kinds: All kinds by name.
+        what: What they are kinds of, for messages.
+
+    Raises:
+        ConfigError: If the file cannot be read, is not TOML or does not fit the settings.
+        UnknownNameError: If it names no kind or an unknown one.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what} {path}", f"cannot be read ({error})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{what} {path}", f"is not TOML: {error}") from error
+    name = content.pop("kind", None)
+    if not isinstance(name, str) or name not in kinds:
+        raise UnknownNameError(f"kind of {what}", str(name), known=tuple(kinds))
+    return kinds[name], overlay(kinds[name].defaults, content, source=str(path))

@@ -1,0 +1,80 @@
+"""`policy_node`: answers every observation of the robot with the action of a policy.
+
+A command carries the stamp of the observation that it was computed from. What the policy proposes
+goes to the guard, never to the robot.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from rclpy.context import Context
+from rclpy.node import Node
+
+from safectl.errors import AdapterError, ConfigError
+from safectl_ros.parameters import Parameter, declare
+from safectl_ros.policies import load_policy
+from safectl_ros.process import Message, spin_node
+from safectl_ros.qos import COMMAND, SENSOR
+from safectl_ros.robot_file import load_robot
+
+PARAMETERS = (
+    Parameter("robot", "", "TOML file of the robot, or name of its environment", read_only=True),
+    Parameter("policy", "", "folder of a run or a program, or TOML file", read_only=True),
+    Parameter(
+        "sees_state",
+        False,
+        "whether the robot is one of our environments and the topic model_state is observed",
+        read_only=True,
+    ),
+)
+_QUIET_S = 2.0  # between two warnings of one kind
+
+
+class PolicyNode(Node):
+    """The node; see the module.
+
+    Raises:
+        ConfigError: If a parameter, the robot or the policy cannot be used.
+    """
+
+    def __init__(self, context: Context | None = None) -> None:
+        super().__init__("policy", context=context)
+        values = declare(self, PARAMETERS)
+        for name in ("robot", "policy"):
+            if not values[name]:
+                raise ConfigError(f"parameters of {self.get_name()}", f"{name} is not set")
+        self._robot = load_robot(values["robot"], sees_state=values["sees_state"])
+        interface = self._robot.interface
+        self._policy = load_policy(Path(values["policy"]), interface.spec)
+        self._commands = self.create_publisher(
+            interface.command_type, interface.command_topic, COMMAND
+        )
+        self.create_subscription(
+            interface.state_type, self._robot.state_topic, self._on_observation, SENSOR
+        )
+
+    def _on_observation(self, message: Message) -> None:
+        interface = self._robot.interface
+        try:
+            values = interface.state_to_array(message)
+        except AdapterError as error:
+            self.get_logger().error(f"refused: {error}", throttle_duration_sec=_QUIET_S)
+            return
+        observation = torch.as_tensor(values, dtype=torch.float32).unsqueeze(0)
+        with torch.no_grad():
+            action = self._policy.act(observation)[0].numpy().astype(np.float64)
+        stamp = interface.stamp_of(message)
+        now = self.get_clock().now().nanoseconds
+        self._commands.publish(interface.array_to_command(action, now if stamp is None else stamp))
+
+
+def main() -> int:
+    """Run the node."""
+    torch.set_num_threads(1)
+    return spin_node(PolicyNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

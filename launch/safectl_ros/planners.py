@@ -1,0 +1,96 @@
+"""Planners from TOML files. A kind is one line in `KINDS`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from safectl.errors import ConfigError, SafectlError
+from safectl.planners.towards import JointLine, Pursuit
+from safectl.spec import Spec
+from safectl.types import Planner
+from safectl_ros.adapters.interface import sizes_in_si
+from safectl_ros.kinds import Kind, read_kind
+from safectl_ros.robot_file import columns
+
+
+@runtime_checkable
+class HasGoal(Protocol):
+    """A planner whose goal can be set from outside."""
+
+    def towards(self, goal: Sequence[float], /) -> Planner:
+        """Return the same planner with another goal."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PursuitSettings:
+    """Drive a unicycle to a goal, see `safectl.planners.Pursuit`."""
+
+    goal: tuple[float, ...] = (0.0, 0.0)
+    """First goal, x and y [m]."""
+    pose: tuple[str, ...] = ("x", "y", "heading")
+    """Observed signals that are the pose [m, m, rad]."""
+    horizon: int = 40
+    """Steps of a plan, >= 1."""
+    radius: float = 0.1
+    """Distance at which the goal is reached [m], > 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class JointLineSettings:
+    """Move joints on a straight line to a goal, see `safectl.planners.JointLine`."""
+
+    goal: tuple[float, ...] = ()
+    """First goal, one position per action."""
+    positions: tuple[str, ...] = ()
+    """Observed signal that is the position of each action; those of the same name by default."""
+    speed: tuple[float, ...] = ()
+    """Largest speed per action [unit of the position / s], > 0."""
+    horizon: int = 50
+    """Steps of a plan, >= 1."""
+
+
+def load_planner(path: Path, spec: Spec) -> Planner:
+    """Build a planner for a robot.
+
+    Raises:
+        ConfigError: If the file holds no planner for this robot, with the reason.
+    """
+    try:
+        kind, settings = read_kind(path, KINDS, "planner")
+        planner: Planner = kind.build(settings, spec)
+        return planner
+    except ConfigError:
+        raise
+    except SafectlError as error:
+        raise ConfigError(f"planner {path}", str(error)) from error
+
+
+def _pursuit(settings: PursuitSettings, spec: Spec) -> Planner:
+    return Pursuit(
+        spec,
+        goal=settings.goal,
+        pose=columns(spec, settings.pose),
+        scale=sizes_in_si(spec.action).tolist(),
+        horizon=settings.horizon,
+        radius=settings.radius,
+    )
+
+
+def _joint_line(settings: JointLineSettings, spec: Spec) -> Planner:
+    names = settings.positions or tuple(signal.name for signal in spec.action)
+    return JointLine(
+        spec,
+        goal=settings.goal,
+        positions=columns(spec, names),
+        speed=settings.speed,
+        horizon=settings.horizon,
+    )
+
+
+KINDS: Mapping[str, Kind] = {
+    "pursuit": Kind(PursuitSettings(), _pursuit),
+    "joint_line": Kind(JointLineSettings(), _joint_line),
+}
+"""Planners by the word `kind` in their file."""
