@@ -19,6 +19,7 @@ _EXTRA_OF = {
     "safety_gymnasium": "envs",
     "rclpy": "ros",
     "rosbags": "bags",
+    "minari": "bags",
 }
 
 
@@ -48,6 +49,15 @@ COMMANDS = {
     "bench": Command("bench", "list or run the named benchmarks", "name"),
     "launch": Command(
         "launch", "run a ROS 2 launch file: FILE key:=value ...", "file", "safectl_ros.commands"
+    ),
+    "replay": Command(
+        "replay",
+        "filter a recorded command stream again, without a robot",
+        "bag",
+        "safectl_ros.commands",
+    ),
+    "bag": Command(
+        "bag", "repair a bag, or store it as a Minari dataset", "bag", "safectl_ros.commands"
     ),
 }
 

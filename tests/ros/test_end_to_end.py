@@ -32,10 +32,12 @@ def read(folder, topic):
 
 
 def proposals(spec, steps):
-    """Return random actions within the limits, shape (steps, nu)."""
+    """Return actions within the limits, shape (steps, nu): mostly full ahead, with slow turns."""
     generator = np.random.default_rng(3)
-    low, high = spec.action_low, spec.action_high
-    return generator.uniform(low, high, (steps, spec.nu)).astype(np.float32)
+    turns = np.repeat(generator.uniform(-0.4, 0.4, (steps // 20 + 1, spec.nu)), 20, axis=0)
+    actions = turns[:steps].astype(np.float32)
+    actions[:, 0] = spec.action_high[0] * generator.uniform(0.6, 1.0, steps)
+    return actions
 
 
 def in_process(env_id, file, actions, *, sees_state):
@@ -117,6 +119,7 @@ def test_a_minute_over_topics_equals_a_minute_in_process(
         np.abs(safe[stamp] - wanted) for stamp, wanted in zip(stamps, expected, strict=True)
     ]
     assert np.max(differences) <= SAME
+    assert np.abs(expected - actions).max() > 0.1, "the guard had nothing to do"
     assert [proposed[stamp].tolist() for stamp in stamps] == actions.astype(float).tolist()
     if sees_state:
         rows = np.array(list(read(bag, "/model_state").values()))

@@ -3,7 +3,7 @@
 It records the listed topics, or every topic that appears, with the quality of service that their
 publishers offer, and stamps each message with the time of its arrival in the middleware. SIGINT and
 SIGTERM close the bag. After SIGKILL everything that `~/recorded` has counted, at most `flush_s`
-behind, can be read again: `python -m safectl_ros.bags recover FOLDER NEW`.
+behind, can be read again: `safectl bag FOLDER --recover NEW-FOLDER`.
 """
 
 import copy
