@@ -17,10 +17,15 @@ from safectl_hardware.port import Port, now_us
 HANDSHAKE_S = 5.0
 """How long a board may take to boot, test itself and answer."""
 
+OFFER = struct.Struct("<HIII")
+"""The host's part of the handshake: version, specification digest, CRC of limits, session."""
+IDENTITY = struct.Struct("<HBBIIIIHHHH")
+"""The board's part: version, role, whether it accepts, digests of specification and program, CRC of
+limits, period [microseconds], observations, actions, failures of the self-test, zero."""
+FAULT = struct.Struct("<BI")
+"""Start of a fault: its code and the silence that the board counted [microseconds]."""
+
 _ASK_AGAIN_S = 0.2
-_IDENTITY = struct.Struct("<HBBIIIIHHHH")
-_OURS = struct.Struct("<HIII")
-_FAULT = struct.Struct("<BI")
 
 
 class Role(IntEnum):
@@ -172,7 +177,7 @@ class SerialLine:
     def _shake_hands(self, deadline: float) -> Identity:
         digest, crc = self._spec.digest(), limits_crc32(self._spec)
         session = int.from_bytes(os.urandom(4))  # tells a repeated handshake from a new one
-        ours = _OURS.pack(PROTOCOL_VERSION, digest, crc, session)
+        ours = OFFER.pack(PROTOCOL_VERSION, digest, crc, session)
         while time.monotonic() < deadline:
             number = self.send(Kind.LIMITS, ours)
             until = min(deadline, time.monotonic() + _ASK_AGAIN_S)
@@ -185,10 +190,10 @@ class SerialLine:
         )
 
     def _accept(self, payload: bytes) -> Identity:
-        if len(payload) != _IDENTITY.size:
+        if len(payload) != IDENTITY.size:
             raise SpecMismatch("host", "board", f"the board sends {len(payload)} B of identity")
         version, role, is_accepted, spec, program, limits, period, nx, nu, failures, _ = (
-            _IDENTITY.unpack(payload)
+            IDENTITY.unpack(payload)
         )
         digest, crc = self._spec.digest(), limits_crc32(self._spec)
         if version != PROTOCOL_VERSION:
@@ -223,7 +228,7 @@ def fault_of(frame: Frame) -> BoardFault:
         BridgeError: If it has another layout.
     """
     try:
-        code, age_us = _FAULT.unpack_from(frame.payload)
+        code, age_us = FAULT.unpack_from(frame.payload)
         return BoardFault(FaultCode(code), age_us)
     except (struct.error, ValueError) as error:
         raise BridgeError(f"the board sent an unknown fault {frame.payload.hex()}") from error

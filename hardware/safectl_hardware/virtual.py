@@ -22,16 +22,21 @@ class VirtualBoard:
     Without an image its flash is empty and it waits for a debugger at the address `gdb`, so that it
     can be flashed as a real board is.
 
-    Emulated time is counted in instructions, 1 ns each, so the board's clock is slower than ours
-    and a busy machine does not make it miss its periods.
+    Emulated time is counted in instructions, so the board's clock differs from ours. At 1 ns for
+    one it is slower, and a busy machine does not make the board miss its periods.
+
+    Args:
+        board: The board.
+        image: ELF file; None for a board whose flash is empty.
+        shift: One instruction takes 2^shift ns of emulated time.
 
     Raises:
         MissingTool: On entry, if QEMU is not installed.
         VerificationError: On entry, if QEMU does not model the board or does not start.
     """
 
-    def __init__(self, board: Board, image: Path | None = None) -> None:
-        self._board, self._image = board, image
+    def __init__(self, board: Board, image: Path | None = None, *, shift: int = 0) -> None:
+        self._board, self._image, self._shift = board, image, shift
         self._process: subprocess.Popen[str] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="safectl-virtual-")
         self.port = ""
@@ -43,7 +48,7 @@ class VirtualBoard:
         if self._image is None:
             self.gdb = str(Path(self._folder.name) / "gdb")
             options += ["-S", "-gdb", f"unix:{self.gdb},server=on,wait=off"]
-        command = qemu_command(self._board, self._image, options, shift=0)
+        command = qemu_command(self._board, self._image, options, shift=self._shift)
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             text=True, bufsize=1,
