@@ -37,11 +37,11 @@ class Inbox:
             self._arrived.notify_all()
 
     def wait(self, holds=bool, timeout_s=DISCOVERY_S):
-        """Wait until something holds for the list of messages; returns the newest one."""
+        """Wait until something holds for the messages, at least one; returns the newest."""
         with self._arrived:
-            assert self._arrived.wait_for(lambda: holds(self.messages), timeout_s), (
-                f"not within {timeout_s} s; got {len(self.messages)} messages"
-            )
+            assert self._arrived.wait_for(
+                lambda: self.messages and holds(self.messages), timeout_s
+            ), f"not within {timeout_s} s; got {len(self.messages)} messages"
             return self.messages[-1]
 
 
