@@ -12,6 +12,8 @@ from tests.ros_graph import ros_environment
 
 PACKAGE = Path(__file__).parents[2] / "launch"
 NODES = ("sim", "guard", "policy", "planner", "serial_bridge", "recorder")
+PROGRAMS = {f"{node}_node": f"safectl_ros.nodes.{node}" for node in NODES}
+PROGRAMS["emulated_board"] = "safectl_ros.emulated_board"
 _PRIORITY = -15  # where we may: a loaded machine delays tests of timing
 
 
@@ -23,9 +25,8 @@ def prefix(tmp_path_factory):
     (folder / "share" / "safectl_ros").symlink_to(PACKAGE)
     programs = folder / "lib" / "safectl_ros"
     programs.mkdir(parents=True)
-    for node in NODES:
-        path = programs / f"{node}_node"
-        module = f"safectl_ros.nodes.{node}"
+    for name, module in PROGRAMS.items():
+        path = programs / name
         path.write_text(
             f"#!{sys.executable}\nimport sys\nfrom {module} import main\nsys.exit(main())\n"
         )
