@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "launch"
 NODES = ("sim", "guard", "policy", "planner", "serial_bridge", "recorder")
 PROGRAMS = {f"{node}_node": f"safectl_ros.nodes.{node}" for node in NODES}
 PROGRAMS["emulated_board"] = "safectl_ros.emulated_board"
+RUNS = pytest.StashKey()
 _PRIORITY = -15  # where we may: a loaded machine delays tests of timing
 
 
@@ -48,16 +49,23 @@ def ros_domain(tmp_path_factory, prefix):
 @pytest.fixture
 def launched(ros_domain, request):
     """Run a launch file until the end of the test; its output is attached to a test that fails."""
+    runs = request.node.stash.setdefault(RUNS, [])
     with ExitStack() as stack:
 
         def start(file, **arguments):
             running = stack.enter_context(run_launched(file, **arguments))
-            stack.callback(
-                lambda: request.node.add_report_section("call", str(file), running.output())
-            )
+            runs.append((str(file), running))
             return running
 
         yield start
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    if report.failed:
+        report.sections += [(file, running.output()) for file, running in item.stash.get(RUNS, [])]
+    return report
 
 
 @pytest.fixture
