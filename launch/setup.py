@@ -30,7 +30,10 @@ setup(
         ("share/safectl_ros/security/policies", files("security/policies/*")),
     ],
     entry_points={
-        "console_scripts": [f"{node}_node = safectl_ros.nodes.{node}:main" for node in NODES],
+        "console_scripts": [
+            *(f"{node}_node = safectl_ros.nodes.{node}:main" for node in NODES),
+            "emulated_board = safectl_ros.emulated_board:main",
+        ],
     },
     options={"develop": DEVELOP},
     zip_safe=True,

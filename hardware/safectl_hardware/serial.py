@@ -57,6 +57,11 @@ class SerialBridge:
         """Signals of the robot."""
         return self._spec
 
+    @property
+    def refused(self) -> int:
+        """Damaged frames since the last entry."""
+        return self._line.refused
+
     def read(self) -> Reading:
         """Return the newest state with the time of its measurement; waits only for the first.
 

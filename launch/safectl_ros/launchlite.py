@@ -107,10 +107,11 @@ class Launched:
         """Return once something holds, which is looked at after every line of output.
 
         Raises:
-            TimeoutError: With the output so far.
+            TimeoutError: With the output so far; at once where everything has ended.
         """
         with self._changed:
-            if not self._changed.wait_for(holds, timeout=timeout_s):
+            self._changed.wait_for(lambda: holds() or self.exit_code is not None, timeout_s)
+            if not holds():
                 raise TimeoutError(f"nothing came within {timeout_s} s:\n{self.output()}")
 
     def stop(self, *, timeout_s: float = _JOIN_S) -> int:
@@ -140,7 +141,10 @@ class Launched:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        self.exit_code = self.supervisor.run()
+        status = self.supervisor.run()
+        with self._changed:
+            self.exit_code = status
+            self._changed.notify_all()
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+_PATIENCE_S = 1.0
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -65,10 +67,14 @@ class Worker(Generic[Job, Result]):
             return self._finished if done else None
 
     def close(self) -> None:
-        """End the thread after the job that runs; does not wait for it."""
+        """End the thread after the job that runs; waits for it, but not for one that hangs.
+
+        A process that ends while a job is in torch is aborted (SIGABRT) by the C++ runtime.
+        """
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
+        self._thread.join(_PATIENCE_S)
 
     def _run(self) -> None:
         while True:

@@ -12,6 +12,9 @@ from tests.ros_graph import ros_environment
 
 PACKAGE = Path(__file__).parents[2] / "launch"
 NODES = ("sim", "guard", "policy", "planner", "serial_bridge", "recorder")
+PROGRAMS = {f"{node}_node": f"safectl_ros.nodes.{node}" for node in NODES}
+PROGRAMS["emulated_board"] = "safectl_ros.emulated_board"
+RUNS = pytest.StashKey()
 _PRIORITY = -15  # where we may: a loaded machine delays tests of timing
 
 
@@ -23,9 +26,8 @@ def prefix(tmp_path_factory):
     (folder / "share" / "safectl_ros").symlink_to(PACKAGE)
     programs = folder / "lib" / "safectl_ros"
     programs.mkdir(parents=True)
-    for node in NODES:
-        path = programs / f"{node}_node"
-        module = f"safectl_ros.nodes.{node}"
+    for name, module in PROGRAMS.items():
+        path = programs / name
         path.write_text(
             f"#!{sys.executable}\nimport sys\nfrom {module} import main\nsys.exit(main())\n"
         )
@@ -47,16 +49,23 @@ def ros_domain(tmp_path_factory, prefix):
 @pytest.fixture
 def launched(ros_domain, request):
     """Run a launch file until the end of the test; its output is attached to a test that fails."""
+    runs = request.node.stash.setdefault(RUNS, [])
     with ExitStack() as stack:
 
         def start(file, **arguments):
             running = stack.enter_context(run_launched(file, **arguments))
-            stack.callback(
-                lambda: request.node.add_report_section("call", str(file), running.output())
-            )
+            runs.append((str(file), running))
             return running
 
         yield start
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    if report.failed:
+        report.sections += [(file, running.output()) for file, running in item.stash.get(RUNS, [])]
+    return report
 
 
 @pytest.fixture

@@ -1,0 +1,192 @@
+"""`serial_bridge_node`: a robot board on a serial line as a ROS robot, the last link of the chain.
+
+Topics: the robot's safe command in, its state out, `/diagnostics`. It connects only to commands
+that offer the deadline of `command_rate_hz` and tells the board to stop when the newest one is
+older, at once on one that it refuses, and when it ends. The board stops by itself before two of its
+periods without a frame, so that this process may die or hang. A board that stopped, was unplugged
+or answers another specification is connected again, and runs with the next good command.
+"""
+
+import sys
+import time
+
+import numpy as np
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.context import Context
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.node import Node
+
+from safectl.errors import AdapterError, BridgeError, ConfigError, SpecMismatch
+from safectl.safeguards import Clip
+from safectl.types import Reading
+from safectl_hardware.port import BAUD, serial_port
+from safectl_hardware.serial import SerialBridge
+from safectl_ros.adapters.interface import Array
+from safectl_ros.diagnostics import ERROR, OK, WARN, make_report, make_status
+from safectl_ros.last_link import LastLink
+from safectl_ros.parameters import Parameter, declare
+from safectl_ros.process import Message, spin_node
+from safectl_ros.qos import DIAGNOSTICS, STATE, deadline_s, watched_command
+from safectl_ros.robot_file import load_robot
+
+_CONNECT_S = 0.5  # between two attempts
+_REPORT_S = 1.0
+_QUIET_S = 2.0  # between two warnings of one kind
+
+PARAMETERS = (
+    Parameter("robot", "", "TOML file of the robot, or name of its environment", read_only=True),
+    Parameter("port", "", "serial port of the board", read_only=True),
+    Parameter("baud", BAUD, "speed of the line [bit/s]", low=1200, high=12_000_000, read_only=True),
+    Parameter(
+        "command_rate_hz",
+        50.0,
+        "lowest rate of commands; without one for three periods the robot stops [Hz]",
+        low=1.0,
+        high=500.0,
+        read_only=True,
+    ),
+)
+
+
+class SerialBridgeNode(Node):
+    """The node; see the module."""
+
+    def __init__(self, context: Context | None = None) -> None:
+        super().__init__("serial_bridge", context=context)
+        values = declare(self, PARAMETERS)
+        for name in ("robot", "port"):
+            if not values[name]:
+                raise ConfigError("serial_bridge", f"the parameter {name!r} must be given")
+        self._interface = load_robot(values["robot"]).interface
+        spec = self._interface.spec
+        self._port = values["port"]
+        self._bridge = SerialBridge(serial_port(self._port, baud=values["baud"]), spec)
+        self._limits = Clip(spec)
+        self._deadline_s = deadline_s(values["command_rate_hz"])
+        self._link = LastLink(spec.nu, self._deadline_s)
+        self._is_connected = self._is_driving = False
+        self._problem, self._reported = "not connected yet", ""
+        self._connect_at, self._stamp = 0.0, 0.0
+        self._state_out = self.create_publisher(
+            self._interface.state_type, self._interface.state_topic, STATE
+        )
+        self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", DIAGNOSTICS)
+        self.create_subscription(
+            self._interface.command_type,
+            self._interface.safe_topic,
+            self._on_command,
+            watched_command(values["command_rate_hz"]),
+            event_callbacks=SubscriptionEventCallbacks(
+                deadline=self._on_silence, incompatible_qos=self._on_incompatible
+            ),
+        )
+        wall = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(spec.period, self._tick, clock=wall)
+        self.create_timer(_REPORT_S, self._report, clock=wall)
+
+    def destroy_node(self) -> None:
+        """Stop the board, close the port and destroy the node."""
+        self._disconnect()
+        super().destroy_node()
+
+    def _on_command(self, message: Message) -> None:
+        try:
+            command = self._interface.command_to_array(message)
+        except AdapterError as error:
+            self._link.refuse(str(error))
+            self._warn()
+            return
+        if not self._link.receive(command, time.monotonic()):
+            self._warn()
+
+    def _on_silence(self, _: object) -> None:
+        self._link.stop(f"no command for {self._deadline_s:g} s")
+
+    def _on_incompatible(self, event: Message) -> None:
+        self.get_logger().error(
+            f"a publisher of {self._interface.safe_topic} does not connect "
+            f"({event.last_policy_kind.name}): it must offer a deadline of at most "
+            f"{self._deadline_s:g} s and be reliable",
+            throttle_duration_sec=_QUIET_S,
+        )
+
+    def _warn(self) -> None:
+        self.get_logger().error(self._link.reason, throttle_duration_sec=_QUIET_S)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        command = self._link.command(now)
+        try:
+            if not self._is_connected:
+                self._connect(now)
+            if self._is_connected:
+                self._exchange(command)
+        except (BridgeError, SpecMismatch) as error:
+            self._problem = str(error)
+            self.get_logger().error(self._problem, throttle_duration_sec=_QUIET_S)
+            self._disconnect()
+        if f"{self._problem}{self._link.reason}" != self._reported:
+            self._report()
+
+    def _connect(self, now: float) -> None:
+        if now < self._connect_at:
+            return
+        self._connect_at = now + _CONNECT_S
+        self._bridge.__enter__()
+        self._is_connected, self._is_driving, self._problem = True, False, ""
+
+    def _disconnect(self) -> None:
+        if self._is_connected:
+            self._is_connected = self._is_driving = False
+            self._bridge.__exit__(None, None, None)
+
+    def _exchange(self, command: Array) -> None:
+        """Publish a new state and send the command, or stop the board where there is none."""
+        reading = self._bridge.read()
+        if reading.stamp != self._stamp:
+            self._stamp = reading.stamp
+            self._publish(reading)
+        if not self._link.reason:
+            self._is_driving = True
+            proposal = torch.from_numpy(np.asarray(command, np.float32)).unsqueeze(0)
+            self._bridge.write(self._limits.filter(reading.observation.unsqueeze(0), proposal))
+        elif self._is_driving:
+            self._disconnect()  # stops the board; only the next handshake lets it run
+            self._connect_at = 0.0
+
+    def _publish(self, reading: Reading) -> None:
+        age_ns = int(1e9 * (time.monotonic() - reading.stamp))
+        stamp_ns = self.get_clock().now().nanoseconds - age_ns
+        state = reading.observation.double().numpy()
+        self._state_out.publish(self._interface.array_to_state(state, stamp_ns))
+
+    def _report(self) -> None:
+        self._reported = f"{self._problem}{self._link.reason}"
+        stopped = self._link.reason
+        level = ERROR if self._problem or stopped.startswith("refused") else OK
+        said = self._problem or (f"stopped: {stopped}" if stopped else "follows commands")
+        status = make_status(
+            f"{self.get_name()}: board",
+            WARN if level == OK and stopped else level,
+            said,
+            hardware_id=self._port,
+            values={
+                "deadline_s": self._deadline_s,
+                "refused_commands": self._link.refused,
+                "damaged_frames": self._bridge.refused,
+            },
+        )
+        stamp = self.get_clock().now().to_msg()
+        self._diagnostics_out.publish(make_report(stamp, [status]))
+
+
+def main() -> int:
+    """Run the node."""
+    return spin_node(SerialBridgeNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

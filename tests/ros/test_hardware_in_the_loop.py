@@ -1,0 +1,42 @@
+"""`hil.launch.xml`: guard, serial bridge and an emulated board on a pseudo-terminal."""
+
+import numpy as np
+import pytest
+from rclpy.node import Node
+from std_msgs.msg import Float64MultiArray
+
+from safectl_ros.adapters.vector import numbers_to_message
+from safectl_ros.process import RosThread
+from safectl_ros.qos import COMMAND, SENSOR
+from tests.ros_graph import Inbox, wait_until
+
+START_S = 30.0  # firmware is compiled, and processes that import torch are started
+
+
+@pytest.mark.slow
+def test_an_emulated_board_follows_guarded_commands_and_stops_in_silence(launched, tmp_path):
+    port = tmp_path / "board"
+    running = launched("hil.launch.xml", port=port)
+    with RosThread(lambda context: Node("driver", context=context)) as thread:
+        states = Inbox(thread.node, Float64MultiArray, "observation", SENSOR)
+        commands = thread.node.create_publisher(Float64MultiArray, "action", COMMAND)
+        running.wait_for_output("board", f"mps2-an386 on {port}", timeout_s=START_S)
+        states.wait(timeout_s=START_S)
+
+        def drive():
+            message = numbers_to_message(np.array([5.0, -0.5]), 0)
+            message.layout.dim[0].label = ""
+            commands.publish(message)
+            return states.messages[-1].data[0] > 0.5
+
+        wait_until(drive, START_S, poll_s=0.02)
+        x, y = states.messages[-1].data
+        assert y == pytest.approx(-0.5 * x, abs=0.1), "5 m/s was let through as 1 m/s"
+
+        def rests(messages):
+            newest = [tuple(message.data) for message in messages[-5:]]
+            return len(messages) > 5 and len(set(newest)) == 1
+
+        states.wait(rests, timeout_s=START_S)
+    assert running.stop() == 0
+    assert not port.is_symlink()
