@@ -12,11 +12,12 @@ from string import Template
 import numpy as np
 
 from safectl.errors import RangeError, ShapeError
-from safectl.export.emit_ops import ARENAS, C_TYPES, Emitted, emit_ops, runtime_files
+from safectl.export.emit_ops import ARENAS, C_TYPES, Emitted, emit_ops
 from safectl.export.golden import example_observations
 from safectl.export.interpret import replay
 from safectl.export.literals import float_literal, float_rows
 from safectl.export.program import ACTION, FAIL_SAFE, MARGIN, STATUS, Array, Program
+from safectl.export.runtime_files import runtime_headers, runtime_texts
 from safectl.files import new_folder
 from safectl.spec import Signal
 
@@ -67,11 +68,7 @@ def emit_c(
         f"{name}_test.c": _fill("program_test.c.in", facts | _vectors(program, observations)),
         "README.md": _fill("README.md.in", facts),
     }
-    runtime = files("safectl.export") / "runtime"
-    for stem in emitted.runtime:
-        for file in (f"{stem}.h", f"{stem}.c"):
-            texts[file] = (runtime / file).read_text(encoding="utf-8")
-    texts["sf_math.h"] = (runtime / "sf_math.h").read_text(encoding="utf-8")
+    texts.update(runtime_texts(program))
     with new_folder(folder, replace=replace) as draft:
         for file, text in texts.items():
             (draft / file).write_text(text, encoding="utf-8", newline="\n")
@@ -79,7 +76,8 @@ def emit_c(
 
 def sources(program: Program) -> tuple[str, ...]:
     """Names of the `.c` files that make up the controller, without the self-test."""
-    return (f"sf_{program.name}.c", *(f"{stem}.c" for stem in runtime_files(program)))
+    runtime = (name for name in runtime_texts(program) if name.endswith(".c"))
+    return (f"sf_{program.name}.c", *runtime)
 
 
 def fill_template(template: str, program: Program) -> str:
@@ -141,7 +139,7 @@ def _body(program: Program, emitted: Emitted) -> dict[str, str]:
     sizes = program.sizes
     following = [(emitted.places[s.following], sizes[s.following]) for s in program.states.values()]
     return {
-        "includes": "\n".join(f'#include "{stem}.h"' for stem in emitted.runtime),
+        "includes": "\n".join(f'#include "{name}"' for name in runtime_headers(program)),
         "fields": "\n".join(emitted.fields),
         "values": "\n".join(emitted.values),
         "steps": "\n".join(f"    {line}" for line in emitted.steps),
