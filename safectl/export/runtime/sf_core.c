@@ -17,10 +17,12 @@ static inline uint32_t flipped_by(float value) {
 int sf_all_finite(const float values[], size_t size) {
     uint32_t flipped = 0u;
     size_t i = 0;
+#ifndef __OPTIMIZE_SIZE__
     for (; i + 4u <= size; i += 4u) {
         flipped |= flipped_by(values[i]) | flipped_by(values[i + 1u]);
         flipped |= flipped_by(values[i + 2u]) | flipped_by(values[i + 3u]);
     }
+#endif
     for (; i < size; i++) {
         flipped |= flipped_by(values[i]);
     }
