@@ -15,6 +15,7 @@ from safectl.errors import RangeError, ShapeError
 from safectl.export.emit_ops import ARENAS, C_TYPES, Emitted, emit_ops
 from safectl.export.golden import example_observations
 from safectl.export.interpret import replay
+from safectl.export.layouts import Layout, arrange
 from safectl.export.literals import float_literal, float_rows
 from safectl.export.program import ACTION, FAIL_SAFE, MARGIN, STATUS, Array, Program
 from safectl.export.runtime_files import runtime_headers, runtime_texts
@@ -27,7 +28,6 @@ C_FLAGS = (
 )
 """How generated code is compiled everywhere, besides optimisation and target."""
 
-_RESERVED = ("core", "math", "nn", "activation", "spatial", "integer", "project")
 _GOLDEN_ROWS = 8
 _STATUS_NAMES = ("SF_KEPT", "SF_CORRECTED", "SF_FALLBACK")
 
@@ -37,6 +37,7 @@ def emit_c(
     folder: Path,
     *,
     observations: Array | None = None,
+    layout: Layout = "plain",
     replace: bool = False,
 ) -> None:
     """Write a program as C with its runtime, self-test and README.
@@ -46,6 +47,8 @@ def emit_c(
         folder: Folder to make.
         observations: Inputs of the self-test, shape (rows, nx), finite; drawn by
             `example_observations` when absent. A row of NaN is added.
+        layout: "plain" for one flat folder, or the project of a build system: an Arduino library,
+            a Zephyr application, a PlatformIO project.
         replace: Whether an existing folder is exchanged for the new one.
 
     Raises:
@@ -53,7 +56,21 @@ def emit_c(
         RangeError: If the program has the name of a runtime file.
         ShapeError: If the observations do not fit the specification.
     """
-    if program.name in _RESERVED:
+    texts = arrange(c_texts(program, observations), program, layout)
+    with new_folder(folder, replace=replace) as draft:
+        for file, text in texts.items():
+            (draft / file).parent.mkdir(parents=True, exist_ok=True)
+            (draft / file).write_text(text, encoding="utf-8", newline="\n")
+
+
+def c_texts(program: Program, observations: Array | None = None) -> dict[str, str]:
+    """Return the text of every file of the plain layout, by name.
+
+    Raises:
+        RangeError: If the program has the name of a runtime file.
+        ShapeError: If the observations do not fit the specification.
+    """
+    if (files("safectl.export") / "runtime" / f"sf_{program.name}.h").is_file():
         raise RangeError("program name", value=program.name, expected="not that of a runtime file")
     if observations is None:
         observations = example_observations(program, _GOLDEN_ROWS)
@@ -62,16 +79,13 @@ def emit_c(
     emitted = emit_ops(program)
     facts = _facts(program, emitted)
     name = f"sf_{program.name}"
-    texts = {
+    return {
         f"{name}.h": _fill("program.h.in", facts),
         f"{name}.c": _fill("program.c.in", facts | _body(program, emitted)),
         f"{name}_test.c": _fill("program_test.c.in", facts | _vectors(program, observations)),
         "README.md": _fill("README.md.in", facts),
+        **runtime_texts(program),
     }
-    texts.update(runtime_texts(program))
-    with new_folder(folder, replace=replace) as draft:
-        for file, text in texts.items():
-            (draft / file).write_text(text, encoding="utf-8", newline="\n")
 
 
 def sources(program: Program) -> tuple[str, ...]:

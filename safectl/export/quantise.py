@@ -294,6 +294,8 @@ class _Builder:
         rounded = integers * step[:, None]
         start = (weights.bias + given.zero * integers.sum(axis=1)) * weights.scale
         error, peak = self._integer_errors[op.inputs[0]], np.abs(self.seen[op.inputs[0]]).max(0)
+        if not np.isfinite(error).all():
+            return np.full(self.seen[op.outputs[0]].shape[1], np.inf)
         size, difference = np.abs(rounded), np.abs(rounded - flat)
         shift = np.abs(start - bias)
         if isinstance(op.detail, Window):
