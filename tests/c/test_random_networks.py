@@ -54,7 +54,7 @@ def test_a_program_that_gives_other_bits_is_named(few, tmp_path, monkeypatch):
     def broken(program: Program) -> dict[str, str]:
         files = original(program)
         if text in files:
-            files[text] = files[text].replace("margins[VECTORS] = {", "margins[VECTORS] = {1.0f + ")
+            files[text] = files[text].replace("margins[VECTORS] = {", "margins[VECTORS] = {0.0f * ")
         return files
 
     original = selftests.c_texts

@@ -186,8 +186,11 @@ def _branches(rng: np.random.Generator) -> _Built:
         nn.Linear(size, hidden), _pick(rng, _ACTIVATIONS), nn.Linear(hidden, size)
     )
     other = nn.Sequential(nn.Linear(size, hidden), _pick(rng, _ACTIVATIONS))
+    first = nn.Linear(size, size)
     joined = _Residual(inner, other)
-    return nn.Sequential(joined, nn.Linear(2 * size + hidden, _size(rng, 1, 5))), (size,)
+    return nn.Sequential(
+        first, nn.ReLU(), joined, nn.Linear(2 * size + hidden, _size(rng, 1, 5))
+    ), (size,)
 
 
 _FAMILIES = (_perceptron, _image, _signals, _memory, _branches)
