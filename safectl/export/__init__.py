@@ -9,6 +9,7 @@ from safectl.export.ngpc import ngpc_program
 from safectl.export.normaliser import Normaliser
 from safectl.export.ops import Op
 from safectl.export.program import Exportable, Program, State, network_spec
+from safectl.export.quantise import Quantised, quantise, quantise_with_bound
 from safectl.export.safety_layer import signal_of
 from safectl.export.store import load_program, save_program
 from safectl.export.torch_import import torch_network
@@ -23,6 +24,7 @@ __all__ = [
     "Normaliser",
     "Op",
     "Program",
+    "Quantised",
     "State",
     "Steps",
     "Tracer",
@@ -35,6 +37,8 @@ __all__ = [
     "network_spec",
     "ngpc_program",
     "policy_program",
+    "quantise",
+    "quantise_with_bound",
     "replay",
     "save_program",
     "signal_of",

@@ -12,11 +12,13 @@ from string import Template
 import numpy as np
 
 from safectl.errors import RangeError, ShapeError
-from safectl.export.emit_ops import ARENAS, C_TYPES, Emitted, emit_ops, runtime_files
+from safectl.export.emit_ops import ARENAS, C_TYPES, Emitted, emit_ops
 from safectl.export.golden import example_observations
 from safectl.export.interpret import replay
+from safectl.export.layouts import Layout, arrange
 from safectl.export.literals import float_literal, float_rows
 from safectl.export.program import ACTION, FAIL_SAFE, MARGIN, STATUS, Array, Program
+from safectl.export.runtime_files import runtime_headers, runtime_texts
 from safectl.files import new_folder
 from safectl.spec import Signal
 
@@ -26,7 +28,6 @@ C_FLAGS = (
 )
 """How generated code is compiled everywhere, besides optimisation and target."""
 
-_RESERVED = ("core", "math", "nn", "activation", "spatial", "integer", "project")
 _GOLDEN_ROWS = 8
 _STATUS_NAMES = ("SF_KEPT", "SF_CORRECTED", "SF_FALLBACK")
 
@@ -36,6 +37,7 @@ def emit_c(
     folder: Path,
     *,
     observations: Array | None = None,
+    layout: Layout = "plain",
     replace: bool = False,
 ) -> None:
     """Write a program as C with its runtime, self-test and README.
@@ -45,6 +47,8 @@ def emit_c(
         folder: Folder to make.
         observations: Inputs of the self-test, shape (rows, nx), finite; drawn by
             `example_observations` when absent. A row of NaN is added.
+        layout: "plain" for one flat folder, or the project of a build system: an Arduino library,
+            a Zephyr application, a PlatformIO project.
         replace: Whether an existing folder is exchanged for the new one.
 
     Raises:
@@ -52,7 +56,21 @@ def emit_c(
         RangeError: If the program has the name of a runtime file.
         ShapeError: If the observations do not fit the specification.
     """
-    if program.name in _RESERVED:
+    texts = arrange(c_texts(program, observations), program, layout)
+    with new_folder(folder, replace=replace) as draft:
+        for file, text in texts.items():
+            (draft / file).parent.mkdir(parents=True, exist_ok=True)
+            (draft / file).write_text(text, encoding="utf-8", newline="\n")
+
+
+def c_texts(program: Program, observations: Array | None = None) -> dict[str, str]:
+    """Return the text of every file of the plain layout, by name.
+
+    Raises:
+        RangeError: If the program has the name of a runtime file.
+        ShapeError: If the observations do not fit the specification.
+    """
+    if (files("safectl.export") / "runtime" / f"sf_{program.name}.h").is_file():
         raise RangeError("program name", value=program.name, expected="not that of a runtime file")
     if observations is None:
         observations = example_observations(program, _GOLDEN_ROWS)
@@ -61,25 +79,19 @@ def emit_c(
     emitted = emit_ops(program)
     facts = _facts(program, emitted)
     name = f"sf_{program.name}"
-    texts = {
+    return {
         f"{name}.h": _fill("program.h.in", facts),
         f"{name}.c": _fill("program.c.in", facts | _body(program, emitted)),
         f"{name}_test.c": _fill("program_test.c.in", facts | _vectors(program, observations)),
         "README.md": _fill("README.md.in", facts),
+        **runtime_texts(program),
     }
-    runtime = files("safectl.export") / "runtime"
-    for stem in emitted.runtime:
-        for file in (f"{stem}.h", f"{stem}.c"):
-            texts[file] = (runtime / file).read_text(encoding="utf-8")
-    texts["sf_math.h"] = (runtime / "sf_math.h").read_text(encoding="utf-8")
-    with new_folder(folder, replace=replace) as draft:
-        for file, text in texts.items():
-            (draft / file).write_text(text, encoding="utf-8", newline="\n")
 
 
 def sources(program: Program) -> tuple[str, ...]:
     """Names of the `.c` files that make up the controller, without the self-test."""
-    return (f"sf_{program.name}.c", *(f"{stem}.c" for stem in runtime_files(program)))
+    runtime = (name for name in runtime_texts(program) if name.endswith(".c"))
+    return (f"sf_{program.name}.c", *runtime)
 
 
 def fill_template(template: str, program: Program) -> str:
@@ -141,7 +153,7 @@ def _body(program: Program, emitted: Emitted) -> dict[str, str]:
     sizes = program.sizes
     following = [(emitted.places[s.following], sizes[s.following]) for s in program.states.values()]
     return {
-        "includes": "\n".join(f'#include "{stem}.h"' for stem in emitted.runtime),
+        "includes": "\n".join(f'#include "{name}"' for name in runtime_headers(program)),
         "fields": "\n".join(emitted.fields),
         "values": "\n".join(emitted.values),
         "steps": "\n".join(f"    {line}" for line in emitted.steps),

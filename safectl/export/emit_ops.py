@@ -9,7 +9,7 @@ from safectl.errors import RangeError
 from safectl.export.kinds import KINDS, Call
 from safectl.export.literals import literal
 from safectl.export.ops import AnyArray, Op
-from safectl.export.plan import BufferPlan, plan_buffers, scratch_format
+from safectl.export.plan import BufferPlan, plan_buffers
 from safectl.export.program import ACTION, FAIL_SAFE, OBSERVATION, Program, little_endian
 
 C_TYPES = {"float32": "float", "int32": "int32_t", "int16": "int16_t", "int8": "int8_t"}
@@ -31,7 +31,6 @@ class Emitted:
         fields: Members of the table struct.
         values: Their initialisers.
         steps: Statements of all operations.
-        runtime: Stems of the runtime files they need.
         blob: The table struct as it lies in memory on a little-endian machine.
     """
 
@@ -40,7 +39,6 @@ class Emitted:
     fields: tuple[str, ...]
     values: tuple[str, ...]
     steps: tuple[str, ...]
-    runtime: tuple[str, ...]
     blob: bytes
 
     @property
@@ -69,15 +67,8 @@ def emit_ops(program: Program) -> Emitted:
         ),
         values=tuple(_initialiser(name, array) for name, array in tables.items()),
         steps=steps,
-        runtime=runtime_files(program),
         blob=b"".join(little_endian(array) for array in tables.values()),
     )
-
-
-def runtime_files(program: Program) -> tuple[str, ...]:
-    """Return the stems of the runtime files that a program needs, `sf_core` first."""
-    needed = {stem for op in program.ops for stem in KINDS[op.kind].runtime}
-    return ("sf_core", *sorted(needed))
 
 
 def _place(owner: str, offset: int) -> str:
@@ -116,7 +107,6 @@ def _initialiser(name: str, array: AnyArray) -> str:
 def _lines(op: Op, plan: BufferPlan, places: Mapping[str, str], program: Program) -> list[str]:
     """Return the statements of one operation."""
     values = program.values
-    offset = plan.scratch.get(op.outputs[0])
     call = Call(
         op=op,
         inputs=tuple(places[name] for name in op.inputs),
@@ -125,7 +115,8 @@ def _lines(op: Op, plan: BufferPlan, places: Mapping[str, str], program: Program
         sizes=tuple(values[name].size for name in op.inputs),
         results=tuple(values[name].size for name in op.outputs),
         constants=tuple(program.constants[name] for name in op.constants),
-        scratch="" if offset is None else _place(scratch_format(op, values), offset),
+        scratch=tuple(_place(owner, at) for owner, at in plan.scratch[op.outputs[0]]),
+        form=values[op.inputs[0]].dtype,
         is_action=ACTION in op.outputs,
     )
     return KINDS[op.kind].lines(call)

@@ -215,7 +215,60 @@ class Horizon:
         return 5 if self.is_box else 7
 
 
-Detail = Window | Recurrence | Strides | Horizon
+@dataclass(frozen=True, slots=True)
+class Quantisation:
+    """What the integers of a value stand for: (q - zero) * scale.
+
+    Attributes:
+        dtype: "int8" with any zero, or "int16" with zero 0.
+        scale: Step between two integers, above zero, in float32.
+        zero: Integer that stands for 0.0.
+    """
+
+    dtype: str
+    scale: float
+    zero: int
+
+    def __post_init__(self) -> None:
+        low, high = self.range
+        if not low <= self.zero <= high or not 0.0 < self.scale < np.inf:
+            raise RangeError("quantisation", value=self, expected="a scale above zero, zero inside")
+
+    @property
+    def range(self) -> Pair:
+        """Smallest and largest integer."""
+        if self.dtype not in ("int8", "int16"):
+            raise RangeError("number format", value=self.dtype, expected="int8 or int16")
+        limits = np.iinfo(self.dtype)
+        return int(limits.min), int(limits.max)
+
+
+@dataclass(frozen=True, slots=True)
+class Integers:
+    """How an integer layer sees its input and makes its output from 32-bit sums.
+
+    Attributes:
+        source: Number format of the input.
+        padding: Integer of the input that stands for 0.0.
+        result: Number format of the output; "float32" for sums times a scale per channel.
+        left: Every sum is first multiplied by 2 to this power.
+        zero: Added to the output.
+        low: Smallest output: the activation relu begins at its zero.
+        high: Largest output.
+        window: Attributes of a convolution or a pool.
+    """
+
+    source: str
+    padding: int
+    result: str
+    left: int = 0
+    zero: int = 0
+    low: int = 0
+    high: int = 0
+    window: Window | None = None
+
+
+Detail = Window | Recurrence | Strides | Horizon | Quantisation | Integers
 
 
 @dataclass(frozen=True, slots=True)

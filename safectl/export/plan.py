@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from safectl.export.kinds import KINDS
-from safectl.export.ops import NUMBER_FORMATS, Op, Value
+from safectl.export.ops import NUMBER_FORMATS, Value
 from safectl.export.program import ACTION, MARGIN, OBSERVATION, STATUS, Program
 
-_SCRATCH = "scratch of "
 _WORD = {"float32": 1, "int8": 4, "int16": 2, "int32": 1}
-"""Integer values start and end at whole words: kernels read four weights at a time."""
+"""Integer values start at whole words."""
+_SLACK = {"float32": 0, "int8": 4, "int16": 4, "int32": 0}
+"""Integer kernels read fours, past the end of a value, and multiply what lies there by zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +24,15 @@ class BufferPlan:
         offsets: Offset of every value in its owner: the caller's observation, the states or the
             arena of its number format.
         owners: Per value "observation", "states" or its number format.
-        scratch: Offset of the working memory of an operation, by its first output.
+        scratch: Number format and offset of each working memory, by the first output of the
+            operation that asks for it.
         arenas: Entries of the arena per number format that has one.
         states: Floats of all states.
     """
 
     offsets: Mapping[str, int]
     owners: Mapping[str, str]
-    scratch: Mapping[str, int]
+    scratch: Mapping[str, tuple[tuple[str, int], ...]]
     arenas: Mapping[str, int]
     states: int
 
@@ -54,9 +56,9 @@ def plan_buffers(program: Program) -> BufferPlan:
     values = dict(program.values)
     roots, starts = _views(program)
     needs = {name: value for name, value in values.items() if roots[name] == name}
-    scratch = _scratch(program, values)
+    scratch = _scratch(program)
     needs.update(scratch)
-    last_use = _last_uses(program, roots, scratch)
+    last_use = _last_uses(program, roots)
     placed = {OBSERVATION: 0}
     owners = {OBSERVATION: OBSERVATION} | dict.fromkeys(program.states, "states")
     states = 0
@@ -65,7 +67,9 @@ def plan_buffers(program: Program) -> BufferPlan:
         states += values[name].size
     arenas = dict.fromkeys(NUMBER_FORMATS, 0)
     for index, op in enumerate(program.ops):
-        for name in (*op.outputs, _SCRATCH + op.outputs[0]):
+        own = [name for name in scratch if name.endswith(f" of {op.outputs[0]}")]
+        last_use.update(dict.fromkeys(own, index))
+        for name in (*op.outputs, *own):
             if name not in needs:
                 continue
             size, dtype = _rounded(needs[name]), needs[name].dtype
@@ -79,8 +83,15 @@ def plan_buffers(program: Program) -> BufferPlan:
     return BufferPlan(
         offsets={name: placed[roots[name]] + starts[name] for name in values},
         owners={name: owners[roots[name]] for name in values},
-        scratch={name.removeprefix(_SCRATCH): placed[name] for name in scratch},
-        arenas={dtype: size for dtype, size in arenas.items() if size},
+        scratch={
+            op.outputs[0]: tuple(
+                (owners[name], placed[name])
+                for name in scratch
+                if name.endswith(f" of {op.outputs[0]}")
+            )
+            for op in program.ops
+        },
+        arenas={dtype: size + _SLACK[dtype] for dtype, size in arenas.items() if size},
         states=states,
     )
 
@@ -111,32 +122,21 @@ def _views(program: Program) -> tuple[dict[str, str], dict[str, int]]:
     return roots, starts
 
 
-def _scratch(program: Program, values: Mapping[str, Value]) -> dict[str, Value]:
+def _scratch(program: Program) -> dict[str, Value]:
     """Return the working memory that operations ask for, as values that live for one operation."""
     shapes = {name: array.shape for name, array in program.constants.items()}
     needs = {}
     for op in program.ops:
-        sizes = [values[name].size for name in op.inputs]
-        size = KINDS[op.kind].scratch(op, sizes, [shapes[name] for name in op.constants])
-        if size:
-            needs[_SCRATCH + op.outputs[0]] = Value(size, scratch_format(op, values))
+        asked = KINDS[op.kind].scratch(op, [shapes[name] for name in op.constants])
+        needs.update({f"scratch {i} of {op.outputs[0]}": value for i, value in enumerate(asked)})
     return needs
 
 
-def scratch_format(op: Op, values: Mapping[str, Value]) -> str:
-    """Working memory has the number format of the first input."""
-    return values[op.inputs[0]].dtype
-
-
-def _last_uses(
-    program: Program, roots: Mapping[str, str], scratch: Mapping[str, Value]
-) -> dict[str, int]:
+def _last_uses(program: Program, roots: Mapping[str, str]) -> dict[str, int]:
     last: dict[str, int] = {}
     for index, op in enumerate(program.ops):
         for name in (*op.inputs, *op.outputs):
             last[roots[name]] = index
-        if _SCRATCH + op.outputs[0] in scratch:
-            last[_SCRATCH + op.outputs[0]] = index
     for name in (ACTION, MARGIN, STATUS, *(state.following for state in program.states.values())):
         if name in roots:
             last[roots[name]] = len(program.ops)

@@ -12,7 +12,7 @@ value head, a forward kinematics.
 import math
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
@@ -178,6 +178,16 @@ def limits_action(spec: Spec) -> bool:
     """Return whether any limit of the action is narrower than what float32 can hold."""
     low, high = action_limits(spec)
     return bool((low > -FLOAT32_MAX).any() or (high < FLOAT32_MAX).any())
+
+
+def needed_ops(ops: Sequence[Op], wanted: set[str]) -> tuple[Op, ...]:
+    """Return the operations that the outputs or the states depend on."""
+    read, kept = wanted | {ACTION, MARGIN, STATUS}, []
+    for op in reversed(ops):
+        if read & set(op.outputs):
+            read |= set(op.inputs)
+            kept.append(op)
+    return tuple(reversed(kept))
 
 
 def little_endian(array: AnyArray) -> bytes:

@@ -1,6 +1,7 @@
 """Programs on disk: a folder with `program.json` and `program.npz`, written whole, no pickle."""
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from safectl.export.ops import (
     AnyArray,
     Detail,
     Horizon,
+    Integers,
     Op,
+    Quantisation,
     Recurrence,
     Strides,
     Window,
@@ -25,7 +28,10 @@ from safectl.spec import spec_from_json
 PROGRAM_FORMAT = "safectl-program"
 PROGRAM_VERSION = 2
 _READABLE = (1, PROGRAM_VERSION)
-_DETAILS = {"window": Window, "recurrence": Recurrence, "strides": Strides, "horizon": Horizon}
+_DETAILS: Mapping[str, type[Detail]] = {
+    kind.__name__.lower(): kind
+    for kind in (Window, Recurrence, Strides, Horizon, Quantisation, Integers)
+}
 _ADVICE = "export the program again"
 
 
@@ -110,15 +116,17 @@ def _detail(fields: dict[str, Any] | None) -> Detail | None:
     if fields is None:
         return None
     ((name, attributes),) = fields.items()
-    kind: type[Detail] = _DETAILS[name]
-    return kind(**{key: _tuples(value) for key, value in attributes.items()})
+    values = {key: _attribute(value) for key, value in attributes.items()}
+    return _DETAILS[name](**values)
 
 
-def _tuples(value: object) -> Any:  # noqa: ANN401 - whatever JSON holds
-    """Turn lists of integers into tuples; refuse what no detail holds."""
+def _attribute(value: object) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Turn lists into tuples and a nested window into one; refuse what no detail holds."""
     if isinstance(value, list):
-        return tuple(_tuples(entry) for entry in value)
-    if not isinstance(value, bool | int | str):
+        return tuple(_attribute(entry) for entry in value)
+    if isinstance(value, dict):
+        return Window(**{key: _attribute(entry) for key, entry in value.items()})
+    if value is not None and not isinstance(value, bool | int | float | str):
         raise TypeError(f"{value!r} is no attribute of an operation")
     return value
 

@@ -17,16 +17,7 @@ from safectl.export.ops import (
     Strides,
     Value,
 )
-from safectl.export.program import (
-    ACTION,
-    FAIL_SAFE,
-    FLOAT32_MAX,
-    MARGIN,
-    OBSERVATION,
-    STATUS,
-    Program,
-    State,
-)
+from safectl.export.program import FAIL_SAFE, FLOAT32_MAX, OBSERVATION, Program, State, needed_ops
 from safectl.export.recorder import slope, weights
 from safectl.spec import Spec
 
@@ -199,7 +190,7 @@ class Tracer:
 
     def finish(self) -> Program:
         """Return the program without what nothing reads; it checks itself."""
-        ops = _needed(self._ops, {state.following for state in self._states.values()})
+        ops = needed_ops(self._ops, {state.following for state in self._states.values()})
         used = {name for op in ops for name in op.constants} | {FAIL_SAFE}
         used |= {state.initial for state in self._states.values()}
         constants = {name: array for name, array in self._constants.items() if name in used}
@@ -214,13 +205,3 @@ class Tracer:
     def _rows(self, value: str, name: str) -> int:
         width = len(self._constants[f"{name}_gain"])
         return max(1, self.size(value) // max(1, width))
-
-
-def _needed(ops: Sequence[Op], wanted: set[str]) -> tuple[Op, ...]:
-    """Return the operations that the outputs or the states depend on."""
-    read, kept = wanted | {ACTION, MARGIN, STATUS}, []
-    for op in reversed(ops):
-        if read & set(op.outputs):
-            read |= set(op.inputs)
-            kept.append(op)
-    return tuple(reversed(kept))

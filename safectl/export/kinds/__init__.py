@@ -7,6 +7,7 @@ from safectl.export.kinds import (
     activation,
     dense,
     elementwise,
+    integer,
     ngpc,
     projection,
     recurrent,
@@ -24,6 +25,7 @@ KINDS: Mapping[str, Kind] = {
     **dense.KINDS,
     **spatial.KINDS,
     **recurrent.KINDS,
+    **integer.KINDS,
     **projection.KINDS,
     **ngpc.KINDS,
 }

@@ -166,9 +166,10 @@ def _gather_lines(c: Call) -> list[str]:
     missing = _MOST_AXES - len(strides.sizes)
     sizes, steps = [1] * missing + [*strides.sizes], [0] * missing + [*strides.steps]
     name = f"axes_{c.op.outputs[0]}"
+    function = {"int8": "sf_gather_s8", "int16": "sf_gather_s16"}.get(c.form, "sf_gather")
     return [
         f"static const sf_axes {name} = {{{{{_list(sizes)}}}, {{{_list(steps)}}}}};",
-        call("sf_gather", c.outputs[0], f"{c.inputs[0]} + {strides.start}", f"&{name}"),
+        call(function, c.outputs[0], f"{c.inputs[0]} + {strides.start}", f"&{name}"),
     ]
 
 

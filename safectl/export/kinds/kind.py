@@ -24,7 +24,8 @@ class Call:
         sizes: Entries of each input.
         results: Entries of each output.
         constants: The constants themselves.
-        scratch: Address of the working memory that its kind asks for.
+        scratch: Addresses of the working memory that its kind asks for.
+        form: Number format of the first input.
         is_action: Whether the first output is the action of the program.
     """
 
@@ -35,7 +36,8 @@ class Call:
     sizes: tuple[int, ...]
     results: tuple[int, ...]
     constants: tuple[AnyArray, ...]
-    scratch: str
+    scratch: tuple[str, ...]
+    form: str
     is_action: bool
 
 
@@ -44,9 +46,9 @@ def _as_they_are(op: Op, constants: Sequence[AnyArray]) -> Sequence[AnyArray | N
     return constants
 
 
-def _none(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> int:
-    del op, sizes, shapes
-    return 0
+def _none(op: Op, shapes: Sequence[Shape]) -> tuple[Value, ...]:
+    del op, shapes
+    return ()
 
 
 def _nothing(op: Op, shapes: Sequence[Shape]) -> int:
@@ -66,7 +68,7 @@ class Kind:
         lines: Statements in C.
         runtime: Stems of the runtime files that the statements need.
         stored: How each constant lies in flash; None for one that the statements hold.
-        scratch: Floats of working memory.
+        scratch: Working memory, from the shapes of the constants.
         multiply_adds: Products with weights in one step, from the shapes of the constants.
     """
 
@@ -76,7 +78,7 @@ class Kind:
     lines: Callable[[Call], list[str]]
     runtime: tuple[str, ...]
     stored: Callable[[Op, Sequence[AnyArray]], Sequence[AnyArray | None]] = _as_they_are
-    scratch: Callable[[Op, Sequence[int], Sequence[Shape]], int] = _none
+    scratch: Callable[[Op, Sequence[Shape]], tuple[Value, ...]] = _none
     multiply_adds: Callable[[Op, Sequence[Shape]], int] = _nothing
 
 

@@ -79,15 +79,15 @@ def _places(horizon: Horizon, shapes: Sequence[Shape]) -> dict[str, tuple[int, i
     return places
 
 
-def _scratch(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> int:
-    del sizes
-    return sum(size for _, size in _places(detail_of(op, Horizon), shapes).values())
+def _scratch(op: Op, shapes: Sequence[Shape]) -> tuple[Value, ...]:
+    return (Value(sum(size for _, size in _places(detail_of(op, Horizon), shapes).values())),)
 
 
 def _lines(c: Call) -> list[str]:
     horizon = detail_of(c.op, Horizon)
     shapes = [array.shape for array in c.constants]
-    at = {name: f"{c.scratch} + {offset}" for name, (offset, _) in _places(horizon, shapes).items()}
+    places = _places(horizon, shapes).items()
+    at = {name: f"{c.scratch[0]} + {offset}" for name, (offset, _) in places}
     fields = _fields(c, horizon, at)
     name = f"ngpc_{c.op.outputs[0]}"
     index = horizon.layers_start

@@ -124,10 +124,9 @@ def _stored(op: Op, constants: Sequence[AnyArray]) -> Sequence[AnyArray | None]:
     return [block_weights(array) if array.ndim == 2 else array for array in constants]
 
 
-def _scratch(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> int:
-    del sizes
+def _scratch(op: Op, shapes: Sequence[Shape]) -> tuple[Value, ...]:
     units = shapes[0][0] // _GATES[op.kind]
-    return shapes[0][0] + (0 if op.kind == "simple_rnn" else units)
+    return (Value(shapes[0][0] + (0 if op.kind == "simple_rnn" else units)),)
 
 
 def _lines(c: Call) -> list[str]:
@@ -155,7 +154,7 @@ def _lines(c: Call) -> list[str]:
 
 def _rnn_body(c: Call, x: str, states: Sequence[str], units: int) -> list[str]:
     (h,), (kernel, recurrent, bias) = states, c.tables
-    sums = c.scratch
+    sums = c.scratch[0]
     return [
         call("sf_dense", sums, x, kernel, bias, f"{c.constants[0].shape[1]}, {units}"),
         call("sf_dense", sums, h, recurrent, sums, f"{units}, {units}"),
@@ -166,8 +165,8 @@ def _rnn_body(c: Call, x: str, states: Sequence[str], units: int) -> list[str]:
 def _gru_body(c: Call, x: str, states: Sequence[str], units: int) -> list[str]:
     recurrence, (h,) = detail_of(c.op, Recurrence), states
     kernel, recurrent, bias, candidate = c.tables[:4]
-    update, reset = c.scratch, f"{c.scratch} + {units}"
-    proposed, work = f"{c.scratch} + {2 * units}", f"{c.scratch} + {3 * units}"
+    update, reset = c.scratch[0], f"{c.scratch[0]} + {units}"
+    proposed, work = f"{c.scratch[0]} + {2 * units}", f"{c.scratch[0]} + {3 * units}"
     square = f"{units}, {units}"
     if recurrence.reset_after:
         middle = [
@@ -193,9 +192,9 @@ def _gru_body(c: Call, x: str, states: Sequence[str], units: int) -> list[str]:
 def _lstm_body(c: Call, x: str, states: Sequence[str], units: int) -> list[str]:
     (h, cell), (kernel, recurrent, bias) = states, c.tables
     gate = detail_of(c.op, Recurrence).recurrent_activation
-    enter, forget = c.scratch, f"{c.scratch} + {units}"
-    proposed, leave = f"{c.scratch} + {2 * units}", f"{c.scratch} + {3 * units}"
-    work = f"{c.scratch} + {4 * units}"
+    enter, forget = c.scratch[0], f"{c.scratch[0]} + {units}"
+    proposed, leave = f"{c.scratch[0]} + {2 * units}", f"{c.scratch[0]} + {3 * units}"
+    work = f"{c.scratch[0]} + {4 * units}"
     return [
         call("sf_dense", enter, x, kernel, bias, f"{c.constants[0].shape[1]}, {4 * units}"),
         call("sf_dense", enter, h, recurrent, enter, f"{units}, {4 * units}"),

@@ -126,10 +126,10 @@ def _max_pool(op: Op, inputs: _Arrays, constants: _Arrays) -> tuple[AnyArray]:
     return (best.reshape(len(inputs[0]), -1),)
 
 
-def _average_pool(op: Op, inputs: _Arrays, constants: _Arrays) -> tuple[Array]:
+def _average_pool(op: Op, inputs: _Arrays, constants: _Arrays) -> tuple[AnyArray]:
     del constants
     window = detail_of(op, Window)
-    result: Array = np.zeros((len(inputs[0]), *window.output, window.shape[2]), np.float32)
+    result = np.zeros((len(inputs[0]), *window.output, window.shape[2]), inputs[0].dtype)
     count = np.zeros((1, *window.output, 1), np.float32)
     for view, is_inside in zip(taps(pad(inputs[0], window), window), inside(window), strict=True):
         result = np.where(is_inside, result + view, result)
@@ -149,14 +149,13 @@ def _depthwise_stored(op: Op, constants: _Arrays) -> Sequence[AnyArray | None]:
     return [constants[0].reshape(len(constants[0]), -1).T.ravel(), constants[1]]
 
 
-def _conv_scratch(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> int:
-    del sizes, shapes
-    return detail_of(op, Window).taps
+def _conv_scratch(op: Op, shapes: Sequence[Shape]) -> tuple[Value, ...]:
+    del shapes
+    return (Value(detail_of(op, Window).taps),)
 
 
-def window_line(op: Op, outputs: int) -> str:
+def window_line(op: Op, window: Window, outputs: int) -> str:
     """Write the attributes of a window as a constant of the step function."""
-    window = detail_of(op, Window)
     numbers = (
         *(*window.shape, *window.size, *window.stride),
         *(window.padding[0][0], window.padding[1][0], *window.dilation, *window.output),
@@ -168,10 +167,9 @@ def window_line(op: Op, outputs: int) -> str:
 
 def _conv_lines(c: Call) -> list[str]:
     outputs = len(c.constants[1])
-    scratch = [c.scratch] if c.op.kind == "conv2d" else []
-    arguments = [c.outputs[0], c.inputs[0], *c.tables, *scratch, f"&window_{c.op.outputs[0]}"]
+    arguments = [c.outputs[0], c.inputs[0], *c.tables, *c.scratch, f"&window_{c.op.outputs[0]}"]
     return [
-        window_line(c.op, outputs),
+        window_line(c.op, detail_of(c.op, Window), outputs),
         call(f"sf_{c.op.kind}", *arguments),
         *activation_lines(c.op, c.outputs[0], c.outputs[0], c.results[0]),
     ]
@@ -182,7 +180,7 @@ def _pool_lines(c: Call) -> list[str]:
     arguments: list[object] = [c.outputs[0], c.inputs[0], f"&window_{c.op.outputs[0]}"]
     if c.op.kind == "average_pool2d":
         arguments.append(int(window.count_padding))
-    return [window_line(c.op, window.shape[2]), call(f"sf_{c.op.kind}", *arguments)]
+    return [window_line(c.op, window, window.shape[2]), call(f"sf_{c.op.kind}", *arguments)]
 
 
 def _conv_products(op: Op, shapes: Sequence[Shape]) -> int:

@@ -8,11 +8,23 @@ static uint32_t bits_of(float value) {
     return bits;
 }
 
+/* Bit 31 is set if the exponent is all ones. */
+static inline uint32_t flipped_by(float value) {
+    const uint32_t bits = bits_of(value);
+    return (bits + 0x00800000u) ^ bits;
+}
+
 int sf_all_finite(const float values[], size_t size) {
     uint32_t flipped = 0u;
-    for (size_t i = 0; i < size; i++) {
-        const uint32_t bits = bits_of(values[i]);
-        flipped |= (bits + 0x00800000u) ^ bits; /* bit 31 flips if the exponent is all ones */
+    size_t i = 0;
+#ifndef __OPTIMIZE_SIZE__
+    for (; i + 4u <= size; i += 4u) {
+        flipped |= flipped_by(values[i]) | flipped_by(values[i + 1u]);
+        flipped |= flipped_by(values[i + 2u]) | flipped_by(values[i + 3u]);
+    }
+#endif
+    for (; i < size; i++) {
+        flipped |= flipped_by(values[i]);
     }
     return (flipped >> 31) == 0u;
 }

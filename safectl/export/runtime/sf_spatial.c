@@ -1,5 +1,6 @@
 #include "sf_spatial.h"
 
+#include "sf_core.h"
 #include "sf_nn.h"
 
 /* Index of the pixel under a tap, or the number of pixels if it lies outside: subtracting more than
@@ -11,20 +12,26 @@ static size_t pixel_at(const sf_window *w, size_t out_row, size_t out_column, si
     return row < w->height && column < w->width ? row * w->width + column : w->height * w->width;
 }
 
-/* Copies what one window sees of one group of channels. */
+/* Copies what one window sees of one group of channels. A kernel row that lies inside the image and
+ * whose taps are neighbours is one piece. */
 static void gather(float *patch, const float *x, const sf_window *w, size_t out_row,
                    size_t out_column, size_t group) {
-    const size_t depth = w->channels / w->groups;
-    for (size_t row = 0; row < w->rows; row++) {
-        for (size_t column = 0; column < w->columns; column++, patch += depth) {
-            const size_t pixel = pixel_at(w, out_row, out_column, row, column);
-            if (pixel < w->height * w->width) {
-                const float *from = &x[pixel * w->channels + group * depth];
-                for (size_t i = 0; i < depth; i++) {
-                    patch[i] = from[i];
-                }
-            } else {
-                sf_fill(patch, 0.0f, depth);
+    const size_t depth = w->channels / w->groups, width = w->columns * depth;
+    const size_t first = out_column * w->stride_columns - w->left;
+    const size_t last = first + (w->columns - 1u) * w->dilation_columns;
+    const int is_piece = first < w->width && last < w->width && w->dilation_columns == 1u;
+    size_t top = out_row * w->stride_rows - w->top;
+    for (size_t row = 0; row < w->rows; row++, top += w->dilation_rows, patch += width) {
+        const int is_row = top < w->height;
+        const float *from = &x[(is_row ? top * w->width * w->channels : 0u) + group * depth];
+        if (is_row && is_piece && w->groups == 1u) {
+            sf_copy(patch, &from[first * depth], width);
+            continue;
+        }
+        for (size_t i = 0, column = first; i < width; i += depth, column += w->dilation_columns) {
+            for (size_t j = 0; j < depth; j++) {
+                const int is_inside = is_row && column < w->width;
+                patch[i + j] = is_inside ? from[column * w->channels + j] : 0.0f;
             }
         }
     }

@@ -1,0 +1,146 @@
+"""Integer programs: within their stated bound, with sums that cannot overflow."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from safectl.errors import RangeError, ShapeError
+from safectl.export import (
+    interpret,
+    load_program,
+    quantise,
+    quantise_with_bound,
+    save_program,
+    torch_network,
+    verify,
+)
+from safectl.export.integer_layer import integer_weights, quantisation, requantisation
+from safectl.export.ops import Quantisation
+
+
+def rows_of(program, count=200, seed=0):
+    return np.random.default_rng(seed).standard_normal((count, program.spec.nx)).astype(np.float32)
+
+
+def network(*layers, shape):
+    torch.manual_seed(0)
+    for layer in layers:
+        for parameter in layer.parameters():
+            nn.init.normal_(parameter, std=1.0 / max(parameter[0].numel(), 1) ** 0.5)
+    return torch_network("net", nn.Sequential(*layers), shape)
+
+
+NETWORKS = {
+    "relu": network(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 3), shape=(12,)),
+    "relu6": network(nn.Linear(12, 9), nn.ReLU6(), nn.Linear(9, 7), nn.ReLU(), shape=(12,)),
+    "tables": network(
+        *(nn.Linear(12, 10), nn.Tanh(), nn.Linear(10, 10), nn.Sigmoid(), nn.Linear(10, 8)),
+        *(nn.SiLU(), nn.Linear(8, 6), nn.ELU(), nn.Linear(6, 2), nn.Tanh()),
+        shape=(12,),
+    ),
+    "conv": network(
+        *(nn.Conv2d(2, 6, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 4, 3, stride=2)),
+        *(nn.Tanh(), nn.Flatten(), nn.Linear(16, 3)),
+        shape=(2, 10, 10),
+    ),
+    "depthwise": network(
+        *(nn.Conv2d(4, 8, 3, groups=4, padding=1), nn.ReLU6(), nn.Conv2d(8, 6, 1), nn.AvgPool2d(2)),
+        *(nn.Conv2d(6, 6, 2, groups=2), nn.Flatten(), nn.Linear(54, 5), nn.Softmax(-1)),
+        shape=(4, 8, 8),
+    ),
+    "norm": network(nn.Linear(12, 12), nn.LayerNorm(12), nn.Linear(12, 4), shape=(12,)),
+}
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_quantised_network_stays_within_its_bound(name, bits):
+    program = NETWORKS[name]
+    rows = rows_of(program)
+    quantised = quantise_with_bound(program, rows, bits=bits)
+    difference = np.abs(interpret(quantised.program, rows).action - interpret(program, rows).action)
+    assert (difference <= quantised.bound).all()
+    assert difference.max() > 0.0
+    assert np.isfinite(quantised.bound).all() or name == "norm"
+
+
+def test_sixteen_bits_are_closer_than_eight():
+    program = NETWORKS["relu"]
+    rows = rows_of(program)
+    bounds = [quantise_with_bound(program, rows, bits=bits).bound.max() for bits in (8, 16)]
+    assert bounds[1] < 0.6 * bounds[0]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("name", ["tables", "conv", "depthwise"])
+def test_a_quantised_network_in_c_equals_the_interpreter(name, bits):
+    program = NETWORKS[name]
+    verify(quantise(program, rows_of(program), bits=bits), observations=10.0 * rows_of(program))
+
+
+def test_layers_stay_integer_from_one_to_the_next():
+    program = NETWORKS["conv"]
+    kinds = [op.kind for op in quantise(program, rows_of(program)).ops]
+    assert kinds == [
+        *("quantise", "gather", "integer_conv2d", "integer_max_pool2d", "integer_conv2d"),
+        *("lookup", "integer_dense", "concat"),
+    ]
+
+
+def test_a_quantised_program_survives_the_disk(tmp_path):
+    program = NETWORKS["depthwise"]
+    rows = rows_of(program)
+    quantised = quantise(program, rows)
+    save_program(quantised, tmp_path / "q")
+    loaded = load_program(tmp_path / "q")
+    assert loaded.digest() == quantised.digest() != program.digest()
+    assert loaded.ops == quantised.ops
+    assert np.array_equal(interpret(loaded, rows).action, interpret(quantised, rows).action)
+
+
+@pytest.mark.parametrize(
+    "source", [Quantisation("int8", 0.01, 100), Quantisation("int16", 1e-4, 0)]
+)
+def test_no_sum_leaves_32_bits_for_any_input(source):
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((5, 3000)).astype(np.float32)
+    weight[1] = 1.0
+    weight[2] = 0.0
+    bias = np.array([0.0, 0.0, 1.0, 1e4, -1e5], np.float32)
+    weights = integer_weights(weight, bias, source)
+    low, high = source.range
+    worst = np.where(weights.weight > 0, high, low) * weights.weight.astype(np.int64)
+    least = np.where(weights.weight > 0, low, high) * weights.weight.astype(np.int64)
+    for sums in (worst.sum(1) + weights.bias, least.sum(1) + weights.bias):
+        assert np.abs(sums).max() <= weights.bound < 2**31
+    rounded = weights.weight * (weights.scale / source.scale)[:, None]
+    assert np.abs(rounded - weight)[0].max() <= 0.51 * weights.scale[0] / source.scale
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_multiplier_and_shift_divide_as_real_numbers_do(bits):
+    rng = np.random.default_rng(1)
+    weights = integer_weights(
+        rng.standard_normal((40, 10)).astype(np.float32),
+        rng.standard_normal(40).astype(np.float32),
+        Quantisation("int8", 0.02, -3),
+    )
+    result = quantisation(-3.0, 2.0, bits)
+    scaling = requantisation(weights, result)
+    found = scaling.multiplier * 2.0 ** (scaling.left - 33 - scaling.shift)
+    assert np.abs(found * result.scale / weights.scale - 1.0).max() < 1e-6
+
+
+def test_bad_requests_are_refused():
+    program = NETWORKS["relu"]
+    rows = rows_of(program)
+    with pytest.raises(RangeError, match="8 or 16"):
+        quantise(program, rows, bits=4)
+    with pytest.raises(ShapeError):
+        quantise(program, rows[:, :3])
+    with pytest.raises(ShapeError):
+        quantise(program, rows[:0])
+    rows[3, 3] = np.nan
+    with pytest.raises(RangeError, match="finite"):
+        quantise(program, rows)
