@@ -45,6 +45,7 @@ COMMANDS = {
     "export": Command("export", "write a trained folder as C99", "folder"),
     "verify": Command("verify", "build, run and compare exported C on host and board", "folder"),
     "flash": Command("flash", "write exported firmware to a board and verify it", "folder"),
+    "run": Command("run", "run a trained policy with its guard on a robot", "folder"),
     "envs": Command("envs", "list the environments: spaces, cost, source", "name"),
     "bench": Command("bench", "list or run the named benchmarks", "name"),
     "launch": Command(

@@ -67,6 +67,24 @@ def guard_factory(name: GuardName, *, seed: int) -> GuardFactory | None:
     return GuardFactory(make, state=true_state if name == "barrier" else None)
 
 
+def trained_guard(folder: Path, env: Env) -> Safeguard:
+    """Make the guard that a run was trained with, as it was learned, for the control loop.
+
+    Raises:
+        FileFormatError: If the run's last checkpoint cannot be read.
+        ConfigError: If the guard needs the true state, which the loop does not have.
+    """
+    name = load_guard_name(folder)
+    if name == "barrier":
+        raise ConfigError(
+            "run", "a barrier over the true state needs it; train with limits or speed"
+        )
+    guard = Clip(spec_of(env)) if name == "none" else _make(name, env, load_config(folder).seed)
+    if isinstance(guard, SpeedGuard):
+        load_guard(folder, guard)
+    return guard
+
+
 def guarded_env(name: GuardName, env: str, folder: Path, *, seed: int, render: bool = False) -> Env:
     """Make an environment with the guard that a run was trained with, as it was learned.
 

@@ -38,13 +38,15 @@ class BoardFaults:
 
 
 class FakeBoard:
-    """An integrator x[k+1] = x[k] + T u[k] behind a pseudo-terminal; a context manager.
+    """Integrators x_i[k+1] = x_i[k] + T u_j[k] behind a pseudo-terminal; a context manager.
+
+    State i integrates action j = i modulo nu.
 
     It follows the firmware: starts stopped, runs after a handshake with the first command, stops on
     silence before two periods, and repeats the applied action in every state.
 
     Args:
-        spec: Signals; nx and nu must be equal.
+        spec: Signals.
         faults: What it does wrong.
     """
 
@@ -104,7 +106,8 @@ class FakeBoard:
             self.mode = _TRIPPED
             self._halt()
             self._send_fault(FaultCode.SILENCE, silence_s)
-        self._state = self._state + np.float32(self._spec.period) * self._applied
+        pushed = np.resize(self._applied, self._spec.nx)
+        self._state = self._state + np.float32(self._spec.period) * pushed
         self._sequence = (self._sequence + 1) % 2**16
         if not self.faults.is_mute:
             payload = pack_state(self._state, self._applied, mode=self.mode)

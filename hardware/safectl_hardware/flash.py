@@ -15,7 +15,8 @@ from safectl.errors import ConfigError, DoesNotFit, FlashError, MissingTool
 from safectl.export.toolchain import COMPILE_TIMEOUT_S, find_tool, run_tool
 from safectl_hardware.board import Board
 from safectl_hardware.linker import find_program
-from safectl_hardware.programmers import Format, Job, Programmer, cause_of, find_programmer
+from safectl_hardware.programmer import Format, Job, Programmer, cause_of
+from safectl_hardware.programmers import find_programmer
 
 FLASH_TIMEOUT_S = 120.0
 """For each run of a tool; a megabyte over a slow line takes less."""

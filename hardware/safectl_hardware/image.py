@@ -12,7 +12,13 @@ from safectl.export.emit_c import C_FLAGS, emit_c, sources
 from safectl.export.program import Array, Program
 from safectl.export.toolchain import COMPILE_TIMEOUT_S, run_tool
 from safectl_hardware.board import Board, load_board
-from safectl_hardware.linker import compile_for, find_compiler, link, section_sizes
+from safectl_hardware.linker import (
+    compile_for,
+    find_compiler,
+    find_program,
+    link,
+    section_sizes,
+)
 from safectl_hardware.stack import stack_bound, stack_sum
 
 _WITH_CALL_GRAPH = ("arm-none-eabi", "riscv64-unknown-elf")  # GCC 10 and later
@@ -149,9 +155,16 @@ def _stack(board: Board, objects: Sequence[Path], entry: str) -> int:
     library = board.library_stack_bytes
     suffix = ".ci" if board.toolchain in _WITH_CALL_GRAPH else ".su"
     texts = [path.with_suffix(suffix).read_text(encoding="utf-8") for path in objects]
-    if suffix == ".su":
-        return stack_sum(texts, library_bytes=library)
-    return stack_bound(texts, entry, library_bytes=library)
+    if suffix == ".ci":
+        return stack_bound(texts, entry, library_bytes=library)
+    names = _symbols(board, _merge(board, objects, [entry], objects[0].with_name("reached.o")))
+    return stack_sum(texts, names, library_bytes=library)
+
+
+def _symbols(board: Board, merged: Path) -> frozenset[str]:
+    command: list[str | Path] = [find_program(board, "nm"), "--defined-only", "-P", merged]
+    output = run_tool(command, purpose="listing functions", timeout_s=COMPILE_TIMEOUT_S)
+    return frozenset(line.split(" ")[0] for line in output.splitlines())
 
 
 def _rows_header(rows: Array) -> str:
@@ -167,26 +180,23 @@ def _controller_size(
     program: Program, folder: Path, objects: Sequence[Path], board: Board
 ) -> tuple[int, int]:
     """Return flash and RAM of what the step and the initialisation need."""
-    merged = folder / "controller.o"
-    roots = [f"-Wl,-u,sf_{program.name}_{name}" for name in ("init", "step")]
+    roots = [f"sf_{program.name}_{name}" for name in ("init", "step")]
+    text, data, bss = section_sizes(board, _merge(board, objects, roots, folder / "controller.o"))
+    return text + data, data + bss
+
+
+def _merge(board: Board, objects: Sequence[Path], roots: Sequence[str], merged: Path) -> Path:
+    """Join objects and keep what some functions need."""
     core = [option for option in board.target if not option.startswith("--specs")]  # no C library
-    joined: list[str | Path] = [
-        *core,
-        "-r",
-        "-nostdlib",
-        "-Wl,--gc-sections",
-        *roots,
-        *objects,
-        "-o",
-        merged,
-    ]
+    kept = [f"-Wl,-u,{name}" for name in roots]
+    joining: list[str | Path] = [*core, "-r", "-nostdlib", "-Wl,--gc-sections", *kept, *objects]
+    command: list[str | Path] = [find_compiler(board), *joining, "-o", merged]
     run_tool(
-        [find_compiler(board), *joined],
-        purpose=f"measuring controller {program.name}",
+        command,
+        purpose=f"joining {merged.name} for {board.name}",
         timeout_s=COMPILE_TIMEOUT_S,
     )
-    text, data, bss = section_sizes(board, merged)
-    return text + data, data + bss
+    return merged
 
 
 def controller_macros(program: Program) -> list[str]:

@@ -43,14 +43,15 @@ def stack_bound(graphs: Sequence[str], entry: str, *, library_bytes: int = 0) ->
     return _depth(entry, usage, calls, ())
 
 
-def stack_sum(usages: Sequence[str], *, library_bytes: int) -> int:
-    """Return the bytes of all frames together: a bound for code that never calls itself.
+def stack_sum(usages: Sequence[str], names: frozenset[str], *, library_bytes: int) -> int:
+    """Return the bytes of the frames of some functions: a bound where none calls itself.
 
     For compilers without a call graph. That the code does not call itself is known from one that
     has it, because the C is the same.
 
     Args:
         usages: Contents of the `.su` files of all translation units (`-fstack-usage`).
+        names: The functions that are linked.
         library_bytes: What a routine of the compiler's own library takes.
 
     Raises:
@@ -59,7 +60,10 @@ def stack_sum(usages: Sequence[str], *, library_bytes: int) -> int:
     total = library_bytes
     for line in "\n".join(usages).split("\n"):
         if line:
-            function, size, kind = line.split("\t")
+            place, size, kind = line.split("\t")
+            function = place.rpartition(":")[2]
+            if function not in names:
+                continue
             if kind != "static":
                 raise VerificationError(f"{function} has a stack frame that is {kind}")
             total += int(size) + _RETURN_ADDRESS_BYTES

@@ -61,9 +61,13 @@ def test_a_network_too_large_for_an_avr_is_refused_with_the_numbers(benchmark_po
 
 def test_the_stack_without_a_call_graph_is_the_sum_of_all_frames():
     usage = "f.c:1:1:step\t42\tstatic\nf.c:9:1:dense\t54\tstatic\n"
-    assert stack_sum([usage, usage], library_bytes=10) == 2 * (42 + 54 + 8) + 10
+    both = frozenset({"step", "dense"})
+    assert stack_sum([usage, usage], both, library_bytes=10) == 2 * (42 + 54 + 8) + 10
+    assert stack_sum([usage], frozenset({"step"}), library_bytes=0) == 42 + 4
+    varying = usage.replace("54\tstatic", "54\tdynamic")
     with pytest.raises(VerificationError, match="dense has a stack frame that is dynamic"):
-        stack_sum([usage.replace("54\tstatic", "54\tdynamic")], library_bytes=0)
+        stack_sum([varying], both, library_bytes=0)
+    assert stack_sum([varying], frozenset({"step"}), library_bytes=0) == 42 + 4
 
 
 def test_library_routines_take_what_the_profile_says():

@@ -44,12 +44,13 @@ def export_difference() -> Measurement:
     return Measurement(float(np.abs(ours - from_torch).max()), details=_details(report))
 
 
-def guarded_program() -> Program:
-    """Build a policy 17-64-64-6 behind a learned signal 17-64-64-7, with random weights."""
-    policy = _perceptron((17, 64, 64, 6), [nn.Tanh(), nn.Tanh(), nn.Identity()])
-    signal = _perceptron((17, 64, 64, 7), [nn.Tanh(), nn.Tanh(), nn.Identity()])
+def guarded_program(nx: int = 17, nu: int = 6, hidden: int = 64) -> Program:
+    """Build a policy nx-hidden-hidden-nu behind a learned signal, with random weights."""
+    activations: list[nn.Module] = [nn.Tanh(), nn.Tanh(), nn.Identity()]
+    policy = _perceptron((nx, hidden, hidden, nu), activations)
+    signal = _perceptron((nx, hidden, hidden, 1 + nu), activations)
     constraint = AffineSignal(Network(signal), limit=0.05, margin=0.01)
-    return guarded_policy_program("guarded", _spec(17, 6), Network(policy), constraint)
+    return guarded_policy_program("guarded", _spec(nx, nu), Network(policy), constraint)
 
 
 def _perceptron(sizes: tuple[int, ...], activations: list[nn.Module]) -> nn.Sequential:

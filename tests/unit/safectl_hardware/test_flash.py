@@ -10,7 +10,8 @@ import pytest
 from safectl.errors import ConfigError, DoesNotFit, FlashError, UnknownNameError
 from safectl_hardware.board import Memory, board_names, load_board
 from safectl_hardware.flash import flash, flash_plan
-from safectl_hardware.programmers import PROGRAMMERS, cause_of, find_programmer
+from safectl_hardware.programmer import cause_of
+from safectl_hardware.programmers import PROGRAMMERS, find_programmer
 
 GOLDEN = {
     ("netduinoplus2", "dfu-util"): [
@@ -167,6 +168,7 @@ def test_a_tool_that_succeeds_with_its_proof_is_believed(elf, tools):
         ("pyocd", "Mismatched byte at 0x08000004 (offset 0x4): 0x00 (memory) != 0x01 (file)"),
         ("gdb", 'Section .text, range 0x8000000 -- 0x8001ef8: MIS-MATCHED!\n".data": matched.'),
         ("gdb", "Connection refused."),
+        ("gdb", "Section .text, range 0x8000000 -- 0x8001ef8: matched."),
     ],
 )
 def test_a_tool_that_succeeds_without_proof_is_not_believed(elf, tools, tool, says):
