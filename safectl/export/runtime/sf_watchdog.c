@@ -6,6 +6,13 @@ static int is_fresh(const sf_watchdog *watchdog, uint32_t now) {
     return watchdog->seen != 0u && now - watchdog->stamp <= watchdog->limit;
 }
 
+static void trip(sf_watchdog *watchdog) {
+    if (watchdog->mode == SF_RUNNING) {
+        watchdog->mode = SF_TRIPPED;
+        watchdog->trips++;
+    }
+}
+
 void sf_watchdog_init(sf_watchdog *watchdog, uint32_t limit) {
     watchdog->mode = SF_STOPPED;
     watchdog->limit = limit < HALF ? limit : HALF - 1u;
@@ -34,11 +41,18 @@ int sf_watchdog_arm(sf_watchdog *watchdog, uint32_t now) {
 }
 
 int sf_watchdog_check(sf_watchdog *watchdog, uint32_t now) {
-    if (watchdog->mode == SF_RUNNING && !is_fresh(watchdog, now)) {
-        watchdog->mode = SF_TRIPPED;
-        watchdog->trips++;
+    if (!is_fresh(watchdog, now)) {
+        trip(watchdog);
     }
     return watchdog->mode == SF_RUNNING;
+}
+
+int sf_watchdog_run(sf_watchdog *watchdog, uint32_t stamp, uint32_t now) {
+    (void)sf_watchdog_observe(watchdog, stamp, now);
+    if (now - stamp > watchdog->limit) {
+        trip(watchdog);
+    }
+    return sf_watchdog_check(watchdog, now);
 }
 
 void sf_watchdog_stop(sf_watchdog *watchdog) {

@@ -32,8 +32,12 @@ int sf_watchdog_observe(sf_watchdog *watchdog, uint32_t stamp, uint32_t now);
 /* Starts, if the newest observation is fresh. Returns 1 if it runs afterwards. */
 int sf_watchdog_arm(sf_watchdog *watchdog, uint32_t now);
 
-/* Trips if it runs on a stale observation. Returns 1 if it still runs. Call it in every period. */
+/* Trips if it runs on a stale observation. Returns 1 if it still runs. For periods without one. */
 int sf_watchdog_check(sf_watchdog *watchdog, uint32_t now);
+
+/* One period with an observation: takes note of it, and trips if it, or the newest one, is stale.
+ * Returns 1 if an action may be computed from it. */
+int sf_watchdog_run(sf_watchdog *watchdog, uint32_t stamp, uint32_t now);
 
 /* Stops at once, without a trip. */
 void sf_watchdog_stop(sf_watchdog *watchdog);
