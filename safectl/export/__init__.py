@@ -1,6 +1,7 @@
 """Programs: controllers that mean the same in torch, in NumPy and in C."""
 
 from safectl.export.assemble import AffineSignal, Network, guarded_policy_program, policy_program
+from safectl.export.chance import ChanceConstraint, chance_constrained_program
 from safectl.export.emit_c import emit_c
 from safectl.export.golden import example_observations
 from safectl.export.guard import guarded_program
@@ -21,6 +22,7 @@ from safectl.export.watchdog import Mode, Watchdog
 
 __all__ = [
     "AffineSignal",
+    "ChanceConstraint",
     "Exportable",
     "Mode",
     "Native",
@@ -34,6 +36,7 @@ __all__ = [
     "Tracer",
     "VerifyReport",
     "Watchdog",
+    "chance_constrained_program",
     "emit_c",
     "example_observations",
     "guarded_policy_program",
