@@ -1,11 +1,15 @@
 """A model whose actions are fractions of their limits, as learning libraries want them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from safectl.errors import RangeError, ShapeError
+from safectl.export.models import Motion, motion_of
+from safectl.export.trace import Tracer
 from safectl.types import Dynamics, Gaussian
 
 
@@ -42,6 +46,14 @@ class Normalised:
     ) -> Gaussian:
         """Return the model's prediction for the action in SI units."""
         return self.model.predict(state, action * action.new_tensor(self.limits))
+
+    def motion(self, tracer: Tracer, state: str) -> Motion:
+        """Append the model's operations, with its gain times the limits."""
+        inner = motion_of(tracer, self.model, state)
+        rows = len(inner.moving)
+        scale = np.tile(self.limits, rows)
+        gain = tracer.affine(inner.gain, scale, np.zeros(scale.size), name="model_gain_scaled")
+        return replace(inner, gain=gain)
 
 
 def unit_of(limit: float, unit: str) -> str:

@@ -1,5 +1,7 @@
 """A unicycle whose model state also holds the discs that it must not enter."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -7,6 +9,8 @@ from torch import Tensor
 from safectl.dynamics import Unicycle
 from safectl.dynamics.dynamics import with_noise
 from safectl.errors import RangeError
+from safectl.export.models import Motion, motion_of
+from safectl.export.trace import Tracer
 from safectl.types import Gaussian
 
 
@@ -49,3 +53,8 @@ class UnicycleAmongDiscs:
         # Joined as rows of columns, so that a state whose batch is contiguous in memory stays so.
         mean = torch.cat([pose.T, state[:, self.unicycle.nx :].T]).T
         return with_noise(mean, (*self.unicycle.noise, *[0.0] * (self.nx - self.unicycle.nx)))
+
+    def motion(self, tracer: Tracer, state: str) -> Motion:
+        """Append the unicycle's operations; the centres stay."""
+        pose = tracer.slice(state, 0, self.unicycle.nx, name="model_pose")
+        return replace(motion_of(tracer, self.unicycle, pose), state=state)

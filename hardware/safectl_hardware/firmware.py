@@ -132,8 +132,9 @@ def _link(
         includes = [folder, folder / "c", ports, ports / "firmware", ports / "uart", frames, core]
         roles = [ports / "firmware" / name for name in own]  # an absolute path stays as it is
         lines = [ports / "firmware" / "line.c", ports / "uart" / f"{board.serial}.c"]
-        shared = [frames / "sf_frame.c", core / "sf_watchdog.c"]
-        shared += [] if objects else [core / "sf_core.c"]  # part of every controller
+        shared = [frames / "sf_frame.c"]
+        if not objects:  # part of every controller
+            shared += [core / "sf_core.c", core / "sf_watchdog.c"]
         link(
             board,
             [*roles, *lines, *shared],

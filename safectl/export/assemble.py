@@ -93,8 +93,8 @@ def policy_program(
         ShapeError: If sizes do not fit.
         NonFiniteError: If a weight is not finite.
     """
-    tracer = _start(name, spec, fail_safe)
-    proposal = _network(tracer, policy, name="policy", outputs=spec.nu)
+    tracer = start_program(name, spec, fail_safe)
+    proposal = append_network(tracer, policy, name="policy", outputs=spec.nu)
     _limit(tracer, proposal, ACTION)
     return tracer.finish()
 
@@ -126,12 +126,12 @@ def guarded_policy_program(
         ShapeError: If sizes do not fit.
         NonFiniteError: If a weight is not finite.
     """
-    tracer = _start(name, spec, fail_safe)
-    proposal = _network(tracer, policy, name="policy", outputs=spec.nu)
+    tracer = start_program(name, spec, fail_safe)
+    proposal = append_network(tracer, policy, name="policy", outputs=spec.nu)
     limited = _limit(tracer, proposal, "limited")
-    model = _network(tracer, signal.network, name="signal", outputs=1 + spec.nu, like=policy)
+    model = append_network(tracer, signal.network, name="signal", outputs=1 + spec.nu, like=policy)
     normal, offset, backoff = _half_space(tracer, model, signal)
-    limits = _limit_constants(tracer)
+    limits = limit_constants(tracer)
     outputs = (ACTION, MARGIN, STATUS)
     tracer.op(Op("project_halfspace_box", (limited, normal, offset, backoff), outputs, limits))
     return tracer.finish()
@@ -165,7 +165,12 @@ def _half_space(tracer: Tracer, model: str, signal: AffineSignal) -> tuple[str, 
     return tracer.slice(rows, 1, 1 + nu, name="normal"), offset, backoff
 
 
-def _start(name: str, spec: Spec, fail_safe: Sequence[float] | None) -> Tracer:
+def start_program(name: str, spec: Spec, fail_safe: Sequence[float] | None) -> Tracer:
+    """Begin a program with its fail-safe action, as in `policy_program`.
+
+    Raises:
+        ShapeError: If there is not one entry per action.
+    """
     tracer = Tracer(name, spec)
     low, high = action_limits(spec)
     chosen = np.zeros(spec.nu) if fail_safe is None else np.array(fail_safe, np.float64)
@@ -175,7 +180,7 @@ def _start(name: str, spec: Spec, fail_safe: Sequence[float] | None) -> Tracer:
     return tracer
 
 
-def _network(
+def append_network(
     tracer: Tracer, network: Network, *, name: str, outputs: int, like: Network | None = None
 ) -> str:
     """Append a network to the observation, sharing the normaliser of `like` if it is the same."""
@@ -195,10 +200,11 @@ def _network(
     return value
 
 
-def _limit_constants(tracer: Tracer) -> tuple[str, str]:
+def limit_constants(tracer: Tracer) -> tuple[str, str]:
+    """Store the action limits and return the names of their constants, low and high."""
     low, high = action_limits(tracer.spec)
     return tracer.constant("action_low", low), tracer.constant("action_high", high)
 
 
 def _limit(tracer: Tracer, value: str, name: str) -> str:
-    return tracer.op(Op("clip", (value,), (name,), _limit_constants(tracer)))
+    return tracer.op(Op("clip", (value,), (name,), limit_constants(tracer)))

@@ -268,7 +268,24 @@ class Integers:
     window: Window | None = None
 
 
-Detail = Window | Recurrence | Strides | Horizon | Quantisation | Integers
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """How an iterative operation ends.
+
+    Attributes:
+        iterations: Bound of the loop.
+        newton: For `correct`: whether steps are sized by the distance to the bound.
+    """
+
+    iterations: int
+    newton: bool = False
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise RangeError("iterations", value=self.iterations, expected="at least 1")
+
+
+Detail = Window | Recurrence | Strides | Horizon | Quantisation | Integers | Loop
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 The value `observation` enters; `action` leaves, and optionally `margin` and `status`. The operation
 that defines `action` ends in the limits of the specification, so no program can exceed them, and
-`margin` and `status` are what `project_halfspace_box` finds at this very action, or are absent.
+`margin` and `status` are what that operation finds at this very action, or are absent.
 
 A program may hold recurrent states: values that are read as they were left by the step before. A
 program whose specification limits nothing (`network_spec`) is a bare network: a learned model, a
@@ -40,8 +40,8 @@ MARGIN_UNKNOWN = -MARGIN_NONE
 """Margin of the fail-safe action: nothing is known about it."""
 
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,47}")  # C99 tells 63 characters apart; we add a prefix
-_LIMITED = ("clip", "project_halfspace_box", "ngpc")
-_WITH_EVIDENCE = ("project_halfspace_box", "ngpc")
+_WITH_EVIDENCE = ("project_halfspace_box", "first_admissible", "ngpc")
+_LIMITED = ("clip", *_WITH_EVIDENCE)
 
 
 @dataclass(frozen=True, slots=True)

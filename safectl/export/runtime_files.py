@@ -18,7 +18,7 @@ def runtime_headers(program: Program) -> tuple[str, ...]:
 def runtime_texts(program: Program) -> dict[str, str]:
     """Return the text of every runtime file that a program needs, by name."""
     texts: dict[str, str] = {}
-    waiting = list(runtime_headers(program))
+    waiting = ["sf_watchdog.h", *runtime_headers(program)]  # every controller has a watched step
     while waiting:
         name = waiting.pop()
         if name in texts:

@@ -31,10 +31,24 @@ def signal_of(layer: SafetyLayer, *, now: int | None = None) -> AffineSignal:
         raise UnsupportedLayer(
             f"SafetyLayer with {model.m} signals and fallback {layer.fallback.name!r}",
             supported=("one signal with fallback 'least'",),
-            advice="Combine the signals into one before training.",
+            advice="Use guarded_program, which projects on several constraints.",
         )
-    deviation = float(model.signal_deviation)
-    network = Network(
+    return AffineSignal(
+        network=signal_network(layer),
+        limit=float(layer.limit[0]),
+        margin=float(layer.calibration.margin[0]),
+        rate=layer.rate,
+        now=now,
+        backoff=BACKOFF_ULPS * torch.finfo(torch.float32).eps,
+    )
+
+
+def signal_network(layer: SafetyLayer) -> Network:
+    """Return the model of a safety layer: per signal its offset c, then its gain g."""
+    model = layer.model
+    deviation = model.signal_deviation.double().tolist()
+    mean = model.signal_mean.double().tolist()
+    return Network(
         layers=model.layers,
         normaliser=Normaliser(
             model.mean.cpu().numpy().astype(np.float64),
@@ -42,14 +56,6 @@ def signal_of(layer: SafetyLayer, *, now: int | None = None) -> AffineSignal:
             epsilon=0.0,
             clip=math.inf,
         ),
-        gain=[deviation] * (1 + model.nu),
-        shift=[float(model.signal_mean)] + [0.0] * model.nu,
-    )
-    return AffineSignal(
-        network=network,
-        limit=float(layer.limit[0]),
-        margin=float(layer.calibration.margin[0]),
-        rate=layer.rate,
-        now=now,
-        backoff=BACKOFF_ULPS * torch.finfo(torch.float32).eps,
+        gain=[number for number in deviation for _ in range(1 + model.nu)],
+        shift=[entry for number in mean for entry in (number, *[0.0] * model.nu)],
     )

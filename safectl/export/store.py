@@ -15,6 +15,7 @@ from safectl.export.ops import (
     Detail,
     Horizon,
     Integers,
+    Loop,
     Op,
     Quantisation,
     Recurrence,
@@ -30,7 +31,7 @@ PROGRAM_VERSION = 2
 _READABLE = (1, PROGRAM_VERSION)
 _DETAILS: Mapping[str, type[Detail]] = {
     kind.__name__.lower(): kind
-    for kind in (Window, Recurrence, Strides, Horizon, Quantisation, Integers)
+    for kind in (Window, Recurrence, Strides, Horizon, Quantisation, Integers, Loop)
 }
 _ADVICE = "export the program again"
 

@@ -50,6 +50,10 @@ class Tracer:
         """Return the number of entries of a value."""
         return self._values[value].size
 
+    def has(self, value: str) -> bool:
+        """Return whether a value of this name is defined."""
+        return value in self._values
+
     def constant(self, name: str, array: npt.ArrayLike) -> str:
         """Store an array and return its name; the same name needs the same content.
 

@@ -92,11 +92,11 @@ class RateLimit:
             raise RangeError("rows", value=rows, expected="at least 1")
         self.spec, self.fallback = spec, fallback or Brake(spec)
         self.step = torch.tensor(rate, dtype=torch.float64) * spec.period
-        self._start = torch.tensor(first, dtype=torch.float64)
-        if not bool(self._start.isfinite().all()):
+        self.start = torch.tensor(first, dtype=torch.float64)
+        if not bool(self.start.isfinite().all()):
             raise RangeError("start", value=tuple(first), expected="finite numbers")
-        self._start = self._start.clamp(*action_limits(spec, self._start))
-        self._previous = self._start.repeat(rows, 1)
+        self.start = self.start.clamp(*action_limits(spec, self.start))
+        self._previous = self.start.repeat(rows, 1)
 
     def filter(
         self, observation: Shaped[Tensor, "..."], action: Shaped[Tensor, "..."], /
@@ -141,7 +141,7 @@ class RateLimit:
         """Set the marked rows back to the start: a new episode begins there."""
         require_rows(rows, len(self._previous))
         marked = rows.to(self._previous.device).unsqueeze(-1)
-        self._previous = torch.where(marked, self._start, self._previous)
+        self._previous = torch.where(marked, self.start, self._previous)
 
 
 def _evaluate(action: Tensor, limits: Limits) -> Candidate:

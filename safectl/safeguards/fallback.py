@@ -78,14 +78,14 @@ class Brake:
         self.fixed = torch.tensor(first, dtype=torch.float64)
         if not bool(self.fixed.isfinite().all()):
             raise RangeError("fixed", value=tuple(first), expected="finite numbers")
-        self._law = law if velocities is None else _stop_within(spec.period, list(velocities))
+        self.law = law if velocities is None else _stop_within(spec.period, list(velocities))
 
     def action(self, observation: Float[Tensor, "batch nx"], /) -> Float[Tensor, "batch nu"]:
         """Return the law's action within the limits, the fixed one where there is none."""
         fixed = self.fixed.to(observation).expand(len(observation), -1)
-        if self._law is None:
+        if self.law is None:
             return fixed.clamp(*action_limits(self.spec, observation))
-        proposed = self._law(observation)
+        proposed = self.law(observation)
         _require_shape(proposed, tuple(fixed.shape))
         usable = proposed.isfinite().all(-1, keepdim=True)
         return torch.where(usable, proposed, fixed).clamp(*action_limits(self.spec, observation))

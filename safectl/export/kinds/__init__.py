@@ -7,8 +7,11 @@ from safectl.export.kinds import (
     activation,
     dense,
     elementwise,
+    filters,
+    geometry,
     integer,
     ngpc,
+    optimise,
     projection,
     recurrent,
     spatial,
@@ -28,6 +31,9 @@ KINDS: Mapping[str, Kind] = {
     **integer.KINDS,
     **projection.KINDS,
     **ngpc.KINDS,
+    **geometry.KINDS,
+    **filters.KINDS,
+    **optimise.KINDS,
 }
 
 

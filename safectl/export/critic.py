@@ -1,0 +1,138 @@
+"""Correcting an action along the gradient of a critic, in float32, as the generated C does it.
+
+The critic g(s, a) is a perceptron; what of its first layer depends on s alone is computed before.
+Its gradient with respect to the action is exact: the chain rule, last layer first. The method is
+the safeguard of adaptive chance-constrained safeguards (Chen et al., IROS 2024, arXiv 2310.03379).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from safectl.export.arithmetic import clip, dot, tanh
+from safectl.export.ops import Array
+
+SMOOTH = ("none", "relu", "tanh", "sigmoid")
+"""Activations whose derivative the correction knows, from their output alone."""
+FLATTEST = np.float32(1e-16)
+"""Squared gradient below which a critic says nothing about where to go."""
+
+_ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
+
+
+class Layer(NamedTuple):
+    """Weights (out, in), bias (out,) or (batch, out), and the name of the activation."""
+
+    weight: Array
+    bias: Array
+    activation: str
+
+
+class Correction(NamedTuple):
+    """What `correct` found, per row.
+
+    Attributes:
+        action: Shape (batch, nu).
+        room: Critic minus bound at this action, shape (batch,).
+        start_room: Critic minus bound at the proposal, shape (batch,).
+    """
+
+    action: Array
+    room: Array
+    start_room: Array
+
+
+def value_and_gradient(layers: Sequence[Layer], action: Array) -> tuple[Array, Array]:
+    """Return the critic, (batch,), and its gradient with respect to the action, (batch, nu)."""
+    outputs = [action]
+    for layer in layers:
+        outputs.append(_activate(_dense(outputs[-1], layer), layer.activation))
+    adjoint: Array = np.ones((len(action), 1), np.float32)
+    for layer, output in zip(reversed(layers), reversed(outputs), strict=False):
+        adjoint = _back(adjoint * _slope(output, layer.activation), layer.weight)
+    return outputs[-1][:, 0], adjoint
+
+
+@np.errstate(all="ignore")  # 0 / 0 occurs in rows whose result is not selected
+def correct(
+    layers: Sequence[Layer],
+    action: Array,
+    bound: Array,
+    limits: tuple[Array, Array],
+    *,
+    step: np.float32,
+    newton: bool,
+    iterations: int,
+) -> Correction:
+    """Move each action until the critic reaches its bound, at most `iterations` times.
+
+    Args:
+        layers: The critic; the last layer has one output.
+        action: Proposals within the limits, shape (batch, nu).
+        bound: What the critic must reach, shape (batch,).
+        limits: Low and high, shape (nu,) each.
+        step: For `newton` the damping of a -> a + step (bound - g) grad / |grad|^2, else the length
+            of a -> a + step grad / max |grad_i|.
+        newton: Which of the two.
+        iterations: Bound of the loop.
+
+    Returns:
+        The first iterate that reaches the bound, else the best one.
+    """
+    value, gradient = value_and_gradient(layers, action)
+    start_room = value - bound
+    best, best_value, going = action, value, np.ones(len(action), bool)
+    for _ in range(iterations):
+        square = dot(gradient, gradient)
+        going = going & ~(value >= bound) & (square > FLATTEST)
+        if not going.any():
+            break
+        factor = step * (bound - value) / square if newton else step / _largest(gradient)
+        moved = clip(action + factor[:, None] * gradient, *limits)
+        action = np.where(going[:, None], moved, action)
+        value, gradient = value_and_gradient(layers, action)
+        better = going & (value > best_value)
+        best = np.where(better[:, None], action, best)
+        best_value = np.where(better, value, best_value)
+    return Correction(best, best_value - bound, start_room)
+
+
+def _dense(x: Array, layer: Layer) -> Array:
+    total: Array = np.broadcast_to(layer.bias, (len(x), len(layer.weight)))
+    for k in range(x.shape[1]):
+        total = total + x[:, k, None] * layer.weight[None, :, k]
+    return total
+
+
+def _activate(x: Array, activation: str) -> Array:
+    if activation == "relu":
+        return np.where(x < 0, _ZERO, x)
+    if activation == "tanh":
+        return tanh(x)
+    return _HALF * tanh(_HALF * x) + _HALF if activation == "sigmoid" else x
+
+
+def _slope(output: Array, activation: str) -> Array:
+    """Return the derivative of an activation from its output."""
+    if activation == "relu":
+        return np.where(output > 0, _ONE, _ZERO)
+    if activation == "tanh":
+        return _ONE - output * output
+    return output * (_ONE - output) if activation == "sigmoid" else np.ones_like(output)
+
+
+def _back(adjoint: Array, weight: Array) -> Array:
+    """Sum adjoint[o] weight[o] over the outputs o = 0, 1, ..., starting at zero."""
+    total: Array = np.zeros((len(adjoint), weight.shape[1]), np.float32)
+    for o in range(len(weight)):
+        total = total + adjoint[:, o, None] * weight[None, o]
+    return total
+
+
+def _largest(gradient: Array) -> Array:
+    largest: Array = np.zeros(len(gradient), np.float32)
+    for j in range(gradient.shape[1]):
+        size = np.where(gradient[:, j] < 0, -gradient[:, j], gradient[:, j])
+        largest = np.where(size > largest, size, largest)
+    return largest

@@ -1,0 +1,346 @@
+"""Any safeguard of this project around a policy, as one program.
+
+All constraints are met together: the proposal is projected on their linearisations within the
+limits, again where they bend, and pulled towards the fallback where that does not suffice. What
+leaves is the first of proposal, correction and fallback whose constraint values, recomputed from
+that very action, are zero or more.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from safectl.errors import RangeError, UnsupportedLayer
+from safectl.export.assemble import Network, append_network, limit_constants, start_program
+from safectl.export.constraints import (
+    BarrierConstraint,
+    Constraint,
+    SignalConstraint,
+    append_backoff,
+    append_barrier,
+    parts_of,
+    pick,
+)
+from safectl.export.models import Motion, constant, motion_of
+from safectl.export.ops import Loop, Op
+from safectl.export.program import ACTION, MARGIN, OBSERVATION, STATUS, Program, action_limits
+from safectl.export.safety_layer import signal_network
+from safectl.export.trace import Tracer
+from safectl.safeguards import (
+    BarrierQP,
+    Brake,
+    Chain,
+    Clip,
+    Fallback,
+    Least,
+    RateLimit,
+    SafetyLayer,
+)
+from safectl.safeguards.cbf import BACKOFF_ULPS as BARRIER_ULPS
+from safectl.safeguards.cbf import PULLS
+from safectl.safeguards.fallback import Law
+from safectl.safeguards.linear import BACKOFF_ULPS as SIGNAL_ULPS
+from safectl.seed import torch_generator
+from safectl.solve.active_set import step_bound
+from safectl.spec import Spec
+from safectl.types import Barrier, Safeguard
+
+SUPPORTED = ("Clip", "RateLimit", "BarrierQP", "SafetyLayer", "Chain of these")
+LAW_TOLERANCE = 1e-9
+"""Relative deviation from an affine function at which a braking law is refused."""
+
+
+def guarded_program(
+    name: str,
+    spec: Spec,
+    policy: Network,
+    safeguard: Safeguard,
+    *,
+    state: Sequence[int] | None = None,
+    fail_safe: Sequence[float] | None = None,
+) -> Program:
+    """Export a policy behind a safeguard.
+
+    The proposal is first limited to the action box, so `KEPT` means that the limited proposal is
+    returned bit for bit. Several constraints are met at once, where `Chain` alternates between its
+    members; a program therefore finds an action wherever the chain does, and a nearer one. A rate
+    limit counts from the action before; the fail-safe action, for a step that is not finite, is
+    exempt from it and is not remembered.
+
+    Args:
+        name: Lower-case C identifier.
+        spec: Signals, with the action limits.
+        policy: Network with nu outputs.
+        safeguard: One of `SUPPORTED`.
+        state: Entries of the observation that are the state of a barrier's model, in its order; the
+            whole observation when absent.
+        fail_safe: As in `policy_program`.
+
+    Raises:
+        UnsupportedLayer: If the safeguard, its barrier, model or fallback has no operations.
+        ShapeError: If sizes do not fit.
+    """
+    tracer = start_program(name, spec, fail_safe)
+    proposal = append_network(tracer, policy, name="policy", outputs=spec.nu)
+    limits = limit_constants(tracer)
+    limited = tracer.op(Op("clip", (proposal,), ("limited",), limits))
+    guard = _Guard(tracer, limited, tuple(range(spec.nx)) if state is None else tuple(state))
+    guard.collect(safeguard)
+    guard.finish(limits)
+    return tracer.finish()
+
+
+@dataclass(slots=True)
+class _Guard:
+    """A program under construction: what a safeguard adds to the limited proposal."""
+
+    tracer: Tracer
+    limited: str
+    entries: tuple[int, ...]
+    constraints: list[Constraint] = field(default_factory=list)
+    fallback: Brake | Least | None = None
+    window: tuple[str, str] | None = None
+    iterations: int = 1
+
+    def collect(self, safeguard: Safeguard) -> None:
+        """Add the constraints of a safeguard; the outermost one names the fallback."""
+        match safeguard:
+            case Chain():
+                self._fall_back_to(safeguard.fallback)
+                for member in safeguard.safeguards:
+                    self.collect(member)
+            case Clip():
+                self._fall_back_to(safeguard.fallback)
+            case RateLimit():
+                self._fall_back_to(safeguard.fallback)
+                self._add_window(safeguard)
+            case BarrierQP():
+                self._fall_back_to(safeguard.fallback)
+                self._add_barrier(safeguard)
+            case SafetyLayer():
+                self._fall_back_to(safeguard.fallback)
+                self._add_signals(safeguard)
+            case _:
+                raise UnsupportedLayer(
+                    f"the safeguard {type(safeguard).__name__}",
+                    supported=SUPPORTED,
+                    advice="Keep it on the host.",
+                )
+
+    def finish(self, limits: tuple[str, str]) -> None:
+        """Append corrections, fallback and the choice among them."""
+        box = self.window or self._box()
+        start = self._room(self.limited, "proposal")
+        first, corner = self._first(box)
+        reserve = self._reserve(corner, box)
+        reserve_room = self._room(reserve, "reserve")
+        point = self._improve(first, (reserve, reserve_room), box)
+        room = self._room(point, "candidate")
+        pairs = (self.limited, start, point, room, reserve, reserve_room)
+        self.tracer.op(Op("first_admissible", pairs, (ACTION, MARGIN, STATUS), limits))
+        if self.window is not None:
+            self.tracer.keep("previous", ACTION)
+
+    def _first(self, box: tuple[str, str]) -> tuple[str, str]:
+        """Append the projection on the constraints linearised at the proposal, and the corner."""
+        if self.constraints:
+            return self._project(self.limited, self._planes(self.limited, "proposal"), box, "first")
+        inside = self.tracer.op(Op("clamp", (self.limited, *box), ("first",)))
+        return inside, inside
+
+    def _improve(self, first: str, reserve: tuple[str, str], box: tuple[str, str]) -> str:
+        """Append further linearisations and secant steps towards the fallback; name the result."""
+        tracer, point = self.tracer, first
+        if all(constraint.is_linear for constraint in self.constraints):
+            return point
+        for index in range(1, self.iterations):
+            planes = self._planes(point, f"turn{index}")
+            target, _ = self._project(point, planes, box, f"turn{index}")
+            kept = (point, planes[0], target)
+            point = tracer.op(Op("keep_admissible", kept, (f"point{index}",)))
+        backoff = self._joined([c.backoff for c in self.constraints], "backoff_all")
+        for index in range(PULLS):
+            room = self._constraint_room(point, f"pull{index}")
+            inputs = (point, room, reserve[0], self._barriers_of(reserve[1]), backoff)
+            pulled = tracer.op(Op("retreat", inputs, (f"pulled{index}",)))
+            point = tracer.op(Op("clamp", (pulled, *box), (f"clamped{index}",)))
+        return point
+
+    def _project(
+        self, point: str, planes: tuple[str, str], box: tuple[str, str], tag: str
+    ) -> tuple[str, str]:
+        rows = self.tracer.size(planes[0])
+        backoff = self._joined([c.backoff for c in self.constraints], "backoff_all")
+        outputs = (f"nearest_{tag}", f"corner_{tag}")
+        loop = Loop(step_bound(rows + 2 * self.tracer.spec.nu))
+        inputs = (self.limited, point, *planes, backoff, *box)
+        self.tracer.op(Op("project_polytope_box", inputs, outputs, detail=loop))
+        return outputs
+
+    def _planes(self, action: str, tag: str) -> tuple[str, str]:
+        pairs = [c.planes(self.tracer, action, tag=tag) for c in self.constraints]
+        rooms, normals = zip(*pairs, strict=True)
+        return self._joined(rooms, f"room_{tag}"), self._joined(normals, f"normals_{tag}")
+
+    def _constraint_room(self, action: str, tag: str) -> str:
+        rooms = [c.room(self.tracer, action, tag=tag) for c in self.constraints]
+        return self._joined(rooms, f"room_{tag}")
+
+    def _room(self, action: str, tag: str) -> str:
+        """Append all that must be zero or more at an action: constraints, then the window."""
+        parts = [self._constraint_room(action, tag)] if self.constraints else []
+        if self.window is not None:
+            parts += [
+                _difference(self.tracer, action, self.window[0], name=f"above_{tag}"),
+                _difference(self.tracer, self.window[1], action, name=f"below_{tag}"),
+            ]
+        return self._joined(parts, f"all_room_{tag}")
+
+    def _barriers_of(self, room: str) -> str:
+        """Return the part of `_room` that the constraints make up."""
+        if self.window is None:
+            return room
+        rows = self.tracer.size(room) - 2 * self.tracer.spec.nu
+        return pick(self.tracer, room, range(rows), name="reserve_constraints")
+
+    def _joined(self, parts: Sequence[str], name: str) -> str:
+        if len(parts) == 1 or self.tracer.has(name):
+            return parts[0] if len(parts) == 1 else name
+        return self.tracer.concat(parts, name=name)
+
+    def _box(self) -> tuple[str, str]:
+        low, high = action_limits(self.tracer.spec)
+        return (
+            constant(self.tracer, self.limited, low, name="box_low"),
+            constant(self.tracer, self.limited, high, name="box_high"),
+        )
+
+    def _add_window(self, safeguard: RateLimit) -> None:
+        if self.window is not None:
+            raise RangeError("rate limits", value=2, expected="at most one")
+        tracer = self.tracer
+        previous = tracer.state("previous", safeguard.start.numpy())
+        step = tracer.constant("rate_step", safeguard.step.numpy())
+        self.window = ("window_low", "window_high")
+        constants = (step, *limit_constants(tracer))
+        tracer.op(Op("rate_window", (previous,), self.window, constants))
+
+    def _add_barrier(self, safeguard: BarrierQP) -> None:
+        tracer = self.tracer
+        if safeguard.observe is not None:
+            raise UnsupportedLayer(
+                "a BarrierQP with a function from observations to states",
+                supported=("a state that is part of the observation",),
+                advice="Name the entries of the observation that are the state.",
+            )
+        if len(self.entries) != safeguard.dynamics.nx:
+            raise RangeError(
+                "state",
+                value=self.entries,
+                expected=f"the {safeguard.dynamics.nx} entries of the observation that the model "
+                "needs",
+            )
+        motion = motion_of(tracer, safeguard.dynamics, self._state())
+        self.iterations = max(self.iterations, safeguard.iterations)
+        for barrier in parts_of(safeguard.barrier):
+            self.constraints.append(self._barrier(barrier, motion, safeguard.rate))
+
+    def _barrier(self, barrier: Barrier, motion: Motion, rate: float) -> BarrierConstraint:
+        tracer, index = self.tracer, len(self.constraints)
+        entries = pick(tracer, motion.state, motion.moving, name="state_moving")
+        now, _ = append_barrier(tracer, barrier, motion, entries, name=f"h{index}_now")
+        rows, slack = tracer.size(now), None
+        if rate < 1.0:
+            gain, shift = np.full(rows, rate - 1.0), np.zeros(rows)
+            slack = tracer.affine(now, gain, shift, name=f"slack{index}")
+        backoff = append_backoff(
+            tracer, motion.state, rows, ulps=BARRIER_ULPS, name=f"backoff{index}"
+        )
+        return BarrierConstraint(barrier, motion, index, slack, backoff)
+
+    def _add_signals(self, safeguard: SafetyLayer) -> None:
+        """Append bound - c - g . u >= 0 for each signal of a layer."""
+        tracer, index, model = self.tracer, len(self.constraints), safeguard.model
+        if safeguard.rate < 1.0:
+            raise UnsupportedLayer(
+                "a SafetyLayer with a rate below one beside other constraints",
+                supported=("a rate of one",),
+                advice="Export it alone, with guarded_policy_program.",
+            )
+        network = signal_network(safeguard)
+        width = 1 + model.nu
+        value = append_network(tracer, network, name=f"signal{index}", outputs=model.m * width)
+        margins = safeguard.calibration.margin.double().numpy()
+        limits = np.array(safeguard.limit)
+        negative = -np.ones(model.m)
+        offsets = pick(tracer, value, range(0, model.m * width, width), name=f"c{index}")
+        offset = tracer.affine(offsets, negative, limits - margins, name=f"bound{index}")
+        places = [i * width + 1 + j for i in range(model.m) for j in range(model.nu)]
+        gains = pick(tracer, value, places, name=f"g{index}")
+        count = len(places)
+        normals = tracer.affine(gains, -np.ones(count), np.zeros(count), name=f"down{index}")
+        reach = np.maximum(*np.abs(action_limits(tracer.spec)))
+        unit = SIGNAL_ULPS * torch.finfo(torch.float32).eps
+        weight = unit * np.kron(np.eye(model.m), np.array([1.0, *reach]))
+        sizes = tracer.op(Op("abs", (value,), (f"sizes{index}",)))
+        backoff = tracer.dense(
+            sizes, weight, unit * (np.abs(margins) + np.abs(limits)), name=f"backoff{index}"
+        )
+        self.constraints.append(SignalConstraint(offset, normals, backoff, index))
+
+    def _state(self) -> str:
+        return pick(self.tracer, OBSERVATION, self.entries, name="state")
+
+    def _fall_back_to(self, fallback: Fallback) -> None:
+        if self.fallback is not None:
+            return
+        if not isinstance(fallback, Brake | Least):
+            raise UnsupportedLayer(
+                f"the fallback {type(fallback).__name__}",
+                supported=("Brake", "Least"),
+                advice="Use a braking law that is affine in the state.",
+            )
+        self.fallback = fallback
+
+    def _reserve(self, corner: str, box: tuple[str, str]) -> str:
+        """Append the fallback within the limits."""
+        assert self.fallback is not None, "collect comes first"
+        if isinstance(self.fallback, Least):
+            return corner
+        tracer, law = self.tracer, self.fallback.law
+        if law is None:
+            value = constant(tracer, self.limited, self.fallback.fixed.numpy(), name="brake")
+        else:
+            weight, bias = affine_law(law, nx=len(self.entries))
+            value = tracer.dense(self._state(), weight, bias, name="brake")
+        return tracer.op(Op("clamp", (value, *box), ("reserve",)))
+
+
+def affine_law(law: Law, *, nx: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Find weight (nu, nx) and bias (nu,) of a braking law, by asking it.
+
+    Raises:
+        UnsupportedLayer: If it is not affine.
+    """
+    generator = torch_generator(0, "braking law")
+    bias = law(torch.zeros(1, nx, dtype=torch.float64))[0]
+    weight = (law(torch.eye(nx, dtype=torch.float64)) - bias).T
+    rows = 10.0 * torch.randn(64, nx, generator=generator, dtype=torch.float64)
+    if not torch.allclose(
+        law(rows), rows @ weight.T + bias, rtol=LAW_TOLERANCE, atol=LAW_TOLERANCE
+    ):
+        raise UnsupportedLayer(
+            "a braking law that is not affine in the state",
+            supported=("a fixed action", "velocities", "an affine law"),
+            advice="Replace it by an affine law, which the limits of the action then clip.",
+        )
+    return weight.numpy(), bias.numpy()
+
+
+def _difference(tracer: Tracer, left: str, right: str, *, name: str) -> str:
+    size = tracer.size(right)
+    minus = tracer.affine(right, -np.ones(size), np.zeros(size), name=f"{name}_minus")
+    return tracer.add(left, minus, name=name)

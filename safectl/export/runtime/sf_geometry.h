@@ -1,0 +1,35 @@
+/* Angles, discs and braking distances. No argument overlaps an output. */
+#ifndef SF_GEOMETRY_H
+#define SF_GEOMETRY_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* sin and cos, entry by entry, with an absolute error below 2e-7 + 2^-23 |x|. */
+void sf_sine(float *y, const float *x, size_t size);
+void sf_cosine(float *y, const float *x, size_t size);
+
+/* y[i] = left[i] / right[i] */
+void sf_divide(float *y, const float *left, const float *right, size_t size);
+
+/* y = left (rows x inner) right (inner x columns), sums over inner from zero. */
+void sf_matmul(float *y, const float *left, const float *right, size_t rows, size_t inner,
+               size_t columns);
+
+/* |p - c_i| - radius for `count` centres of `size` coordinates, and its gradient in p. */
+void sf_discs(float *value, float *gradient, const float *position, const float *centres,
+              float radius, size_t size, size_t count);
+
+/* Room left after braking below `high` and above `low`, and its gradient, 2 axes x 2 axes.
+ * motion: positions, then velocities. step: change of velocity in one period of braking. */
+void sf_stopping_distance(float *value, float *gradient, const float *motion, const float *low,
+                          const float *high, float period, float step, size_t axes);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
