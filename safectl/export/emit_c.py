@@ -13,6 +13,7 @@ import numpy as np
 
 from safectl.errors import RangeError, ShapeError
 from safectl.export.emit_ops import ARENAS, C_TYPES, Emitted, emit_ops
+from safectl.export.estimate import estimate_instructions, number_formats
 from safectl.export.golden import example_observations
 from safectl.export.interpret import replay
 from safectl.export.layouts import Layout, arrange
@@ -124,6 +125,8 @@ def _facts(program: Program, emitted: Emitted) -> dict[str, str]:
         "weight_bytes": str(len(emitted.blob)),
         "state_bytes": str(emitted.state_bytes),
         "multiply_adds": str(program.multiply_adds()),
+        "instructions": f"{estimate_instructions(program):,}",
+        "formats": number_formats(program),
         "fail_safe": str([float(value) for value in program.constants[FAIL_SAFE]]),
         "flags": " ".join(C_FLAGS),
     }

@@ -90,9 +90,10 @@ def _tables(program: Program) -> dict[str, AnyArray]:
         tables.setdefault(name, program.constants[name])
     order = list(C_TYPES)
     sorted_tables = dict(sorted(tables.items(), key=lambda item: order.index(item[1].dtype.name)))
-    rest = sum(array.nbytes for array in tables.values()) % _WORD
-    if rest:  # so that the struct has no byte that the CRC does not know
-        sorted_tables["PADDING"] = np.zeros(_WORD - rest, np.int8)
+    rest = -sum(array.nbytes for array in tables.values()) % _WORD
+    if rest:  # the last table fills the struct, which then has no byte that the CRC does not know
+        name, array = next(reversed(sorted_tables.items()))
+        sorted_tables[name] = np.pad(array.ravel(), (0, rest // array.itemsize))
     return sorted_tables
 
 

@@ -141,13 +141,14 @@ class Program:
         text = f"{self.name}{self.spec.to_json()}{self.ops}{sorted(self.states.items())}"
         return zlib.crc32(text.encode(), self.weights_crc32())
 
+    def products(self, op: Op) -> int:
+        """Multiply-accumulate operations with weights of one operation in one step."""
+        shapes = [self.constants[name].shape for name in op.constants]
+        return KINDS[op.kind].multiply_adds(op, shapes)
+
     def multiply_adds(self) -> int:
         """Multiply-accumulate operations of all layers with weights in one step."""
-        shapes = {name: array.shape for name, array in self.constants.items()}
-        return sum(
-            KINDS[op.kind].multiply_adds(op, [shapes[name] for name in op.constants])
-            for op in self.ops
-        )
+        return sum(self.products(op) for op in self.ops)
 
 
 @runtime_checkable

@@ -134,7 +134,7 @@ def _concat_lines(c: Call) -> list[str]:
     lines, offset = [], 0
     for place, size in zip(c.inputs, c.sizes, strict=True):
         part = size // c.op.rows
-        target = f"{c.outputs[0]} + {offset}"
+        target = _moved(c.outputs[0], offset)
         if c.op.rows == 1:
             lines.append(call("sf_copy", target, place, part))
         else:
@@ -169,8 +169,12 @@ def _gather_lines(c: Call) -> list[str]:
     function = {"int8": "sf_gather_s8", "int16": "sf_gather_s16"}.get(c.form, "sf_gather")
     return [
         f"static const sf_axes {name} = {{{{{_list(sizes)}}}, {{{_list(steps)}}}}};",
-        call(function, c.outputs[0], f"{c.inputs[0]} + {strides.start}", f"&{name}"),
+        call(function, c.outputs[0], _moved(c.inputs[0], strides.start), f"&{name}"),
     ]
+
+
+def _moved(place: str, offset: int) -> str:
+    return f"{place} + {offset}" if offset else place
 
 
 def _list(numbers: Sequence[int]) -> str:

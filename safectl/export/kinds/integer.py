@@ -262,10 +262,10 @@ def _conv_lines(c: Call) -> list[str]:
     """Loop over the pixels here, so that the sums of each go to the output of its format."""
     form, window, outputs = detail_of(c.op, Integers), window_of(c.op), len(c.constants[1])
     name = f"{'sf_depthwise' if 'depthwise' in c.op.kind else 'sf_conv'}_{SUFFIX[form.source]}"
-    arguments = (c.scratch[0], c.inputs[0], *c.tables[:2], *c.scratch[1:])
+    arguments = (c.scratch[0], c.inputs[0], *c.tables[:2])
     shared = (f"&window_{c.op.outputs[0]}", form.padding, "p")
     body = [
-        call(name, *arguments, *shared),
+        call(name, *arguments, *shared, *c.scratch[1:]),
         _finish(c, f"{c.outputs[0]} + p * {outputs}u", outputs),
     ]
     loop = f"for (size_t p = 0; p < {window.pixels}u; p++) {{"

@@ -4,7 +4,7 @@
 
 static uint32_t bits_of(float value) {
     uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
+    (void)memcpy(&bits, &value, sizeof bits);
     return bits;
 }
 
@@ -39,7 +39,7 @@ int sf_same_bits(const float left[], const float right[], size_t size) {
 
 void sf_words(float to[], const uint32_t words[], size_t size) {
     for (size_t i = 0; i < size; i++) {
-        memcpy(&to[i], &words[i], sizeof to[i]);
+        (void)memcpy(&to[i], &words[i], sizeof to[i]);
     }
 }
 

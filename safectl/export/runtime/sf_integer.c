@@ -8,7 +8,7 @@
 
 static inline uint32_t word_at(const void *at) {
     uint32_t word;
-    memcpy(&word, at, sizeof word);
+    (void)memcpy(&word, at, sizeof word);
     return word;
 }
 
@@ -47,7 +47,7 @@ static int32_t clamp(int32_t value, int32_t low, int32_t high) {
 static inline int32_t magic_word(float x, float inverse, float offset) {
     const uint32_t bits = sf_bits(x * inverse + offset);
     int32_t word;
-    memcpy(&word, &bits, sizeof word);
+    (void)memcpy(&word, &bits, sizeof word);
     return word;
 }
 
@@ -72,10 +72,10 @@ static inline int32_t scaled(int32_t sum, int32_t multiplier, int32_t shift, int
 #else
 #define SF_SATURATION(bits)                                                       \
     static inline int32_t saturated_##bits(int32_t value) {                       \
-        return clamp(value, -(1 << (bits - 1)), (1 << (bits - 1)) - 1);           \
+        return clamp(value, -(1 << ((bits) - 1)), (1 << ((bits) - 1)) - 1);           \
     }                                                                             \
     static inline int32_t limited_##bits(int32_t word) {                          \
-        const int32_t half = (int32_t)1 << (bits - 1);                            \
+        const int32_t half = (int32_t)1 << ((bits) - 1);                            \
         return clamp(word, MAGIC - half, MAGIC + half - 1) - MAGIC;               \
     }
 #endif

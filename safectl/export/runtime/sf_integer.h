@@ -48,8 +48,8 @@ void sf_lookup_s8(int8_t *y, const int8_t *x, const int8_t *table, size_t size);
     void sf_requantise_in_##suffix(number *y, const int32_t *sums, const int32_t *multiplier,      \
                                    const int8_t *shift, const sf_range *range, size_t size);       \
     void sf_conv_##suffix(int32_t *sums, const number *x, const int8_t *weight,                    \
-                          const int32_t *bias, number *patch, const sf_window *window,             \
-                          int32_t padding, size_t pixel);                                          \
+                          const int32_t *bias, const sf_window *window, int32_t padding,           \
+                          size_t pixel, number *patch);                                            \
     void sf_depthwise_##suffix(int32_t *sums, const number *x, const int8_t *weight,               \
                                const int32_t *bias, const sf_window *window, int32_t padding,      \
                                size_t pixel);                                                      \

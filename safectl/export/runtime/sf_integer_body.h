@@ -71,7 +71,7 @@ void SF_NAME(sf_accumulate)(int32_t *sums, const SF_NUMBER *x, const int8_t *wei
         sums[row + 2u] = c;
         sums[row + 3u] = d;
     }
-    if (outputs & 2u) {
+    if ((outputs & 2u) != 0u) {
         int32_t a = bias[row], b = bias[row + 1u];
         for (const SF_NUMBER *from = x; from != &x[inputs]; from += 4, weight += 8) {
             const SF_NAME(sf_four) four = SF_NAME(four_at)(from);
@@ -82,7 +82,7 @@ void SF_NAME(sf_accumulate)(int32_t *sums, const SF_NUMBER *x, const int8_t *wei
         sums[row + 1u] = b;
         row += 2u;
     }
-    if (outputs & 1u) {
+    if ((outputs & 1u) != 0u) {
         int32_t a = bias[row];
         for (const SF_NUMBER *from = x; from != &x[inputs]; from += 4, weight += 4) {
             a = SF_NAME(add_four)(a, SF_NAME(four_at)(from), weight);
@@ -115,13 +115,13 @@ static const SF_NUMBER *SF_NAME(seen)(const SF_NUMBER *x, const sf_window *w, si
     const size_t column = (pixel % w->out_width) * w->stride_columns +
                           (tap % w->columns) * w->dilation_columns - w->left;
     const int is_inside = row < w->height && column < w->width;
-    return is_inside ? &x[(row * w->width + column) * w->channels] : NULL;
+    return is_inside != 0 ? &x[(row * w->width + column) * w->channels] : NULL;
 }
 
 static void SF_NAME(copy)(SF_NUMBER *to, const SF_NUMBER *from, size_t size) {
     size_t i = 0;
     for (; i + 4u <= size; i += 4u) {
-        memcpy(&to[i], &from[i], 4u * sizeof *to); /* one or two words where the core allows it */
+        (void)memcpy(&to[i], &from[i], 4u * sizeof *to); /* one or two words where the core allows it */
     }
     for (; i < size; i++) {
         to[i] = from[i];
@@ -140,21 +140,21 @@ static void SF_NAME(see)(SF_NUMBER *patch, const SF_NUMBER *x, const sf_window *
     for (size_t row = 0; row < w->rows; row++, top += w->dilation_rows, patch += width) {
         const int is_row = top < w->height;
         const SF_NUMBER *from = &x[(is_row ? top * w->width * w->channels : 0u) + group * depth];
-        if (is_row && is_piece && w->groups == 1u) {
+        if (is_row != 0 && is_piece != 0 && w->groups == 1u) {
             SF_NAME(copy)(patch, &from[first * depth], width);
             continue;
         }
         for (size_t i = 0, column = first; i < width; i += depth, column += w->dilation_columns) {
             for (size_t j = 0; j < depth; j++) {
                 const int is_inside = is_row && column < w->width;
-                patch[i + j] = is_inside ? from[column * w->channels + j] : outside;
+                patch[i + j] = (is_inside != 0) ? from[column * w->channels + j] : outside;
             }
         }
     }
 }
 
 void SF_NAME(sf_conv)(int32_t *sums, const SF_NUMBER *x, const int8_t *weight, const int32_t *bias,
-                      SF_NUMBER *patch, const sf_window *window, int32_t padding, size_t pixel) {
+                      const sf_window *window, int32_t padding, size_t pixel, SF_NUMBER *patch) {
     const size_t taps = window->rows * window->columns, depth = window->channels / window->groups;
     const size_t outputs = window->out_channels / window->groups;
     const size_t inputs = (taps * depth + 3u) / 4u * 4u;
@@ -175,7 +175,7 @@ void SF_NAME(sf_depthwise)(int32_t *sums, const SF_NUMBER *x, const int8_t *weig
     for (size_t tap = 0; tap < window->rows * window->columns; tap++) {
         const SF_NUMBER *from = SF_NAME(seen)(x, window, pixel, tap);
         for (size_t channel = 0, i = 0; channel < window->channels; channel++) {
-            const int32_t value = from ? from[channel] : padding;
+            const int32_t value = from != NULL ? from[channel] : padding;
             for (size_t j = 0; j < repeats; j++, i++) {
                 sums[i] += weight[tap * outputs + i] * value;
             }
@@ -191,7 +191,7 @@ void SF_NAME(sf_max_pool)(SF_NUMBER *y, const SF_NUMBER *x, const sf_window *win
         }
         for (size_t tap = 0; tap < window->rows * window->columns; tap++) {
             const SF_NUMBER *from = SF_NAME(seen)(x, window, pixel, tap);
-            for (size_t i = 0; from && i < channels; i++) {
+            for (size_t i = 0; from != NULL && i < channels; i++) {
                 y[i] = from[i] > y[i] ? from[i] : y[i];
             }
         }
@@ -207,8 +207,8 @@ void SF_NAME(sf_average_pool)(SF_NUMBER *y, const SF_NUMBER *x, const sf_window 
             int32_t total = 0, count = 0;
             for (size_t tap = 0; tap < taps; tap++) {
                 const SF_NUMBER *from = SF_NAME(seen)(x, window, pixel, tap);
-                if (from || count_padding) {
-                    total += from ? from[i] : padding;
+                if (from != NULL || count_padding != 0) {
+                    total += from != NULL ? from[i] : padding;
                     count++;
                 }
             }

@@ -8,13 +8,13 @@
 
 static inline uint32_t sf_bits(float value) {
     uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
+    (void)memcpy(&bits, &value, sizeof bits);
     return bits;
 }
 
 static inline float sf_from_bits(uint32_t bits) {
     float value;
-    memcpy(&value, &bits, sizeof value);
+    (void)memcpy(&value, &bits, sizeof value);
     return value;
 }
 

@@ -22,7 +22,7 @@
     } while (0)
 #define INPUTS(width)                                        \
     size_t k = 0;                                            \
-    for (; k + 4u <= inputs; k += 4u, w += 4 * (width)) {    \
+    for (; k + 4u <= inputs; k += 4u, w += (size_t)4 * (width)) {    \
         INPUT##width(0);                                     \
         INPUT##width(1);                                     \
         INPUT##width(2);                                     \
@@ -60,11 +60,11 @@ void sf_dense(float *y, const float *x, const float *weight, const float *bias, 
     for (; i + 4u <= outputs; i += 4u) {
         dense4(&y[i], x, &weight[i * inputs], &bias[i], inputs);
     }
-    if (outputs & 2u) {
+    if ((outputs & 2u) != 0u) {
         dense2(&y[i], x, &weight[i * inputs], &bias[i], inputs);
         i += 2u;
     }
-    if (outputs & 1u) {
+    if ((outputs & 1u) != 0u) {
         dense1(&y[i], x, &weight[i * inputs], &bias[i], inputs);
     }
 }

@@ -1,0 +1,204 @@
+"""The emitted package: static checks, C++, layouts, fast-math, and what its README claims."""
+
+import inspect
+import re
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from safectl.errors import UnknownNameError
+from safectl.export import emit_c, quantise, torch_network
+from safectl.export.emit_c import C_FLAGS
+from safectl.export.estimate import estimate_instructions
+from safectl_hardware.verify import verify_on_board
+
+STACK_BOUND = 512  # bytes, as the README says
+
+CLANG_TIDY = (
+    "-*,bugprone-*,cert-*,clang-analyzer-*,misc-*,performance-*,-bugprone-easily-swappable-parameters,"
+    "-misc-include-cleaner,-bugprone-implicit-widening-of-multiplication-result,"
+    "-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling"
+)
+MISRA_DEVIATIONS = {
+    *("2.5", "2.7", "8.7", "8.9", "11.5", "12.1", "12.3", "15.5", "17.8", "18.4", "20.1", "20.5"),
+    *("20.10", "10.1", "10.3", "10.4", "10.8", "20.7", "21.15"),
+}
+"""Advisory rules, then the required ones of docs/decisions/0022: int as Boolean, signed shifts."""
+
+
+class Memory(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.GRU(4, 5, batch_first=True), nn.LSTM(5, 3, batch_first=True)
+
+    def forward(self, x):
+        return self.second(self.first(x)[0])[0]
+
+
+def build(name):
+    torch.manual_seed(0)
+    if name == "memory":
+        return torch_network("net", Memory(), (1, 4), stateful=True)
+    layers = [
+        nn.Conv2d(2, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 6, 3, groups=6),
+    ]
+    layers += [nn.Tanh(), nn.AvgPool2d(2, 1), nn.Flatten(), nn.Linear(24, 5), nn.LayerNorm(5)]
+    program = torch_network("net", nn.Sequential(*layers, nn.GELU(), nn.Softmax(-1)), (2, 10, 10))
+    rows = np.random.default_rng(0).standard_normal((50, 200)).astype(np.float32)
+    return program if name == "float" else quantise(program, rows, bits=int(name))
+
+
+PACKAGES = ("float", "8", "16", "memory")
+
+
+def run(*command):
+    return subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    folders = {}
+    for name in PACKAGES:
+        folders[name] = tmp_path_factory.mktemp("package") / "c"
+        emit_c(build(name), folders[name])
+    return folders
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_static_checks_find_nothing_but_the_listed_deviations(packages, name):
+    folder = packages[name]
+    sources = sorted(folder.glob("*.c"))
+    options = ("--quiet", "--std=c99", "--suppress=missingIncludeSystem", f"-I{folder}")
+    checks = ("--enable=warning,style,performance,portability", "--error-exitcode=1")
+    found = run("cppcheck", *options, *checks, *sources)
+    assert found.returncode == 0, found.stderr
+    misra = run("cppcheck", *options, "--addon=misra", *sources).stderr
+    broken = set(re.findall(r"misra-c2012-([\d.]+)", misra))
+    assert broken  # the add-on ran
+    assert not broken - MISRA_DEVIATIONS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PACKAGES)
+def test_clang_tidy_finds_nothing(packages, name):
+    folder = packages[name]
+    sources = sorted(folder.glob("*.c"))
+    found = run(
+        *("clang-tidy", "--quiet", f"-checks={CLANG_TIDY}", "--warnings-as-errors=*", *sources),
+        *("--", "-std=c99", f"-I{folder}"),
+    )
+    assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_the_headers_are_cpp_and_the_self_test_passes_from_a_cpp_caller(packages, name, tmp_path):
+    folder = packages[name]
+    main = tmp_path / "main.cpp"
+    headers = sorted(path.name for path in folder.glob("*.h") if "body" not in path.name)
+    includes = "".join(f'#include "{header}"\n' for header in headers)
+    main.write_text(
+        f"{includes}static sf_net_state state;\n"
+        "int main() { return sf_net_selftest(&state) == 0 ? 0 : 1; }\n"
+    )
+    objects = []
+    for source in folder.glob("*.c"):
+        objects.append(tmp_path / f"{source.stem}.o")
+        done = run("gcc", *C_FLAGS, "-O2", "-c", source, "-o", objects[-1])
+        assert done.returncode == 0, done.stderr
+    options = ("-std=c++11", "-pedantic", "-Wall", "-Wextra", "-Werror", f"-I{folder}")
+    done = run("g++", *options, main, *objects, "-o", tmp_path / "main")
+    assert done.returncode == 0, done.stderr
+    assert run(tmp_path / "main").returncode == 0
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_no_flag_makes_an_observation_with_nan_pass(packages, name, tmp_path):
+    folder = packages[name]
+    main = tmp_path / "main.c"
+    main.write_text(
+        """
+        #include "sf_net.h"
+        static sf_net_state state;
+        int main(void) {
+            static const uint32_t words[4] = {0x7fc00000u, 0xffc00000u, 0x7f800000u, 0xff800000u};
+            static float observation[SF_NET_OBSERVATIONS], action[SF_NET_ACTIONS];
+            sf_certificate certificate;
+            int failures = 0;
+            sf_net_init(&state);
+            for (int i = 0; i < 4; i++) {
+                sf_words(&observation[i], &words[i], 1);
+                failures += sf_net_step(&state, observation, action, &certificate) != SF_FALLBACK;
+                failures += !sf_all_finite(action, SF_NET_ACTIONS);
+                observation[i] = 0.0f;
+            }
+            return failures;
+        }
+        """
+    )
+    sources = sorted(folder.glob("*.c"))
+    options = (*C_FLAGS, "-O3", "-ffast-math", f"-I{folder}")
+    assert run("gcc", *options, main, *sources, "-o", tmp_path / "main").returncode == 0
+    assert run(tmp_path / "main").returncode == 0
+
+
+LAYOUTS = {
+    "arduino": ("library.properties", "src/sf_net.c", "src/sf_net.h", "examples/net/net.ino"),
+    "zephyr": ("CMakeLists.txt", "prj.conf", "src/main.c", "controller/sf_net.c"),
+    "platformio": ("platformio.ini", "src/main.cpp", "lib/sf_net/library.json"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_layout_holds_the_same_controller_and_what_its_build_system_wants(layout, tmp_path):
+    program = build("8")
+    emit_c(program, tmp_path / "plain")
+    emit_c(program, tmp_path / layout, layout=layout)
+    for name in (*LAYOUTS[layout], "README.md"):
+        text = (tmp_path / layout / name).read_text()
+        assert text
+        assert "${" not in text.replace("${controller}", "")
+    placed = {path.name: path for path in (tmp_path / layout).rglob("*.[ch]")}
+    for path in (tmp_path / "plain").glob("*.[ch]"):
+        assert placed[path.name].read_bytes() == path.read_bytes()
+
+
+def test_the_arduino_sketch_compiles_against_its_library(tmp_path):
+    emit_c(build("float"), tmp_path / "arduino", layout="arduino")
+    sketch = tmp_path / "arduino" / "examples" / "net" / "net.ino"
+    fake = tmp_path / "Arduino.h"
+    fake.write_text(
+        "struct Line { void begin(long) {} void print(float, int) {} void print(char) {}\n"
+        "void println(int) {} void println(const char *) {} };\n"
+        "static Line Serial;\nstatic inline void delay(unsigned long) {}\n"
+    )
+    options = ("-std=c++11", "-Wall", "-Wextra", "-Werror", f"-I{tmp_path / 'arduino' / 'src'}")
+    done = run("g++", *options, "-x", "c++", "-include", fake, "-c", sketch, "-o", tmp_path / "s.o")
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_unknown_layout_is_refused(tmp_path):
+    with pytest.raises(UnknownNameError, match="arduino"):
+        inspect.unwrap(emit_c)(build("float"), tmp_path / "c", layout="ardiuno")
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_stack_and_instructions_are_as_the_readme_says(name):
+    program = build(name)
+    report = verify_on_board(program, rows=5)
+    assert report.stack_bound_bytes <= STACK_BOUND
+    assert 0.5 < report.instructions_max / estimate_instructions(program) < 2.0
+
+
+def test_small_programs_hold_only_the_files_they_use(packages):
+    files = {name: {path.stem for path in folder.glob("*.c")} for name, folder in packages.items()}
+    assert files["memory"] == {"sf_net", "sf_net_test", "sf_core", "sf_nn", "sf_activation"}
+    assert files["8"] - files["float"] == {"sf_integer"}
