@@ -13,6 +13,7 @@ from safectl.export.ops import (
     NUMBER_FORMATS,
     AnyArray,
     Detail,
+    ForwardGradient,
     Horizon,
     Integers,
     Op,
@@ -30,7 +31,7 @@ PROGRAM_VERSION = 2
 _READABLE = (1, PROGRAM_VERSION)
 _DETAILS: Mapping[str, type[Detail]] = {
     kind.__name__.lower(): kind
-    for kind in (Window, Recurrence, Strides, Horizon, Quantisation, Integers)
+    for kind in (Window, Recurrence, Strides, Horizon, ForwardGradient, Quantisation, Integers)
 }
 _ADVICE = "export the program again"
 

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from safectl.errors import RangeError, UnknownNameError
 from safectl.export.kinds import (
     activation,
+    adapt,
     dense,
     elementwise,
+    forward_gradient,
     integer,
     ngpc,
     projection,
@@ -28,6 +30,8 @@ KINDS: Mapping[str, Kind] = {
     **integer.KINDS,
     **projection.KINDS,
     **ngpc.KINDS,
+    **adapt.KINDS,
+    **forward_gradient.KINDS,
 }
 
 
