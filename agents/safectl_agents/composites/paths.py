@@ -4,6 +4,8 @@ Figure eight, saddle, circle, chirp and square follow published rigs; the swirl 
 path and is synthesised.
 """
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 from jaxtyping import Float
 
@@ -57,7 +59,7 @@ def swirl(samples: int, *, size: float = 0.004, hold: int = 5) -> Path3:
     return np.stack([x, radius * np.cos(angle), radius * np.sin(angle)], 1)
 
 
-PATHS = {
+PATHS: Mapping[str, Callable[[int], Path3]] = {
     "figure_eight": figure_eight,
     "saddle": saddle,
     "circle": circle,
