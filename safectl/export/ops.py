@@ -285,7 +285,32 @@ class Loop:
             raise RangeError("iterations", value=self.iterations, expected="at least 1")
 
 
-Detail = Window | Recurrence | Strides | Horizon | Quantisation | Integers | Loop
+@dataclass(frozen=True, slots=True)
+class ForwardGradient:
+    """Two-point training in fixed point; numbers count 1/4096, losses their squares over 64.
+
+    Attributes:
+        is_tanh: Whether each layer ends in tanh; else it ends in its sums.
+        exponent: Perturbation 2^exponent.
+        shift: Least shift of a difference of losses on its way to an update.
+        band: Sum of both losses up to which nothing is learned.
+        clip: Difference of losses from which a sample is rejected.
+    """
+
+    is_tanh: tuple[bool, ...] = ()
+    exponent: int = 6
+    shift: int = 8
+    band: int = 0
+    clip: int = 1 << 20
+
+    def __post_init__(self) -> None:
+        is_small = 0 <= self.exponent <= 10 and 0 <= self.shift <= 24 and 0 <= self.band < 1 << 30
+        if not is_small or not 0 < self.clip <= 1 << 30:
+            expected = "exponent to 10, shift to 24, band and clip to 2^30"
+            raise RangeError("forward gradient", value=self, expected=expected)
+
+
+Detail = Window | Recurrence | Strides | Horizon | ForwardGradient | Quantisation | Integers | Loop
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from safectl.export.ops import (
     NUMBER_FORMATS,
     AnyArray,
     Detail,
+    ForwardGradient,
     Horizon,
     Integers,
     Loop,
@@ -31,7 +32,16 @@ PROGRAM_VERSION = 2
 _READABLE = (1, PROGRAM_VERSION)
 _DETAILS: Mapping[str, type[Detail]] = {
     kind.__name__.lower(): kind
-    for kind in (Window, Recurrence, Strides, Horizon, Quantisation, Integers, Loop)
+    for kind in (
+        Window,
+        Recurrence,
+        Strides,
+        Horizon,
+        ForwardGradient,
+        Quantisation,
+        Integers,
+        Loop,
+    )
 }
 _ADVICE = "export the program again"
 

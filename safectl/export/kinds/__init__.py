@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from safectl.errors import RangeError, UnknownNameError
 from safectl.export.kinds import (
     activation,
+    adapt,
     dense,
     elementwise,
     filters,
+    forward_gradient,
     geometry,
     integer,
     ngpc,
@@ -34,6 +36,8 @@ KINDS: Mapping[str, Kind] = {
     **geometry.KINDS,
     **filters.KINDS,
     **optimise.KINDS,
+    **adapt.KINDS,
+    **forward_gradient.KINDS,
 }
 
 

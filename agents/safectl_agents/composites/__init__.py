@@ -1,0 +1,1 @@
+"""Learned forward kinematics of soft composites: data, training, tracking."""
