@@ -49,7 +49,7 @@ def end(process):
 class Site:
     """Publishes odometry, commands and heartbeats at 50 Hz; each source can be replaced."""
 
-    def __init__(self, node):
+    def __init__(self, node, safe_topic="cmd_vel_safe"):
         self.node = node
         self.odometry = node.create_publisher(Odometry, "odom", SENSOR)
         self.commands = node.create_publisher(TwistStamped, "cmd_vel", COMMAND)
@@ -57,7 +57,7 @@ class Site:
         self.see, self.command, self.beat = self.good_odometry, self.good_command, self.heartbeat
         self.outputs = []
         self._arrived = threading.Condition()
-        node.create_subscription(TwistStamped, "cmd_vel_safe", self._on_output, COMMAND)
+        node.create_subscription(TwistStamped, safe_topic, self._on_output, COMMAND)
         node.create_timer(PERIOD_S, self._tick)
 
     def good_odometry(self, speed=0.4, stamp=None, frame="odom"):

@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import TwistStamped
-from rcl_interfaces.srv import SetParameters
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
@@ -150,33 +148,33 @@ def test_a_silent_e_stop(site, measured):
     measured(site.seconds_to_rest(mute(site, "beat")), ESTOP_TIMEOUT_S + TWO_PERIODS_S)
 
 
-def test_a_jump_of_the_clock(site, probe, measured):
-    """Stamps of the wall clock, and a guard that is told another time."""
+@pytest.mark.parametrize("jump", [100.0, -100.0])
+def test_a_jump_of_the_clock(ros_domain, probe, robot, tmp_path, measured, jump):
+    """Stamps of the wall clock, and a guard whose clock leaves it."""
+    process = start(
+        "guard",
+        "__node:=clocked_guard",
+        "cmd_vel_safe:=clocked_safe",
+        robot=robot,
+        safeguard=write(tmp_path, "clip.toml", "kind = 'clip'"),
+        use_estop="false",
+        use_sim_time="true",
+        **AT_ONCE,
+    )
     clock = probe.node.create_publisher(Clock, "/clock", DIAGNOSTICS)
-    setter = probe.node.create_client(SetParameters, "guard/set_parameters")
-
-    def use_sim_time(value):
-        parameter = Parameter("use_sim_time", value=value).to_parameter_msg()
-        request = SetParameters.Request(parameters=[parameter])
-        assert probe.call(setter, request, 15.0).results[0].successful
-
     shift = [0.0]
 
     def tell():
         seconds = time.time() + shift[0]
         clock.publish(Clock(clock=to_time(int(seconds * 1e9))))
 
-    timer = probe.node.create_timer(0.01, tell)
-    use_sim_time(True)
     try:
-        for jump in (100.0, -100.0):
-            shift[0] = 0.0
-            site.wait_for_drive()
-            seconds = site.seconds_to_rest(lambda jump=jump: shift.__setitem__(0, jump))
-            measured(seconds, PERIOD_S + TWO_PERIODS_S)
+        probe.node.create_timer(0.01, tell)
+        site = Site(probe.node, safe_topic="clocked_safe")
+        seconds = site.seconds_to_rest(lambda: shift.__setitem__(0, jump))
+        measured(seconds, PERIOD_S + TWO_PERIODS_S)
     finally:
-        use_sim_time(False)
-        timer.cancel()
+        end(process)
 
 
 def test_joints_of_another_arm(ros_domain, probe, tmp_path, measured):
