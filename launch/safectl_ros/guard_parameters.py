@@ -81,6 +81,8 @@ def settings_from(values: Mapping[str, Any]) -> GuardSettings:
 
 def why_looser(name: str, old: Any, new: Any) -> str:  # noqa: ANN401  parameters are of any type
     """Return why a change would loosen an active guard; empty if it does not."""
+    if name == "use_sim_time":  # ages of stamps are judged by this clock
+        return "the clock cannot be changed while the guard is active; deactivate it first"
     if name not in _TIGHTER_BELOW | _TIGHTER_ABOVE:
         return ""
     before, after = np.broadcast_arrays(np.atleast_1d(old), np.atleast_1d(new))

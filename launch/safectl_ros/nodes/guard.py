@@ -138,7 +138,7 @@ class GuardNode(LifecycleNode):
         except SafectlError as error:
             return SetParametersResult(successful=False, reason=str(error))
         for change in changes if self._is_active else ():
-            if reason := why_looser(change.name, self._values[change.name], change.value):
+            if reason := why_looser(change.name, self._values.get(change.name), change.value):
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
 
