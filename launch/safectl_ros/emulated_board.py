@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     ending = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # they wait for `sigwait`, also while building
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     try:
         _run(words[0], Path(words[1]), words[2] if len(words) == 3 else BOARD, ending)
     except SafectlError as error:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from safectl.errors import ConfigError, MissingExtra, SafectlError
 from safectl_ros.launch_file import LaunchPlan, read_launch_file
-from safectl_ros.launch_process import GRACE_S, Supervisor
+from safectl_ros.launch_process import Supervisor
 from safectl_ros.launch_text import package_share
 
 USAGE = "usage: python -m safectl_ros.launchlite FILE [key:=value ...] [--print] [--show-args]\n"
-_JOIN_S = 3.0 * GRACE_S + 1.0
+_MARGIN_S = 5.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,7 +114,7 @@ class Launched:
             if not holds():
                 raise TimeoutError(f"nothing came within {timeout_s} s:\n{self.output()}")
 
-    def stop(self, *, timeout_s: float = _JOIN_S) -> int:
+    def stop(self) -> int:
         """End everything and return the exit status.
 
         Raises:
@@ -122,7 +122,7 @@ class Launched:
         """
         if self.thread.is_alive():
             self.supervisor.stop()
-        return self.wait(timeout_s=timeout_s)
+        return self.wait(timeout_s=3.0 * self.supervisor.grace_s + _MARGIN_S)
 
     def wait(self, *, timeout_s: float) -> int:
         """Wait for the end and return the exit status.

@@ -15,6 +15,7 @@ NODES = ("sim", "guard", "policy", "planner", "serial_bridge", "recorder")
 PROGRAMS = {f"{node}_node": f"safectl_ros.nodes.{node}" for node in NODES}
 PROGRAMS["emulated_board"] = "safectl_ros.emulated_board"
 RUNS = pytest.StashKey()
+_GRACE_S = 30.0  # a loaded machine takes seconds to end a process that has imported torch
 _PRIORITY = -15  # where we may: a loaded machine delays tests of timing
 
 
@@ -54,6 +55,7 @@ def launched(ros_domain, request):
 
         def start(file, **arguments):
             running = stack.enter_context(run_launched(file, **arguments))
+            running.supervisor.grace_s = _GRACE_S
             runs.append((str(file), running))
             return running
 
