@@ -353,11 +353,95 @@ def make_sklearn() -> None:
     save("sklearn_mlp", [x[:ROWS]], [model.predict(x[:ROWS])])
 
 
+def joined(keras: Any) -> Any:
+    layers = keras.layers
+    given = keras.Input((6,))
+    first, second = layers.Dense(8, "relu")(given), layers.Dense(8, "tanh")(given)
+    parts = [layers.Add()([first, second]), layers.Multiply()([first, second])]
+    return keras.Model(given, layers.Dense(3, "sigmoid")(layers.Concatenate()(parts)))
+
+
+def steps(keras: Any) -> Any:
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((12, 3)),
+            layers.Conv1D(6, 3, padding="same", activation="relu"),
+            layers.AveragePooling1D(2),
+            layers.DepthwiseConv1D(2, activation="relu6"),
+            layers.Flatten(),
+            layers.Dense(2),
+        ]
+    )
+
+
+TFLITE = (mlp, conv2d, joined, steps)
+
+
+def convert(model: Any, name: str, *, whole: bool) -> None:
+    """Convert to TFLite; with `whole` to int8 throughout, calibrated on normal numbers.
+
+    Outputs are those of the reference kernels of the interpreter, in real numbers.
+    """
+    import tensorflow as tf
+
+    generator = np.random.default_rng(5)
+    (shape,) = (x.shape[1:] for x in model.inputs)
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    if whole:
+        rows = [[generator.normal(0.0, 1.0, (1, *shape)).astype("f4")] for _ in range(200)]
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: rows
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+    content = converter.convert()
+    (FOLDER / f"{name}.tflite").write_bytes(content)
+    reference = tf.lite.experimental.OpResolverType.BUILTIN_REF
+    runner = tf.lite.Interpreter(model_content=content, experimental_op_resolver_type=reference)
+    runner.allocate_tensors()
+    (door,), (exit_,) = runner.get_input_details(), runner.get_output_details()
+    inputs, outputs = generator.normal(0.0, 1.0, (ROWS, *shape)).astype("f4"), []
+    for number in range(ROWS):
+        row = inputs[number : number + 1]
+        if whole:
+            scale, zero = door["quantization"]
+            row = np.clip(np.round(row / scale) + zero, -128, 127).astype("i1")
+        runner.set_tensor(door["index"], row)
+        runner.invoke()
+        result = runner.get_tensor(exit_["index"]).astype("f4")
+        if whole:
+            scale, zero = exit_["quantization"]
+            result = (result - zero) * scale
+        outputs.append(result)
+    save(name, [inputs], [np.concatenate(outputs)])
+
+
+def make_tflite() -> None:
+    """Write `.tflite` files, float and int8, with the converter of TensorFlow 2.20."""
+    import keras
+
+    for make in TFLITE:
+        model = keras_model(keras, make)
+        convert(model, f"tflite_{make.__name__}", whole=False)
+        convert(model, f"tflite_{make.__name__}_int8", whole=True)
+
+
+def make_tflite_lstm() -> None:
+    """Write a `.tflite` file with the LSTM operator, which TensorFlow 2.15 makes."""
+    import tensorflow as tf
+
+    model = keras_model(tf.keras, lstm)
+    given = tf.keras.Input(batch_shape=(1, *model.inputs[0].shape[1:]))
+    convert(tf.keras.Model(given, model(given)), "tflite_lstm", whole=False)
+
+
 COMMANDS: Mapping[str, Callable[[], None]] = {
     "keras2": make_keras2,
     "keras3": make_keras3,
     "torch": make_torch,
     "sklearn": make_sklearn,
+    "tflite": make_tflite,
+    "tflite_lstm": make_tflite_lstm,
 }
 
 if __name__ == "__main__":

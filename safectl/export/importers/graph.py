@@ -10,9 +10,9 @@ from safectl.errors import RangeError, ShapeError
 from safectl.export.importers.layers import Index, Join, Layer, Shape, View
 from safectl.export.importers.shapes import output_shape
 
-LARGEST_VALUE = 1 << 20
-"""Entries of one value: 4 MiB of float32, above the RAM of every board, so a broken file cannot
-ask for more."""
+LARGEST_VALUE, LARGEST_TOTAL = 1 << 20, 1 << 24
+"""Entries of one value and of all: 4 MiB of float32 is above the RAM of every board, so a broken
+file cannot ask for more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +56,7 @@ class Draft:
     _inputs: list[str] = field(default_factory=list)
     _nodes: list[Node] = field(default_factory=list)
     _shapes: dict[str, Shape] = field(default_factory=dict)
+    _total: int = 0
 
     def shape(self, value: str) -> Shape:
         """Return the shape of a value."""
@@ -94,22 +95,9 @@ class Draft:
         return self.view(value, name, lambda index: index.reshape(shape))
 
     def join(self, values: Sequence[str], axis: int, name: str) -> str:
-        """Append a concatenation along an axis."""
-        shapes = [self._shapes[value] for value in values]
-        rank = len(shapes[0])
-        if not -rank <= axis < rank:
-            raise RangeError(f"axis of {name}", value=axis, expected=f"within the rank {rank}")
-        parts, start = [], 0
-        for value, shape in zip(values, shapes, strict=True):
-            wanted = list(shapes[0])
-            wanted[axis] = shape[axis] if len(shape) == rank else -1
-            if list(shape) != wanted:
-                raise ShapeError(f"input {value} of {name}", expected=wanted, got=shape)
-            size = math.prod(shape)
-            parts.append(np.arange(start, start + size).reshape(shape))
-            start += size
-        flat = self.add(Join(), name, *values)
-        return self.add(View(np.concatenate(parts, axis)), name, flat)
+        """Append a concatenation along an axis, which may count from the end."""
+        rank = len(self._shapes[values[0]])
+        return self.add(Join(axis + rank if axis < 0 else axis), name, *values)
 
     def finish(self, outputs: Sequence[str]) -> Graph:
         """Return the graph."""
@@ -119,6 +107,11 @@ class Draft:
         if not shape or min(shape) < 1 or math.prod(shape) > LARGEST_VALUE:
             raise RangeError(
                 f"shape of {name}", value=shape, expected=f"1 to {LARGEST_VALUE} entries"
+            )
+        self._total += math.prod(shape)
+        if self._total > LARGEST_TOTAL:
+            raise RangeError(
+                "entries of all values", value=self._total, expected=str(LARGEST_TOTAL)
             )
         value = f"{len(self._shapes)} {name}"
         self._shapes[value] = shape

@@ -17,7 +17,7 @@ import numpy as np
 
 LARGEST_BYTES = 1 << 26
 """Of all arrays: 64 MiB, far above the flash of every board."""
-CPU_SECONDS, ADDRESS_BYTES = 5, 1 << 31
+CPU_SECONDS, ADDRESS_BYTES = 3, 1 << 31
 DEEPEST, MOST_MEMBERS = 16, 1 << 14
 """Groups inside each other, and groups and arrays in all: an HDF5 file can hold circles."""
 ATTRIBUTES = "attributes"

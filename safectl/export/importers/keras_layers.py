@@ -11,6 +11,7 @@ from safectl.export.importers.layers import Activation, Affine, Array, Clip, Com
 from safectl.export.importers.layers import LayerNorm as LayerNormalization
 
 Append = Callable[[KerasLayer, Sequence[str]], str]
+_ONE, _NONE = np.ones(1), np.zeros(1)
 _NORMALIZATION_EPSILON = 1e-7
 """`keras.backend.epsilon()`: least standard deviation of `Normalization`."""
 
@@ -59,11 +60,10 @@ def _prelu(layer: KerasLayer, inputs: Sequence[str]) -> str:
     (alpha,) = layer.weights(alpha=alpha_shape)
     if alpha.size != shape[-1]:
         raise layer.refuse("an alpha per pixel", "Share it: shared_axes=[1, 2].")
-    ones, none = np.ones(shape[-1]), np.zeros(shape[-1])
     positive = draft.add(Activation("relu"), layer.name, value)
-    negative = draft.add(Affine(-ones, none), layer.name, value)
+    negative = draft.add(Affine(-_ONE, _NONE), layer.name, value)
     negative = draft.add(Activation("relu"), layer.name, negative)
-    negative = draft.add(Affine(-alpha.reshape(-1), none), layer.name, negative)
+    negative = draft.add(Affine(-alpha.reshape(-1), np.zeros(alpha.size)), layer.name, negative)
     return draft.add(Combine("add"), layer.name, positive, negative)
 
 
@@ -108,11 +108,9 @@ def _layer_normalization(layer: KerasLayer, inputs: Sequence[str]) -> str:
 
 
 def _rescaling(layer: KerasLayer, inputs: Sequence[str]) -> str:
-    width = layer.draft.shape(inputs[0])[-1]
-    gain, shift = (
-        np.broadcast_to(np.asarray(layer.config[option], np.float64), (width,))
-        for option in ("scale", "offset")
-    )
+    given = [np.asarray(layer.config[option], np.float64) for option in ("scale", "offset")]
+    width = layer.draft.shape(inputs[0])[-1] if given[0].size + given[1].size > 2 else 1
+    gain, shift = (np.broadcast_to(array, (width,)) for array in given)
     return layer.draft.add(Affine(gain, shift), layer.name, inputs[0])
 
 
@@ -175,16 +173,12 @@ def _multiply(layer: KerasLayer, inputs: Sequence[str]) -> str:
 
 def _average(layer: KerasLayer, inputs: Sequence[str]) -> str:
     total = layer.draft.add(Combine("add"), layer.name, *inputs)
-    width = layer.draft.shape(total)[-1]
-    share = np.full(width, 1.0 / len(inputs))
-    return layer.draft.add(Affine(share, np.zeros(width)), layer.name, total)
+    return layer.draft.add(Affine(_ONE / len(inputs), _NONE), layer.name, total)
 
 
 def _subtract(layer: KerasLayer, inputs: Sequence[str]) -> str:
     first, second = inputs
-    width = layer.draft.shape(second)[-1]
-    negative = Affine(-np.ones(width), np.zeros(width))
-    second = layer.draft.add(negative, layer.name, second)
+    second = layer.draft.add(Affine(-_ONE, _NONE), layer.name, second)
     return layer.draft.add(Combine("add"), layer.name, first, second)
 
 

@@ -50,8 +50,7 @@ def append_bidirectional(layer: KerasLayer, inputs: Sequence[str]) -> str:
             return draft.add(Combine("multiply"), layer.name, *results)
         case "sum" | "ave" as mode:
             total = draft.add(Combine("add"), layer.name, *results)
-            width = draft.shape(total)[-1]
-            half = Affine(np.full(width, 0.5), np.zeros(width))
+            half = Affine(np.full(1, 0.5), np.zeros(1))
             return total if mode == "sum" else draft.add(half, layer.name, total)
         case other:
             raise layer.refuse(f"merge_mode {other!r}", "Use concat, sum, ave or mul.")

@@ -20,12 +20,29 @@ Padding = tuple[Pair, Pair]
 UNPADDED: Padding = ((0, 0), (0, 0))
 
 
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """One function for every entry, by the name that `Tracer.activation` knows.
+
+    Attributes:
+        kind: For example `relu`; `softmax` runs along the last axis.
+        alpha: Slope of `leaky_relu`, factor of `elu`.
+    """
+
+    kind: str
+    alpha: float | None = None
+
+
+IDENTITY = Activation("none")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Dense:
     """y = W x + b along the last axis: weight (out, in), bias (out,)."""
 
     weight: Array
     bias: Array
+    activation: Activation = IDENTITY
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +55,7 @@ class Convolution:
     padding: Padding = UNPADDED
     dilation: Pair = (1, 1)
     groups: int = 1
+    activation: Activation = IDENTITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +71,7 @@ class Pool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Affine:
-    """y = gain x + shift, per channel (last axis): gain and shift of shape (channels,)."""
+    """y = gain x + shift per channel, shapes (channels,), or with one number each, shapes (1,)."""
 
     gain: Array
     shift: Array
@@ -69,19 +87,6 @@ class LayerNorm:
 
 
 @dataclass(frozen=True, slots=True)
-class Activation:
-    """One function for every entry, by the name that `Tracer.activation` knows.
-
-    Attributes:
-        kind: For example `relu`; `softmax` runs along the last axis.
-        alpha: Slope of `leaky_relu`, factor of `elu`.
-    """
-
-    kind: str
-    alpha: float | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Clip:
     """Limit every entry to low ... high, one number each."""
 
@@ -130,7 +135,9 @@ class Combine:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """The flattened inputs, one behind the other."""
+    """The inputs joined along an axis, counted from the start; the other sizes agree."""
+
+    axis: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -36,10 +36,10 @@ def fold(layer: OnnxLayer) -> tuple[Constant, ...] | None:
     if kind in VIEWS:
         return VIEWS[kind](layer, inputs[0])
     if kind in _ALIKE:
-        return (_limited(_ALIKE[kind](*inputs)),)
+        return (_limited(np.asarray(_ALIKE[kind](*inputs))),)
     if kind == "Div":
         is_whole = np.issubdtype(inputs[0].dtype, np.integer)
-        return (np.floor_divide(*inputs) if is_whole else np.divide(*inputs),)
+        return (np.asarray((np.floor_divide if is_whole else np.divide)(*inputs)),)
     if kind == "Concat":
         return (_limited(np.concatenate(inputs, int(layer.attribute("axis", 0)))),)
     if kind == "Cast":

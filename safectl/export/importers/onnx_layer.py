@@ -138,6 +138,8 @@ class OnnxLayer:
         full = np.broadcast_shapes(shape, gain.shape, shift.shape)
         if full != shape:
             value = self.view(value, lambda index: np.broadcast_to(index, full))
+        if gain.size == shift.size == 1:
+            return self.add(Affine(gain.reshape(-1), shift.reshape(-1)), value)
         gains, shifts = (np.broadcast_to(x, full).astype(np.float64) for x in (gain, shift))
         for axis in reversed(range(len(full))):
             rows = (_only_along(gains, axis), _only_along(shifts, axis))

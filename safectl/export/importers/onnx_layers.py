@@ -17,7 +17,7 @@ from safectl.export.importers.onnx_files import axes_of
 from safectl.export.importers.onnx_layer import OnnxLayer
 
 Append = Callable[[OnnxLayer], tuple[str, ...]]
-_ONE, _NONE = np.array(1.0), np.array(0.0)
+_ONE, _NONE = np.ones(1), np.zeros(1)
 _SELU = {"alpha": 1.6732632423543772, "gamma": 1.0507009873554805}
 _RELATIVE_TOLERANCE = 1e-6
 """Float32 attributes repeat a decimal constant of the standard to 24 bits."""
@@ -140,7 +140,10 @@ def _clip(layer: OnnxLayer) -> tuple[str, ...]:
     for position, name, default in ((1, "min", -np.inf), (2, "max", np.inf)):
         given = layer.constant(position).item() if layer.has(position) else None
         ends.append(float(layer.attribute(name, default) if given is None else given))
-    return (layer.add(Clip(*ends), layer.value()),)
+    low, high = ends
+    if low == 0.0 and high in (6.0, np.inf):
+        return (layer.add(Activation("relu6" if high == 6.0 else "relu"), layer.value()),)
+    return (layer.add(Clip(low, high), layer.value()),)
 
 
 def _p_relu(layer: OnnxLayer) -> tuple[str, ...]:

@@ -68,7 +68,8 @@ def _split(layer: OnnxLayer, array: Constant) -> tuple[Constant, ...]:
 
 
 def _gather(layer: OnnxLayer, array: Constant) -> tuple[Constant, ...]:
-    return (np.take(array, layer.constant(1).astype(np.intp), layer.attribute("axis", 0)),)
+    chosen = layer.constant(1).astype(np.intp)
+    return (np.asarray(np.take(array, chosen, layer.attribute("axis", 0))),)
 
 
 def _expand(layer: OnnxLayer, array: Constant) -> tuple[Constant, ...]:
@@ -115,6 +116,11 @@ def append_view(layer: OnnxLayer) -> tuple[str, ...]:
 
 
 def append_concat(layer: OnnxLayer) -> tuple[str, ...]:
-    """Append a concatenation of values."""
+    """Append a concatenation of values; that of channels works on channel-last views."""
     values = [layer.value(position) for position in range(len(layer.node.inputs))]
-    return (layer.draft.join(values, int(layer.attribute("axis", 0)), layer.name),)
+    rank, axis = len(layer.shape()), int(layer.attribute("axis", 0))
+    if axis not in (1, 1 - rank) or rank < 3:
+        return (layer.draft.join(values, axis, layer.name),)
+    moved = [layer.view(value, lambda index: np.moveaxis(index, 1, -1)) for value in values]
+    joined = layer.draft.join(moved, -1, layer.name)
+    return (layer.view(joined, lambda index: np.moveaxis(index, -1, 1)),)

@@ -51,8 +51,9 @@ def output_shape(layer: Layer, name: str, shapes: Sequence[Shape]) -> Shape:
             _rank(name, shape, 3)
             return (*_windows(name, layer, shape, layer.window), shape[2])
         case Affine() | LayerNorm():
-            _weight(name, layer.gain, shape[-1:])
-            _weight(name, layer.shift, shape[-1:])
+            is_scalar = isinstance(layer, Affine) and layer.gain.shape == (1,)
+            _weight(name, layer.gain, (1,) if is_scalar else shape[-1:])
+            _weight(name, layer.shift, layer.gain.shape)
             return shape
         case Recurrent():
             return _recurrent(layer, name, shape)
@@ -62,7 +63,7 @@ def output_shape(layer: Layer, name: str, shapes: Sequence[Shape]) -> Shape:
                     raise ShapeError(f"input of {name}", expected=shape, got=other)
             return shape
         case Join():
-            return (sum(math.prod(part) for part in shapes),)
+            return _join(layer, name, shapes)
         case View():
             index = layer.index
             if index.size and not 0 <= index.min() <= index.max() < math.prod(shape):
@@ -70,6 +71,17 @@ def output_shape(layer: Layer, name: str, shapes: Sequence[Shape]) -> Shape:
             return index.shape
         case Activation() | Clip():
             return shape
+
+
+def _join(layer: Join, name: str, shapes: Sequence[Shape]) -> Shape:
+    first, axis = list(shapes[0]), layer.axis
+    if not 0 <= axis < len(first):
+        raise RangeError(f"axis of {name}", value=axis, expected=f"within the rank {len(first)}")
+    for shape in shapes[1:]:
+        wanted = [*first[:axis], shape[axis] if axis < len(shape) else 0, *first[axis + 1 :]]
+        if list(shape) != wanted:
+            raise ShapeError(f"input of {name}", expected=wanted, got=shape)
+    return (*first[:axis], sum(shape[axis] for shape in shapes), *first[axis + 1 :])
 
 
 def _rank(name: str, shape: Shape, rank: int) -> None:

@@ -84,7 +84,7 @@ def _layer(layer: Layer, inputs: list[np.ndarray]) -> np.ndarray:
         case Combine():
             return sum(inputs) if layer.kind == "add" else np.prod(np.stack(inputs), axis=0)
         case Join():
-            return np.concatenate([part.reshape(-1) for part in inputs])
+            return np.concatenate(inputs, layer.axis)
         case View():
             return x.reshape(-1)[layer.index]
 
