@@ -42,7 +42,7 @@ COMMANDS = {
     ),
     "train": Command("train", "train a stable-baselines3 agent through a safeguard"),
     "evaluate": Command("evaluate", "evaluate a trained folder", "folder"),
-    "export": Command("export", "write a trained folder as C99", "folder"),
+    "export": Command("export", "write a trained folder or a model file as C99", "folder"),
     "verify": Command("verify", "build, run and compare exported C on host and board", "folder"),
     "flash": Command("flash", "write exported firmware to a board and verify it", "folder"),
     "run": Command("run", "run a trained policy with its guard on a robot", "folder"),

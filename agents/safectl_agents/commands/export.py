@@ -1,4 +1,4 @@
-"""`safectl export`: a trained agent, with its learned guard, as a program and as C99."""
+"""`safectl export`: a trained agent with its learned guard, or a model file, as C99."""
 
 import json
 import sys
@@ -7,7 +7,9 @@ from pathlib import Path
 
 from safectl.errors import ConfigError, FileFormatError, UnsupportedLayer
 from safectl.export import Program, emit_c, save_program
-from safectl.files import new_folder
+from safectl.export.importers import import_model
+from safectl.files import new_folder, read_json
+from safectl.spec import spec_from_json
 from safectl_agents.export import program_of
 from safectl_agents.guards import load_guard_name
 from safectl_agents.models import make_env
@@ -23,9 +25,11 @@ class ExportSettings:
     """What to export and where."""
 
     folder: Path = Path()
-    """Folder of a training run; also the first word after `export`."""
+    """Folder of a training run, or an ONNX, Keras or TFLite file; also the first word."""
     output: Path | None = None
-    """Folder to make, with `program/` and `c/`; `<folder>/export` without."""
+    """Folder to make, with `program/` and `c/`; `<folder>/export` or `<file>_export` without."""
+    spec: Path | None = None
+    """For a model file: JSON of the signals, whose limits the action keeps; none without."""
     board: str = ""
     """Board to build for: must fit; makes firmware where the serial line of the board is known."""
     name: str = "controller"
@@ -40,11 +44,13 @@ DEFAULTS = ExportSettings()
 def run(settings: ExportSettings) -> int:
     """Write `program/` and `c/` and say how to verify them."""
     if settings.folder == Path():
-        raise ConfigError("export", "name the folder of a training run")
+        raise ConfigError("export", "name the folder of a training run, or a model file")
     board = load_board(settings.board) if settings.board else None
-    program = trained_program(settings.folder, settings.name)
     release = None
-    output = settings.output or settings.folder / "export"
+    is_file = settings.folder.is_file()
+    program = (imported_program if is_file else _trained)(settings)
+    beside = settings.folder.with_name(f"{settings.folder.stem}_export")
+    output = settings.output or (beside if is_file else settings.folder / "export")
     with new_folder(output) as draft:
         save_program(program, draft / "program")
         emit_c(program, draft / "c")
@@ -71,6 +77,27 @@ def _sizes(board: Board, release: Release, output: Path) -> str:
         f"{output}/firmware.elf fits on {board.name}: {flash}, {ram}\n"
         f"then: safectl flash {output} --board {board.name}\n"
     )
+
+
+def imported_program(settings: ExportSettings) -> Program:
+    """Build the program of a model file.
+
+    Raises:
+        FileFormatError: If the file, or that of the signals, cannot be read.
+        UnsupportedLayer: If the model holds a layer that has no operation.
+        ShapeError: If the signals do not fit the model.
+    """
+    spec = None
+    if settings.spec is not None:
+        content = read_json(settings.spec, advice="write it with Spec.to_json")
+        spec = spec_from_json(json.dumps(content), str(settings.spec))
+    return import_model(settings.folder, name=settings.name, spec=spec)
+
+
+def _trained(settings: ExportSettings) -> Program:
+    if settings.spec is not None:
+        raise ConfigError("export", "--spec belongs to a model file; a run brings its own signals")
+    return trained_program(settings.folder, settings.name)
 
 
 def trained_program(folder: Path, name: str) -> Program:

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from safectl.export import load_program
+from safectl.spec import Signal, Spec
 from safectl_agents.cli import COMMANDS, main
 from safectl_agents.commands.demo import DemoSettings
 from safectl_agents.guards import choose_guard
 
+MODELS = Path(__file__).parents[2] / "golden" / "models"
 TINY = ["--steps", "64", "--n-envs", "2", "--ppo.rollout", "16", "--ppo.batch-size", "32"]
 
 
@@ -159,6 +162,19 @@ def test_an_export_is_not_overwritten(tmp_path, capsys):
     assert main(["export", str(folder)]) == 0
     assert main(["export", str(folder)]) == 1
     assert "exists already" in capsys.readouterr().err
+
+
+def test_a_model_file_is_exported_with_the_limits_of_its_signals(tmp_path, capsys):
+    signals = tmp_path / "signals.json"
+    actions = tuple(Signal(f"u{i}", "1", -0.1, 0.1) for i in range(3))
+    doors = tuple(Signal(f"x{i}", "1", -9.0, 9.0) for i in range(36))
+    signals.write_text(Spec(doors, actions, 0.01).to_json())
+    words = ["export", str(MODELS / "keras3_mlp.keras"), "--output", str(tmp_path / "out")]
+    assert main([*words, "--spec", str(signals)]) == 0
+    assert load_program(tmp_path / "out" / "program").spec.action == actions
+    assert main(["verify", str(tmp_path / "out"), "--rows", "20", "--json"]) == 0
+    assert main(["export", str(MODELS / "keras3_mlp.npz")]) == 1
+    assert "is a ZIP archive without metadata.json" in capsys.readouterr().err
 
 
 def test_a_barrier_over_the_true_state_is_not_exported_silently(tmp_path, capsys):
