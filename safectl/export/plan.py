@@ -125,9 +125,10 @@ def _views(program: Program) -> tuple[dict[str, str], dict[str, int]]:
 def _scratch(program: Program) -> dict[str, Value]:
     """Return the working memory that operations ask for, as values that live for one operation."""
     shapes = {name: array.shape for name, array in program.constants.items()}
-    needs = {}
+    sizes, needs = program.sizes, {}
     for op in program.ops:
-        asked = KINDS[op.kind].scratch(op, [shapes[name] for name in op.constants])
+        inputs = [sizes[name] for name in op.inputs]
+        asked = KINDS[op.kind].scratch(op, inputs, [shapes[name] for name in op.constants])
         needs.update({f"scratch {i} of {op.outputs[0]}": value for i, value in enumerate(asked)})
     return needs
 

@@ -33,10 +33,10 @@ def _polytope(op: Op, inputs: _Arrays, constants: _Arrays) -> tuple[AnyArray, ..
     return project_polytope_box(start, planes, low, high, detail_of(op, Loop).iterations)
 
 
-def _polytope_scratch(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> int:
+def _polytope_scratch(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> tuple[Value, ...]:
     del op, shapes
     size, rows = sizes[0], sizes[2]
-    return size * (2 * size + 7) + (size + 2) * rows
+    return (Value(size * (2 * size + 7) + (size + 2) * rows),)
 
 
 def _polytope_lines(c: Call) -> list[str]:
@@ -47,7 +47,7 @@ def _polytope_lines(c: Call) -> list[str]:
         f"    .normals = {normals}, .low = {low}, .high = {high}, .backoff = {backoff},",
         f"    .size = {c.sizes[0]}, .rows = {c.sizes[2]},",
         f"    .steps = {detail_of(c.op, Loop).iterations}}};",
-        call("sf_project_polytope_box", *c.outputs, c.scratch, f"&{name}"),
+        call("sf_project_polytope_box", *c.outputs, c.scratch[0], f"&{name}"),
     ]
 
 

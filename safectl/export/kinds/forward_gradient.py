@@ -133,11 +133,6 @@ def _width(shapes: Sequence[Shape]) -> int:
     return max(shapes[0][1], *(shape[0] for shape in shapes))
 
 
-def _scratch(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> int:
-    del op, sizes, shapes
-    return 0
-
-
 def _lines(c: Call) -> list[str]:
     detail = detail_of(c.op, ForwardGradient)
     shapes = [array.shape for array in c.constants]
@@ -163,5 +158,5 @@ def _lines(c: Call) -> list[str]:
 
 KINDS: Mapping[str, Kind] = {
     # constants int16 weight (rows, in), bias (rows) per layer
-    "adapt_forward": Kind((2,), _rule, _meaning, _lines, ("sf_nn", "sf_adapt"), scratch=_scratch),
+    "adapt_forward": Kind((2,), _rule, _meaning, _lines, ("sf_nn", "sf_adapt")),
 }

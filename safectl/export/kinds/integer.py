@@ -160,7 +160,8 @@ def _padded(inputs: int) -> int:
     return -(-inputs // _BLOCK) * _BLOCK
 
 
-def _sums_scratch(op: Op, shapes: _Shapes) -> tuple[Value, ...]:
+def _sums_scratch(op: Op, sizes: Sequence[int], shapes: _Shapes) -> tuple[Value, ...]:
+    del sizes
     del op
     return (Value(shapes[0][0], "int32"),)
 
@@ -253,7 +254,8 @@ def _conv_stored(op: Op, constants: _Arrays) -> Sequence[AnyArray | None]:
     return [np.concatenate([interleave(group, source) for group in groups]), *constants[1:]]
 
 
-def _conv_scratch(op: Op, shapes: _Shapes) -> tuple[Value, ...]:
+def _conv_scratch(op: Op, sizes: Sequence[int], shapes: _Shapes) -> tuple[Value, ...]:
+    del sizes
     patch = Value(_padded(window_of(op).taps), detail_of(op, Integers).source)
     return (Value(shapes[0][0], "int32"), patch)
 

@@ -46,8 +46,8 @@ def _as_they_are(op: Op, constants: Sequence[AnyArray]) -> Sequence[AnyArray | N
     return constants
 
 
-def _none(op: Op, shapes: Sequence[Shape]) -> tuple[Value, ...]:
-    del op, shapes
+def _none(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> tuple[Value, ...]:
+    del op, sizes, shapes
     return ()
 
 
@@ -68,7 +68,7 @@ class Kind:
         lines: Statements in C.
         runtime: Stems of the runtime files that the statements need.
         stored: How each constant lies in flash; None for one that the statements hold.
-        scratch: Working memory, from the shapes of the constants.
+        scratch: Working memory, from the sizes of the inputs and the shapes of the constants.
         multiply_adds: Products with weights in one step, from the shapes of the constants.
     """
 
@@ -78,7 +78,7 @@ class Kind:
     lines: Callable[[Call], list[str]]
     runtime: tuple[str, ...]
     stored: Callable[[Op, Sequence[AnyArray]], Sequence[AnyArray | None]] = _as_they_are
-    scratch: Callable[[Op, Sequence[Shape]], tuple[Value, ...]] = _none
+    scratch: Callable[[Op, Sequence[int], Sequence[Shape]], tuple[Value, ...]] = _none
     multiply_adds: Callable[[Op, Sequence[Shape]], int] = _nothing
 
 

@@ -79,7 +79,8 @@ def _places(horizon: Horizon, shapes: Sequence[Shape]) -> dict[str, tuple[int, i
     return places
 
 
-def _scratch(op: Op, shapes: Sequence[Shape]) -> tuple[Value, ...]:
+def _scratch(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> tuple[Value, ...]:
+    del sizes
     return (Value(sum(size for _, size in _places(detail_of(op, Horizon), shapes).values())),)
 
 

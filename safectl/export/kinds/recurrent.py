@@ -124,7 +124,8 @@ def _stored(op: Op, constants: Sequence[AnyArray]) -> Sequence[AnyArray | None]:
     return [block_weights(array) if array.ndim == 2 else array for array in constants]
 
 
-def _scratch(op: Op, shapes: Sequence[Shape]) -> tuple[Value, ...]:
+def _scratch(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> tuple[Value, ...]:
+    del sizes
     units = shapes[0][0] // _GATES[op.kind]
     return (Value(shapes[0][0] + (0 if op.kind == "simple_rnn" else units)),)
 

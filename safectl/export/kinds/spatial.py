@@ -149,7 +149,8 @@ def _depthwise_stored(op: Op, constants: _Arrays) -> Sequence[AnyArray | None]:
     return [constants[0].reshape(len(constants[0]), -1).T.ravel(), constants[1]]
 
 
-def _conv_scratch(op: Op, shapes: Sequence[Shape]) -> tuple[Value, ...]:
+def _conv_scratch(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> tuple[Value, ...]:
+    del sizes
     del shapes
     return (Value(detail_of(op, Window).taps),)
 
