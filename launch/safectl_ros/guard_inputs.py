@@ -43,14 +43,15 @@ class Input:
             now: Time of arrival [s].
             stamp_age: How old its stamp says it is [s]; None where it has no stamp.
         """
-        numbers = torch.as_tensor(values, dtype=torch.float32)
+        with np.errstate(over="ignore"):  # what overflows is infinite, and refused
+            numbers = values.astype(np.float32)
         fault = self._judge(numbers, stamp_age)
         if fault:
             self.refuse(fault, now)
             return
         if self.fault(now):
             self._good_since = now
-        self._values = numbers.unsqueeze(0)
+        self._values = torch.from_numpy(numbers[None])
         self._arrived, self._good_at, self._fault = now, now, ""
 
     def refuse(self, fault: str, now: float) -> None:
@@ -82,10 +83,10 @@ class Input:
         """Return how long the input has been usable [s]; 0 where it is not."""
         return 0.0 if self.fault(now) else now - self._good_since
 
-    def _judge(self, numbers: Tensor, stamp_age: float | None) -> str:
+    def _judge(self, numbers: NDArray[np.float32], stamp_age: float | None) -> str:
         if numbers.shape != (self.size,):
-            return f"has the shape {tuple(numbers.shape)}, expected ({self.size},)"
-        if not bool(numbers.isfinite().all()):
+            return f"has the shape {numbers.shape}, expected ({self.size},)"
+        if not all(map(math.isfinite, numbers.tolist())):
             return "is not finite"
         if stamp_age is None or self.stamp_tolerance == 0.0:
             return ""

@@ -135,7 +135,6 @@ class Output(NamedTuple):
     state: State
     row: Row
     reason: str
-    is_stuck: bool
     has_changed: bool
 
 
@@ -170,8 +169,9 @@ class GuardLogic:
         self._begin: tuple[Tensor | None, float] = (None, -np.inf)
         self._applied: Tensor | None = None
         self._applied_at = self._moving_at = -np.inf
-        self._low = np.array(spec.action_low, dtype=np.float32)
-        self._high = np.array(spec.action_high, dtype=np.float32)
+        limits = np.array([spec.action_low, spec.action_high], dtype=np.float32)
+        self._limits: list[list[float]] = limits.tolist()
+        self._rest = [REST_SHARE * (entry.high - entry.low) for entry in spec.action]
 
     @property
     def state(self) -> State:
@@ -217,6 +217,14 @@ class GuardLogic:
         self._begin_here(now)
         return ""
 
+    def is_stuck(self, now: float) -> bool:
+        """Tell whether a command to move has been answered by rest for too long; ask every tick."""
+        wanted, applied = self.command.values, self._applied
+        is_asked = self._active and wanted is not None and not self.command.fault(now)
+        if not is_asked or self._rests(wanted) or not self._rests(applied):
+            self._moving_at = now
+        return now - self._moving_at > self.settings.stuck_s
+
     def tick(self, now: float) -> Output:
         """Decide what to send at this time."""
         state, row, reason, decision = self._judge(now)
@@ -231,7 +239,7 @@ class GuardLogic:
         self._state, self._row = state, row
         if decision is not None:
             self._applied, self._applied_at = decision.action, now
-        return Output(decision, state, row, reason, self._is_stuck(now), has_changed)
+        return Output(decision, state, row, reason, has_changed)
 
     def _begin_here(self, now: float) -> None:
         """Forget where a stop began: the robot may have been moved since."""
@@ -330,24 +338,19 @@ class GuardLogic:
         action = decision.action
         if action.shape != (1, self.spec.nu):
             return f"decided the shape {tuple(action.shape)}"
-        values = action[0].numpy()
-        if not ((self._low <= values) & (values <= self._high)).all():  # NaN too
+        rows = zip(action[0].tolist(), *self._limits, strict=True)
+        if not all(low <= value <= high for value, low, high in rows):  # NaN too
             return "decided an action beyond the limits"
         return ""
 
     def _dwells(self, now: float) -> bool:
         return now - self._entered < self.settings.min_dwell_s
 
-    def _is_stuck(self, now: float) -> bool:
-        """Tell whether a command to move has been answered by rest for too long."""
-        wanted, applied = self.command.values, self._applied
-        is_asked = self._active and wanted is not None and not self.command.fault(now)
-        if not is_asked or self._rests(wanted) or not self._rests(applied):
-            self._moving_at = now
-        return now - self._moving_at > self.settings.stuck_s
-
     def _rests(self, action: Tensor | None) -> bool:
-        return action is None or bool((action.abs() <= REST_SHARE * self._spans(action)).all())
+        if action is None:
+            return True
+        pairs = zip(action[0].tolist(), self._rest, strict=True)
+        return all(abs(value) <= rest for value, rest in pairs)
 
     def _spans(self, like: Tensor) -> Tensor:
         return like.new_tensor([entry.high - entry.low for entry in self.spec.action])

@@ -55,7 +55,7 @@ class Counters:
 
 
 def intervention(
-    name: str, robot: str, output: Output, values: Mapping[str, object]
+    name: str, robot: str, output: Output, values: Mapping[str, object], *, is_stuck: bool
 ) -> DiagnosticStatus:
     """Describe a state and why the guard is in it.
 
@@ -64,8 +64,9 @@ def intervention(
         robot: Of the robot.
         output: What was decided.
         values: Further figures.
+        is_stuck: Whether a command to move has been answered by rest for long.
     """
-    level = max(LEVELS[output.state], WARN if output.is_stuck else OK)
+    level = max(LEVELS[output.state], WARN if is_stuck else OK)
     reason = output.reason or "the command decides"
     facts: dict[str, object] = {"state": str(output.state), "reason": reason}
     if output.decision is not None:
@@ -75,8 +76,8 @@ def intervention(
             "risk": float(certificate.risk[0]),
             "action": np.array2string(output.decision.action[0].numpy(), precision=4),
         }
-    facts["stuck"] = output.is_stuck
-    message = f"{output.state}: {reason}" + ("; stuck" if output.is_stuck else "")
+    facts["stuck"] = is_stuck
+    message = f"{output.state}: {reason}" + ("; stuck" if is_stuck else "")
     return make_status(
         f"{name}: state", level, message, hardware_id=robot, values=facts | dict(values)
     )

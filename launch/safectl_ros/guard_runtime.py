@@ -59,7 +59,11 @@ class GuardRuntime:
                 raise ConfigError(f"parameters of {node.get_name()}", f"{name} is not set")
         self.robot: Robot = load_robot(values["robot"], sees_state=values["sees_state"])
         self.loaded = self._load(values["limit_shares"])
-        self.filter = BudgetedFilter(self.loaded.safeguard, values["filter_budget_s"])
+        self.filter = BudgetedFilter(
+            self.loaded.safeguard,
+            values["filter_budget_s"],
+            is_bounded=self.loaded.is_bounded,
+        )
         self.logic = GuardLogic(
             self.robot.spec, settings_from(values), self.robot.stops, self.filter
         )
@@ -74,6 +78,7 @@ class GuardRuntime:
         self._is_waiting = False
         self._pose = np.zeros(3)
         self._last: Output | None = None
+        self._is_stuck = False
         self._entities: list[Any] = []
         self._advertise(safe_command(values["rate_hz"]))
         self._subscribe()
@@ -103,13 +108,16 @@ class GuardRuntime:
 
     def send(self) -> None:
         """Decide now and send it."""
-        output = self.logic.tick(self.now())
-        self._last = output
-        self.counters.count(output)
+        now = self.now()
+        output = self.logic.tick(now)
         if output.decision is not None:
             command = output.decision.action[0].numpy().astype(np.float64)
             self._safe.publish(self.robot.interface.array_to_command(command, self._stamp(output)))
-        if output.has_changed:
+        is_stuck = self.logic.is_stuck(now)
+        has_changed = output.has_changed or is_stuck != self._is_stuck
+        self._last, self._is_stuck = output, is_stuck
+        self.counters.count(output)
+        if has_changed:
             self._announce(output)
 
     def report(self) -> None:
@@ -272,7 +280,9 @@ class GuardRuntime:
 
     def _status(self, output: Output) -> DiagnosticStatus:
         name = self._node.get_name()
-        return guard_reports.intervention(name, self._values["robot"], output, self._figures())
+        return guard_reports.intervention(
+            name, self._values["robot"], output, self._figures(), is_stuck=self._is_stuck
+        )
 
     def _figures(self) -> dict[str, object]:
         now, logic, counters = self.now(), self.logic, self.counters

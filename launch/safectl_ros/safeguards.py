@@ -47,12 +47,15 @@ class Loaded:
         labels: Names of the margins.
         margins: The margins at an observation, shape (1, nx), and what was decided there.
         discs: Keep-out discs, x, y and radius [m], in the frame of the odometry.
+        is_bounded: Whether `filter` takes a bounded number of operations, so that it may run where
+            the command arrives; anything else runs in a thread of its own.
     """
 
     safeguard: Safeguard
     labels: tuple[str, ...] = ("margin",)
     margins: Callable[[Tensor, Decision], Tensor] = lambda _, decision: decision.certificate.margin
     discs: tuple[tuple[float, float, float], ...] = ()
+    is_bounded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +290,8 @@ def _chain(settings: ChainSettings, source: Source) -> Loaded:
         return torch.cat([part.margins(observation, decision) for part in parts])
 
     discs = tuple(disc for part in parts for disc in part.discs)
-    return Loaded(Remembering(chain, memories) if memories else chain, labels, margins, discs)
+    guard = Remembering(chain, memories) if memories else chain
+    return Loaded(guard, labels, margins, discs, all(part.is_bounded for part in parts))
 
 
 def _inner(safeguard: Safeguard) -> Safeguard:

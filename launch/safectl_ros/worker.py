@@ -83,13 +83,15 @@ class Worker(Generic[Job, Result]):
                 if self._waiting is None or self._is_closed:
                     return
                 (number, job), self._waiting = self._waiting, None
-            finished = self._attempt(number, job)
+            finished = attempt(self._work, job, number)
             with self._changed:
                 self._finished = finished
                 self._changed.notify_all()
 
-    def _attempt(self, number: int, job: Job) -> Finished[Result]:
-        try:
-            return Finished(number, self._work(job), "")
-        except Exception as error:  # noqa: BLE001  reported; the robot is stopped by who waits
-            return Finished(number, None, f"{type(error).__name__}: {error}")
+
+def attempt(work: Callable[[Job], Result], job: Job, number: int) -> Finished[Result]:
+    """Run a job here and now; an exception becomes the text of a failure."""
+    try:
+        return Finished(number, work(job), "")
+    except Exception as error:  # noqa: BLE001  reported; the robot is stopped by who waits
+        return Finished(number, None, f"{type(error).__name__}: {error}")

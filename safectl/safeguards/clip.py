@@ -46,9 +46,10 @@ class Clip:
         finite = seen & finite_rows(action)
         proposal = at_the_door(finite, action)
         limits = action_limits(self.spec, action)
-        last_resort = fallback_action(self.fallback, observation, limits)
-        fallback = blind(_evaluate(last_resort, limits), seen)
-        candidate = _evaluate(proposal.clamp(*limits), limits)
+        candidate = fallback = _evaluate(proposal.clamp(*limits), limits)
+        if not bool(finite.all()):
+            last_resort = fallback_action(self.fallback, observation, limits)
+            fallback = blind(_evaluate(last_resort, limits), seen)
         return decide(action, candidate, fallback, limits=limits, usable=finite)
 
 
@@ -116,9 +117,10 @@ class RateLimit:
         window = Limits(
             torch.maximum(previous - step, limits.low), torch.minimum(previous + step, limits.high)
         )
-        candidate = _evaluate(at_the_door(finite, action).clamp(*window), window)
-        last_resort = fallback_action(self.fallback, observation, window)
-        fallback = blind(_evaluate(last_resort, window), seen)
+        candidate = fallback = _evaluate(at_the_door(finite, action).clamp(*window), window)
+        if not bool(finite.all()):
+            last_resort = fallback_action(self.fallback, observation, window)
+            fallback = blind(_evaluate(last_resort, window), seen)
         return decide(action, candidate, fallback, limits=window, usable=finite)
 
     def remember(self, decision: Decision, /) -> None:

@@ -35,14 +35,18 @@ def loopback_graph() -> Iterator[None]:
 
 
 @contextmanager
-def node_process(module: str, **parameters: object) -> Iterator[subprocess.Popen[bytes]]:
+def node_process(
+    module: str, *remaps: str, **parameters: object
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a node as a process of its own and end it by SIGINT.
 
     Args:
         module: The node's module, for example `safectl_ros.nodes.sim`.
+        remaps: Its remappings, for example `odom:=/odom`.
         parameters: Its ROS parameters; texts must be valid YAML scalars.
     """
     words = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
+    words += [word for remap in remaps for word in ("-r", remap)]
     command = [sys.executable, "-m", module, "--ros-args", *words]
     process = subprocess.Popen(command)
     try:

@@ -1,6 +1,7 @@
 """The thread that computes: budgets, failures and slots of length one."""
 
 import threading
+import time
 
 import pytest
 import torch
@@ -62,8 +63,9 @@ def test_a_new_job_replaces_the_one_that_waits(worker):
     assert ran == ["new"]
 
 
-def test_a_filter_in_time_decides():
-    budgeted = BudgetedFilter(Clip(SPEC), LONG_S)
+@pytest.mark.parametrize("is_bounded", [True, False])
+def test_a_filter_in_time_decides(is_bounded):
+    budgeted = BudgetedFilter(Clip(SPEC), LONG_S, is_bounded=is_bounded)
     decision = budgeted(ROW, ROW + 3.0)
     assert decision.action.tolist() == [[1.0]]
     median, p99 = budgeted.solve_times()
@@ -73,7 +75,7 @@ def test_a_filter_in_time_decides():
 
 def test_a_filter_over_its_budget_decides_nothing_until_it_is_back():
     gate = Gate()
-    budgeted = BudgetedFilter(gate, 0.01)
+    budgeted = BudgetedFilter(gate, 0.01, is_bounded=False)
     assert budgeted(ROW, ROW) is None
     assert budgeted.failure == "over its budget of 0.01 s"
     assert gate.entered.wait(LONG_S)
@@ -85,4 +87,33 @@ def test_a_filter_over_its_budget_decides_nothing_until_it_is_back():
     budgeted._worker.wait(1, LONG_S)
     assert budgeted(ROW, ROW) is not None
     assert budgeted.failure == ""
+    budgeted.close()
+
+
+def test_a_bounded_filter_that_was_too_slow_is_not_believed():
+    class Slow:
+        claim = "none; for tests"
+
+        def filter(self, observation, action):
+            limit = time.monotonic() + 0.02
+            while time.monotonic() < limit:
+                pass
+            return Clip(SPEC).filter(observation, action)
+
+    budgeted = BudgetedFilter(Slow(), 0.01, is_bounded=True)
+    assert budgeted(ROW, ROW) is None
+    assert budgeted.failure == "over its budget of 0.01 s"
+
+
+@pytest.mark.parametrize("is_bounded", [True, False])
+def test_a_filter_that_raises_decides_nothing(is_bounded):
+    class Broken:
+        claim = "none; for tests"
+
+        def filter(self, observation, action):
+            raise ZeroDivisionError("no")
+
+    budgeted = BudgetedFilter(Broken(), LONG_S, is_bounded=is_bounded)
+    assert budgeted(ROW, ROW) is None
+    assert budgeted.failure == "ZeroDivisionError: no"
     budgeted.close()
