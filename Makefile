@@ -19,9 +19,11 @@ PIP_OPTIONS := --quiet --disable-pip-version-check
 # Puts the ROS 2 package into the environment $(1) as `colcon build --symlink-install` does: what runs is the checkout.
 define install_ros_package
 @$(1)/bin/pip install $(PIP_OPTIONS) --no-deps --no-build-isolation -e ./launch
-@mkdir -p $(1)/share/ament_index/resource_index/packages
+@test ! -L $(1)/share/safectl_ros || rm $(1)/share/safectl_ros
+@mkdir -p $(1)/share/ament_index/resource_index/packages $(1)/share/safectl_ros
 @touch $(1)/share/ament_index/resource_index/packages/safectl_ros
-@ln -sfn $(CURDIR)/launch $(1)/share/safectl_ros
+@ln -sfn $(CURDIR)/launch $(1)/share/safectl_ros/launch
+@ln -sfn $(addprefix $(CURDIR)/launch/,config dds security package.xml) $(1)/share/safectl_ros
 endef
 
 # Off-screen rendering without a display; the variable is MuJoCo's.

@@ -180,10 +180,9 @@ def find_launch_file(file: Path | str) -> Path:
         return path.resolve()
     if len(path.parts) == 1:
         share = package_share("safectl_ros", os.environ, str(file))
-        for candidate in (share / "launch" / path, share / path):
-            if candidate.is_file():
-                return candidate
-        known = sorted(p.name for p in [*share.glob("*.launch.xml"), *share.glob("launch/*.xml")])
+        if (share / "launch" / path).is_file():
+            return share / "launch" / path
+        known = sorted(path.name for path in share.glob("launch/*.launch.xml"))
         raise ConfigError(str(file), f"no such launch file; this package has {', '.join(known)}")
     raise ConfigError(str(file), "no such launch file")
 

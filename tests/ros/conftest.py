@@ -1,7 +1,6 @@
 """Nodes as processes of a launch file, in the DDS domain of this worker."""
 
 import os
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -9,11 +8,8 @@ import pytest
 
 from safectl_ros.launchlite import launched as run_launched
 from tests.ros_graph import ros_environment
+from tests.ros_prefix import install
 
-PACKAGE = Path(__file__).parents[2] / "launch"
-NODES = ("sim", "guard", "policy", "planner", "serial_bridge", "recorder")
-PROGRAMS = {f"{node}_node": f"safectl_ros.nodes.{node}" for node in NODES}
-PROGRAMS["emulated_board"] = "safectl_ros.emulated_board"
 RUNS = pytest.StashKey()
 _GRACE_S = 30.0  # a loaded machine takes seconds to end a process that has imported torch
 _PRIORITY = -15  # where we may: a loaded machine delays tests of timing
@@ -21,19 +17,8 @@ _PRIORITY = -15  # where we may: a loaded machine delays tests of timing
 
 @pytest.fixture(scope="session")
 def prefix(tmp_path_factory):
-    """The package as `colcon build --symlink-install` installs it: what runs is this checkout."""
-    folder = tmp_path_factory.mktemp("prefix")
-    (folder / "share").mkdir()
-    (folder / "share" / "safectl_ros").symlink_to(PACKAGE)
-    programs = folder / "lib" / "safectl_ros"
-    programs.mkdir(parents=True)
-    for name, module in PROGRAMS.items():
-        path = programs / name
-        path.write_text(
-            f"#!{sys.executable}\nimport sys\nfrom {module} import main\nsys.exit(main())\n"
-        )
-        path.chmod(0o755)
-    return folder
+    """Where the package is installed."""
+    return install(tmp_path_factory.mktemp("prefix"))
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,9 @@ import pytest
 from safectl.errors import ConfigError
 from safectl_ros.launch_file import read_launch_file
 from safectl_ros.launchlite import assignments, show_commands
+from tests.ros_prefix import PACKAGE, install
 
-ROOT = Path(__file__).parents[3]
-PACKAGE = ROOT / "launch"
-GOLDEN = ROOT / "tests" / "golden" / "launch"
-PROGRAMS = ("sim", "guard", "policy", "planner", "serial_bridge", "recorder")
+GOLDEN = Path(__file__).parents[2] / "golden" / "launch"
 CALLS = {
     "sim": "sim",
     "sim_all": "sim lockstep:=true policy:=true policy_file:=/runs/a record:=true bag:=/bags/b",
@@ -31,14 +29,8 @@ CALLS = {
 
 @pytest.fixture
 def installed(tmp_path):
-    """A prefix with the package and stand-ins for its programs."""
-    programs = tmp_path / "lib" / "safectl_ros"
-    programs.mkdir(parents=True)
-    for name in (*(f"{node}_node" for node in PROGRAMS), "emulated_board"):
-        (programs / name).touch(mode=0o755)
-    (tmp_path / "share").mkdir()
-    (tmp_path / "share" / "safectl_ros").symlink_to(PACKAGE)
-    return tmp_path
+    """Where the package is installed."""
+    return install(tmp_path)
 
 
 @pytest.mark.parametrize("name", CALLS)
