@@ -21,39 +21,40 @@ from safectl_hardware.verify import BoardReport, verify_on_board
 def mlp_instructions() -> Measurement:
     """Count the instructions of one inference of the plain perceptron 36-10-5-3."""
     sizes = (36, 10, 5, 3)
-    layers = _perceptron(sizes, [nn.ReLU(), nn.ReLU(), nn.Tanh()])
-    report = verify_on_board(policy_program("mlp", _spec(36, 3), Network(layers)), rows=100)
-    return Measurement(report.instructions_max, details=_details(report))
+    layers = perceptron(sizes, [nn.ReLU(), nn.ReLU(), nn.Tanh()])
+    report = verify_on_board(policy_program("mlp", spec_of(36, 3), Network(layers)), rows=100)
+    return Measurement(report.instructions_max, details=details_of(report))
 
 
 def guarded_step_instructions() -> Measurement:
     """Count the instructions of a guarded 64-64 policy: two networks and a projection."""
     report = verify_on_board(guarded_program(), rows=100)
-    return Measurement(report.instructions_max, details=_details(report))
+    return Measurement(report.instructions_max, details=details_of(report))
 
 
 def export_difference() -> Measurement:
     """Compare the interpreter with torch on 1,000 observations, and C with the interpreter."""
-    layers = _perceptron((17, 64, 64, 6), [nn.Tanh(), nn.Tanh(), nn.Identity()])
-    program = policy_program("policy", _spec(17, 6), Network(layers))
+    layers = perceptron((17, 64, 64, 6), [nn.Tanh(), nn.Tanh(), nn.Identity()])
+    program = policy_program("policy", spec_of(17, 6), Network(layers))
     generator = torch_generator(0, "export difference")
     rows = torch.randn(1000, 17, generator=generator)
     report = verify_on_board(program, observations=rows.numpy())
     from_torch = layers(rows).detach().clamp(-1.0, 1.0).numpy()
     ours = interpret(program, rows.numpy()).action
-    return Measurement(float(np.abs(ours - from_torch).max()), details=_details(report))
+    return Measurement(float(np.abs(ours - from_torch).max()), details=details_of(report))
 
 
 def guarded_program(nx: int = 17, nu: int = 6, hidden: int = 64) -> Program:
     """Build a policy nx-hidden-hidden-nu behind a learned signal, with random weights."""
     activations: list[nn.Module] = [nn.Tanh(), nn.Tanh(), nn.Identity()]
-    policy = _perceptron((nx, hidden, hidden, nu), activations)
-    signal = _perceptron((nx, hidden, hidden, 1 + nu), activations)
+    policy = perceptron((nx, hidden, hidden, nu), activations)
+    signal = perceptron((nx, hidden, hidden, 1 + nu), activations)
     constraint = AffineSignal(Network(signal), limit=0.05, margin=0.01)
-    return guarded_policy_program("guarded", _spec(nx, nu), Network(policy), constraint)
+    return guarded_policy_program("guarded", spec_of(nx, nu), Network(policy), constraint)
 
 
-def _perceptron(sizes: tuple[int, ...], activations: list[nn.Module]) -> nn.Sequential:
+def perceptron(sizes: tuple[int, ...], activations: list[nn.Module]) -> nn.Sequential:
+    """Build a perceptron with random weights, the same ones every time."""
     generator = torch_generator(0, "benchmark weights")
     layers: list[nn.Module] = []
     for inputs, outputs, activation in zip(sizes[:-1], sizes[1:], activations, strict=True):
@@ -65,7 +66,8 @@ def _perceptron(sizes: tuple[int, ...], activations: list[nn.Module]) -> nn.Sequ
     return nn.Sequential(*layers)
 
 
-def _spec(nx: int, nu: int) -> Spec:
+def spec_of(nx: int, nu: int) -> Spec:
+    """Return signals without meaning, actions within one."""
     return Spec(
         observation=tuple(Signal(f"x{i}", "1", -10.0, 10.0) for i in range(nx)),
         action=tuple(Signal(f"u{i}", "1", -1.0, 1.0) for i in range(nu)),
@@ -73,7 +75,8 @@ def _spec(nx: int, nu: int) -> Spec:
     )
 
 
-def _details(report: BoardReport) -> dict[str, object]:
+def details_of(report: BoardReport) -> dict[str, object]:
+    """Return what a build and a run on a board found, as JSON values."""
     return {
         "seed": 0,
         "board": report.board,
