@@ -63,7 +63,7 @@ def arranged(tracer: Tracer, tensor: Traced, index: Index, *, name: str) -> str:
     start, stop = int(wanted[0]), int(wanted[0]) + wanted.size
     if np.array_equal(wanted, np.arange(start, stop)):
         return tracer.slice(tensor.value, start, stop, name=name)
-    axes = _axes(wanted)
+    axes = loops(wanted)
     if axes is None:
         raise UnsupportedLayer(
             f"a rearrangement of {wanted.size} entries",
@@ -74,7 +74,7 @@ def arranged(tracer: Tracer, tensor: Traced, index: Index, *, name: str) -> str:
     return tracer.op(Op("gather", (tensor.value,), (name,), detail=strides))
 
 
-def _axes(wanted: Index) -> list[tuple[int, int]] | None:
+def loops(wanted: Index) -> list[tuple[int, int]] | None:
     """Write a sequence as nested loops, (size, step) from the outermost on, or None."""
     axes: list[tuple[int, int]] = []
     while wanted.size > 1:

@@ -198,12 +198,12 @@ class _Writer:
         )
 
     def _clip(self, layer: Clip, value: str, name: str) -> str:
-        tracer = self.tracer
+        size = self.tracer.size(value)
         limits = (
-            tracer.constant(f"{name}_low", [max(layer.low, -FLOAT32_MAX)]),
-            tracer.constant(f"{name}_high", [min(layer.high, FLOAT32_MAX)]),
+            self.tracer.constant(f"{name}_low", np.full(size, max(layer.low, -FLOAT32_MAX))),
+            self.tracer.constant(f"{name}_high", np.full(size, min(layer.high, FLOAT32_MAX))),
         )
-        return tracer.op(Op("clip", (value,), (name,), limits, rows=tracer.size(value)))
+        return self.tracer.op(Op("clip", (value,), (name,), limits))
 
     def _recurrent(self, layer: Recurrent, value: str, shape: Shape, name: str) -> str:
         weights = (value, layer.kernel.T, layer.recurrent.T, layer.bias)

@@ -5,7 +5,7 @@ import pytest
 
 from safectl.errors import RangeError, ShapeError, UnsupportedLayer
 from safectl.export import Tracer, interpret, network_spec
-from safectl.export.importers.arrange import append_arranged, transposition
+from safectl.export.importers.arrange import append_arranged
 from safectl.export.importers.graph import Draft
 from safectl.export.importers.layers import (
     Activation,
@@ -120,27 +120,7 @@ def test_a_channel_first_network_is_turned_once_at_its_door():
         value = draft.add(Activation("relu"), f"relu {number}", value)
     flat = draft.reshape(value, (-1,), "flat")
     value = draft.add(Dense(np.ones((1, 8)), np.zeros(1)), "dense", flat)
-    assert kinds_of(draft, value) == ["permute", "conv2d", "conv2d", "conv2d", "dense"]
-
-
-@pytest.mark.parametrize(
-    ("shape", "order"),
-    [((6,), (0,)), ((2, 3), (1, 0)), ((2, 3, 4), (2, 0, 1)), ((2, 2, 2, 2), (3, 1, 2, 0))],
-)
-def test_a_transposition_is_recognised_from_its_flat_order(shape, order):
-    flat = np.arange(int(np.prod(shape))).reshape(shape).transpose(order).reshape(-1)
-    found = transposition(flat)
-    again = np.arange(flat.size).reshape(found.shape).transpose(found.order).reshape(-1)
-    assert np.array_equal(again, flat)
-
-
-@pytest.mark.parametrize("order", [[0, 2, 1], [1, 0], [3, 1, 2, 0], [0, 1, 3, 2]])
-def test_what_is_no_transposition_is_not_taken_for_one(order):
-    flat = np.array(order)
-    found = transposition(flat)
-    if found is not None:
-        again = np.arange(flat.size).reshape(found.shape).transpose(found.order).reshape(-1)
-        assert np.array_equal(again, flat)
+    assert kinds_of(draft, value) == ["gather", "conv2d", "conv2d", "conv2d", "dense"]
 
 
 @pytest.mark.parametrize(
