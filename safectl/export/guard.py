@@ -25,7 +25,7 @@ from safectl.export.constraints import (
     pick,
 )
 from safectl.export.models import Motion, constant, motion_of
-from safectl.export.ops import Loop, Op
+from safectl.export.ops import Op, Polytope
 from safectl.export.program import ACTION, MARGIN, OBSERVATION, STATUS, Program, action_limits
 from safectl.export.safety_layer import signal_network
 from safectl.export.trace import Tracer
@@ -175,9 +175,10 @@ class _Guard:
         rows = self.tracer.size(planes[0])
         backoff = self._joined([c.backoff for c in self.constraints], "backoff_all")
         outputs = (f"nearest_{tag}", f"corner_{tag}")
-        loop = Loop(step_bound(rows + 2 * self.tracer.spec.nu))
+        nu = self.tracer.spec.nu
+        sizes = Polytope(nu, rows, step_bound(rows + 2 * nu))
         inputs = (self.limited, point, *planes, backoff, *box)
-        self.tracer.op(Op("project_polytope_box", inputs, outputs, detail=loop))
+        self.tracer.op(Op("project_polytope_box", inputs, outputs, detail=sizes))
         return outputs
 
     def _planes(self, action: str, tag: str) -> tuple[str, str]:

@@ -285,7 +285,26 @@ class Loop:
             raise RangeError("iterations", value=self.iterations, expected="at least 1")
 
 
-Detail = Window | Recurrence | Strides | Horizon | Quantisation | Integers | Loop
+@dataclass(frozen=True, slots=True)
+class Polytope:
+    """Sizes of a projection on half-spaces and a box.
+
+    Attributes:
+        actions: Entries of the action.
+        rows: Half-spaces.
+        steps: Bound of the loop.
+    """
+
+    actions: int
+    rows: int
+    steps: int
+
+    def __post_init__(self) -> None:
+        if min(self.actions, self.rows, self.steps) < 1:
+            raise RangeError("polytope", value=self, expected="sizes of one or more")
+
+
+Detail = Window | Recurrence | Strides | Horizon | Quantisation | Integers | Loop | Polytope
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from safectl.export.ops import (
     Integers,
     Loop,
     Op,
+    Polytope,
     Quantisation,
     Recurrence,
     Strides,
@@ -31,7 +32,7 @@ PROGRAM_VERSION = 2
 _READABLE = (1, PROGRAM_VERSION)
 _DETAILS: Mapping[str, type[Detail]] = {
     kind.__name__.lower(): kind
-    for kind in (Window, Recurrence, Strides, Horizon, Quantisation, Integers, Loop)
+    for kind in (Window, Recurrence, Strides, Horizon, Quantisation, Integers, Loop, Polytope)
 }
 _ADVICE = "export the program again"
 

@@ -7,7 +7,7 @@ import numpy as np
 from safectl.errors import RangeError
 from safectl.export.arithmetic import clip
 from safectl.export.kinds.kind import Call, Kind, call, detail_of, expect, expect_size
-from safectl.export.ops import AnyArray, Loop, Op, Shape, Value
+from safectl.export.ops import AnyArray, Op, Polytope, Shape, Value
 from safectl.export.polytope import Planes, project_polytope_box
 from safectl.export.selection import first_admissible, keep_admissible, rate_window, retreat
 
@@ -18,8 +18,8 @@ _Arrays = Sequence[AnyArray]
 
 def _polytope_rule(op: Op, values: _Values, shapes: _Shapes) -> tuple[Value, ...]:
     expect(op, shapes, [])
-    detail_of(op, Loop)
-    size, rows = values[0].size, values[2].size
+    detail = detail_of(op, Polytope)
+    size, rows = detail.actions, detail.rows
     for index, expected in enumerate((size, size, rows, rows * size, rows, size, size)):
         expect_size(op, index, values[index], expected)
     return (Value(size), Value(size))
@@ -30,13 +30,14 @@ def _polytope(op: Op, inputs: _Arrays, constants: _Arrays) -> tuple[AnyArray, ..
     start, point, room, normals, backoff, low, high = inputs
     batch, size = start.shape
     planes = Planes(point, room, normals.reshape(batch, -1, size), backoff)
-    return project_polytope_box(start, planes, low, high, detail_of(op, Loop).iterations)
+    return project_polytope_box(start, planes, low, high, detail_of(op, Polytope).steps)
 
 
-def _polytope_scratch(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> int:
-    del op, shapes
-    size, rows = sizes[0], sizes[2]
-    return size * (2 * size + 7) + (size + 2) * rows
+def _polytope_scratch(op: Op, shapes: _Shapes) -> tuple[Value, ...]:
+    del shapes
+    detail = detail_of(op, Polytope)
+    size = detail.actions
+    return (Value(size * (2 * size + 7) + (size + 2) * detail.rows),)
 
 
 def _polytope_lines(c: Call) -> list[str]:
@@ -46,8 +47,8 @@ def _polytope_lines(c: Call) -> list[str]:
         f"const sf_polytope {name} = {{.start = {start}, .point = {point}, .room = {room},",
         f"    .normals = {normals}, .low = {low}, .high = {high}, .backoff = {backoff},",
         f"    .size = {c.sizes[0]}, .rows = {c.sizes[2]},",
-        f"    .steps = {detail_of(c.op, Loop).iterations}}};",
-        call("sf_project_polytope_box", *c.outputs, c.scratch, f"&{name}"),
+        f"    .steps = {detail_of(c.op, Polytope).steps}}};",
+        call("sf_project_polytope_box", *c.outputs, *c.scratch, f"&{name}"),
     ]
 
 

@@ -70,10 +70,10 @@ def _correct_stored(op: Op, constants: _Arrays) -> Sequence[AnyArray | None]:
     ]
 
 
-def _correct_scratch(op: Op, sizes: Sequence[int], shapes: _Shapes) -> int:
+def _correct_scratch(op: Op, shapes: _Shapes) -> tuple[Value, ...]:
     del op
-    widths = _widths(shapes)
-    return sizes[0] + sum(widths) + 2 * max(*widths, sizes[0])
+    (size,), widths = shapes[0], _widths(shapes)
+    return (Value(size + sum(widths) + 2 * max(*widths, size)),)
 
 
 def _correct_lines(c: Call) -> list[str]:
@@ -91,7 +91,7 @@ def _correct_lines(c: Call) -> list[str]:
         f"    .low = {c.tables[0]}, .high = {c.tables[1]}, .size = {c.sizes[0]},",
         f"    .step = {float_literal(c.constants[2][0])}, .newton = {int(loop.newton)},",
         f"    .iterations = {loop.iterations}, .widest = {max(widths)}}};",
-        call("sf_correct", *c.outputs, c.scratch, c.inputs[0], c.inputs[2][1:], f"&critic_{name}"),
+        call("sf_correct", *c.outputs, *c.scratch, c.inputs[0], c.inputs[2][1:], f"&critic_{name}"),
     ]
 
 
@@ -112,9 +112,9 @@ def _box_stored(op: Op, constants: _Arrays) -> Sequence[AnyArray | None]:
     return [block_weights(constants[0]), *constants[1:]]
 
 
-def _box_scratch(op: Op, sizes: Sequence[int], shapes: _Shapes) -> int:
-    del op, shapes
-    return 3 * sizes[0]
+def _box_scratch(op: Op, shapes: _Shapes) -> tuple[Value, ...]:
+    del op
+    return (Value(3 * shapes[0][0]),)
 
 
 def _box_lines(c: Call) -> list[str]:
@@ -123,7 +123,7 @@ def _box_lines(c: Call) -> list[str]:
         f"const sf_box_problem {name} = {{.weight = {c.tables[0]}, .low = {c.tables[1]},",
         f"    .high = {c.tables[2]}, .size = {c.sizes[0]},",
         f"    .iterations = {detail_of(c.op, Loop).iterations}}};",
-        call("sf_box_qp", c.outputs[0], c.scratch, c.inputs[0], f"&{name}"),
+        call("sf_box_qp", c.outputs[0], *c.scratch, c.inputs[0], f"&{name}"),
     ]
 
 
