@@ -146,9 +146,8 @@ def _places(op: Op, shapes: Sequence[Shape]) -> dict[str, int]:
     return places | {"size": offset}
 
 
-def _scratch(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> int:
-    del sizes
-    return _places(op, shapes)["size"]
+def _scratch(op: Op, shapes: Sequence[Shape]) -> tuple[Value, ...]:
+    return (Value(_places(op, shapes)["size"]),)
 
 
 def _network_lines(
@@ -169,7 +168,7 @@ def _network_lines(
 
 def _inputs_lines(c: Call) -> list[str]:
     shapes = [array.shape for array in c.constants]
-    at = {name: f"{c.scratch} + {offset}" for name, offset in _places(c.op, shapes).items()}
+    at = {name: f"{c.scratch[0]} + {offset}" for name, offset in _places(c.op, shapes).items()}
     n, p, last = shapes[2][1], c.results[0], (len(shapes) - 2) // 2 - 1
     x, memory, following = c.inputs[0], c.inputs[1], c.outputs[1]
     noise, band, limit, window = (float_literal(value) for value in c.constants[0])
@@ -260,7 +259,7 @@ def _slope(op: Op, value: Array) -> Array:
 
 def _output_lines(c: Call) -> list[str]:
     shapes = [array.shape for array in c.constants]
-    at = {name: f"{c.scratch} + {offset}" for name, offset in _places(c.op, shapes).items()}
+    at = {name: f"{c.scratch[0]} + {offset}" for name, offset in _places(c.op, shapes).items()}
     n, p = shapes[1][1], c.results[0]
     last = (len(shapes) - 1) // 2 - 1
     h, hidden = shapes[-1][0], at[f"value_{last}"]

@@ -133,9 +133,9 @@ def _width(shapes: Sequence[Shape]) -> int:
     return max(shapes[0][1], *(shape[0] for shape in shapes))
 
 
-def _scratch(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> int:
-    del op, sizes, shapes
-    return 0
+def _scratch(op: Op, shapes: Sequence[Shape]) -> tuple[Value, ...]:
+    del op
+    return (Value(2 * _width(shapes), "int32"),)
 
 
 def _lines(c: Call) -> list[str]:
@@ -151,13 +151,12 @@ def _lines(c: Call) -> list[str]:
     target = f"{c.inputs[0]} + {n}"
     places = (c.outputs[1], c.outputs[0], c.inputs[0], target, c.inputs[1])
     return [
-        f"int32_t work[{2 * width}];",
         f"const sf_fixed_layer layers[{len(layers)}] = {{",
         *layers,
         "};",
         f"const sf_forward_gradient problem = {{{numbers},",
         f"    {detail.band}, {detail.clip}}};",
-        call("sf_adapt_forward", *places, "&problem", "work"),
+        call("sf_adapt_forward", *places, "&problem", c.scratch[0]),
     ]
 
 
