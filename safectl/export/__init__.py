@@ -3,6 +3,7 @@
 from safectl.export.assemble import AffineSignal, Network, guarded_policy_program, policy_program
 from safectl.export.chance import ChanceConstraint, chance_constrained_program
 from safectl.export.emit_c import emit_c
+from safectl.export.forward_model import forward_model_of
 from safectl.export.golden import example_observations
 from safectl.export.guard import guarded_program
 from safectl.export.interpret import Steps, interpret, replay
@@ -39,6 +40,7 @@ __all__ = [
     "chance_constrained_program",
     "emit_c",
     "example_observations",
+    "forward_model_of",
     "guarded_policy_program",
     "guarded_program",
     "interpret",

@@ -6,8 +6,11 @@ from importlib.util import find_spec
 
 from safectl_agents.bench.benchmark import Benchmark
 from safectl_agents.bench.foundation import FOUNDATION
+from safectl_agents.bench.mcu_adaptation import ADAPTATION
 from safectl_agents.bench.mcu_boards import BOARDS
 from safectl_agents.bench.mcu_networks import NETWORKS
+from safectl_agents.bench.mcu_ngpc import NGPC
+from safectl_agents.bench.mcu_tracking import TRACKING
 
 _ABOVE = ("safectl_ros.bench",)
 """Modules with a tuple `BENCHMARKS`, imported by name: no import here may point upwards."""
@@ -20,6 +23,15 @@ def _from_above() -> Iterable[Benchmark]:
 
 
 BENCHMARKS: dict[str, Benchmark] = {
-    benchmark.name: benchmark for benchmark in (*FOUNDATION, *BOARDS, *NETWORKS, *_from_above())
+    benchmark.name: benchmark
+    for benchmark in (
+        *FOUNDATION,
+        *BOARDS,
+        *NGPC,
+        *TRACKING,
+        *ADAPTATION,
+        *NETWORKS,
+        *_from_above(),
+    )
 }
 """All benchmarks by name."""

@@ -9,15 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from safectl.export import Program, interpret, policy_program
+from safectl.export import Program, interpret, replay, torch_network
 from safectl.export.adapt import (
     adapting_forward_program,
     adapting_inputs_program,
     adapting_output_program,
 )
-from safectl.export.assemble import Network
-from safectl.export.interpret import replay
-from safectl.export.program import network_spec
 from safectl.planners import ForwardModel, forward_model
 from safectl.seed import torch_generator
 from safectl_agents.bench.benchmark import Benchmark, Measurement
@@ -88,8 +85,7 @@ def ram() -> Measurement:
     """Measure the RAM of an adapting network beyond that of the network alone."""
     network = make_drift(0).network
     model = forward_model(network)
-    spec = network_spec(model.inputs, model.outputs)
-    plain = _ram(policy_program("network", spec, Network(network)))
+    plain = _ram(torch_network("network", network.float(), (model.inputs,)))
     beyond = {name: _ram(make(model)) - plain for name, make in _PROGRAMS.items()}
     gradient = 4 * sum(parameter.numel() for parameter in network.parameters())
     details = {"bytes_beyond_the_network": beyond, "gradient_of_all_weights_bytes": gradient}

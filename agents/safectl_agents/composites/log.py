@@ -32,8 +32,8 @@ class Log:
     """
 
     inputs: Float[Tensor, "samples m"]
-    outputs: Float[Tensor, "samples p"]
-    sensors: Float[Tensor, "samples s"]
+    outputs: Float[Tensor, "_ p"]
+    sensors: Float[Tensor, "_ s"]
 
     def __post_init__(self) -> None:
         for name in ("inputs", "outputs", "sensors"):

@@ -37,7 +37,7 @@ def random_inputs(
         knots = 2.0 * torch.rand(shape, generator=generator, dtype=torch.float64) - 1.0
         left, share = time // distance, (time % distance / distance)[:, None, None]
         total += 0.5 * (knots[left] * (1.0 - share) + knots[left + 1] * share)
-    return low + 0.5 * (high - low) * (total.clamp(-1.0, 1.0) + 1.0)
+    return (low + 0.5 * (high - low) * (total + 1.0)).clamp(low, high)
 
 
 @dataclass(frozen=True, slots=True)

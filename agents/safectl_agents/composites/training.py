@@ -1,6 +1,6 @@
 """Training of forward kinematics from logs: Adam, Huber loss, folds in time, resumable."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -108,6 +108,7 @@ def train_forward_model(
     held_out: float = 0.2,
     folder: Path | None = None,
     shows_progress: bool = False,
+    after_epoch: Callable[[int, float], None] | None = None,
 ) -> Trained:
     """Fit y(n) on the first part of each run and measure the error on its end.
 
@@ -117,6 +118,8 @@ def train_forward_model(
         held_out: Share at the end of each run that only measures, in (0, 1).
         folder: Where an epoch is saved; a folder of the same options and data is taken up.
         shows_progress: Whether a progress bar is drawn.
+        after_epoch: Called with the number of epochs done and the error on the held-out rows, once
+            the epoch is saved.
 
     Raises:
         RangeError: If `held_out` is out of range.
@@ -145,6 +148,8 @@ def train_forward_model(
             optimizer.step()
         if folder is not None:
             _save(folder, options, early, network, optimizer, epoch + 1)
+        if after_epoch is not None:
+            after_epoch(epoch + 1, _error(network, late))
     return Trained(network, _error(network, late))
 
 

@@ -133,6 +133,11 @@ def _width(shapes: Sequence[Shape]) -> int:
     return max(shapes[0][1], *(shape[0] for shape in shapes))
 
 
+def _scratch(op: Op, sizes: Sequence[int], shapes: Sequence[Shape]) -> tuple[Value, ...]:
+    del op, sizes
+    return (Value(2 * _width(shapes), "int32"),)
+
+
 def _lines(c: Call) -> list[str]:
     detail = detail_of(c.op, ForwardGradient)
     shapes = [array.shape for array in c.constants]
@@ -146,17 +151,16 @@ def _lines(c: Call) -> list[str]:
     target = f"{c.inputs[0]} + {n}"
     places = (c.outputs[1], c.outputs[0], c.inputs[0], target, c.inputs[1])
     return [
-        f"int32_t work[{2 * width}];",
         f"const sf_fixed_layer layers[{len(layers)}] = {{",
         *layers,
         "};",
         f"const sf_forward_gradient problem = {{{numbers},",
         f"    {detail.band}, {detail.clip}}};",
-        call("sf_adapt_forward", *places, "&problem", "work"),
+        call("sf_adapt_forward", *places, "&problem", c.scratch[0]),
     ]
 
 
 KINDS: Mapping[str, Kind] = {
     # constants int16 weight (rows, in), bias (rows) per layer
-    "adapt_forward": Kind((2,), _rule, _meaning, _lines, ("sf_nn", "sf_adapt")),
+    "adapt_forward": Kind((2,), _rule, _meaning, _lines, ("sf_nn", "sf_adapt"), scratch=_scratch),
 }
