@@ -23,8 +23,8 @@ void sf_watchdog_init(sf_watchdog *watchdog, uint32_t limit) {
 
 int sf_watchdog_observe(sf_watchdog *watchdog, uint32_t stamp, uint32_t now) {
     const uint32_t newer_by = stamp - watchdog->stamp;
-    const int is_old = is_fresh(watchdog, now) && (newer_by == 0u || newer_by >= HALF);
-    if (now - stamp > watchdog->limit || is_old) {
+    const int is_old = is_fresh(watchdog, now) != 0 && (newer_by == 0u || newer_by >= HALF);
+    if (now - stamp > watchdog->limit || is_old != 0) {
         return 0;
     }
     watchdog->stamp = stamp;
@@ -33,7 +33,7 @@ int sf_watchdog_observe(sf_watchdog *watchdog, uint32_t stamp, uint32_t now) {
 }
 
 int sf_watchdog_arm(sf_watchdog *watchdog, uint32_t now) {
-    if (is_fresh(watchdog, now)) {
+    if (is_fresh(watchdog, now) != 0) {
         watchdog->mode = SF_RUNNING;
         return 1;
     }
@@ -41,7 +41,7 @@ int sf_watchdog_arm(sf_watchdog *watchdog, uint32_t now) {
 }
 
 int sf_watchdog_check(sf_watchdog *watchdog, uint32_t now) {
-    if (!is_fresh(watchdog, now)) {
+    if (is_fresh(watchdog, now) == 0) {
         trip(watchdog);
     }
     return watchdog->mode == SF_RUNNING;
