@@ -1,5 +1,8 @@
 """Safeguards, policies and planners from files."""
 
+from dataclasses import fields
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +14,11 @@ from safectl_agents.commands.export import trained_program
 from safectl_agents.guards import guard_factory, save_guard_name
 from safectl_agents.settings import PPOSettings, TrainConfig
 from safectl_agents.train import train
+from safectl_ros.guard_logic import GuardSettings, State
 from safectl_ros.planners import HasGoal, load_planner
 from safectl_ros.policies import load_policy
 from safectl_ros.robot_file import limited, load_robot
-from safectl_ros.safeguards import load_safeguard
+from safectl_ros.safeguards import KINDS, load_safeguard
 from tests.unit.safectl_ros.robot_files import ARM, BASE, write
 
 WORLD = "safectl/DoubleIntegrator-v0"
@@ -225,3 +229,12 @@ def test_planners_lead_to_their_goal(tmp_path, base):
     path.write_text("kind = 'joint_line'\ngoal = [1.0]\nspeed = [1.0, 1.0]")
     with pytest.raises(ConfigError, match="goal"):
         load_planner(path, arm.spec)
+
+
+def test_the_page_of_the_guard_names_every_kind_state_and_time():
+    page = (Path(__file__).parents[3] / "docs" / "guard.md").read_text()
+    times = [field.name for field in fields(GuardSettings) if field.name != "use_estop"]
+    names = [*KINDS, *times, "limit_shares", "filter_budget_s", "rate_hz"]
+    states = [state for state in State if state is not State.UNCONFIGURED]
+    assert [name for name in names if f"`{name}`" not in page] == []
+    assert [state for state in states if state not in page] == []
