@@ -3,10 +3,16 @@
 import os
 import threading
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 PROFILE = Path(__file__).parents[1] / "launch" / "dds" / "ci.xml"
 DISCOVERY_S = 15.0
+PROFILE_VARIABLE = (  # Jazzy knows only the first, Kilted warns of it
+    "FASTRTPS_DEFAULT_PROFILES_FILE"
+    if version("ros-rclpy").startswith("7.")
+    else "FASTDDS_DEFAULT_PROFILES_FILE"
+)
 START_S = 60.0  # of a process that imports torch, on a loaded machine
 
 
@@ -16,8 +22,7 @@ def ros_environment(log_folder):
     return {
         "ROS_DOMAIN_ID": str(1 + int(worker)),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
-        "FASTRTPS_DEFAULT_PROFILES_FILE": str(PROFILE),
-        "FASTDDS_DEFAULT_PROFILES_FILE": str(PROFILE),
+        PROFILE_VARIABLE: str(PROFILE),
         "ROS_LOG_DIR": str(log_folder),
         "PYTHONUNBUFFERED": "1",
     }

@@ -96,7 +96,8 @@ class GuardNode(LifecycleNode):
 
     def destroy_node(self) -> None:
         """Destroy the node; zeros go out first where the context still allows it."""
-        self._close()
+        if hasattr(self, "_runtime"):  # Kilted destroys a node whose start has failed, too
+            self._close()
         super().destroy_node()
 
     def _configured(self) -> GuardRuntime:

@@ -110,7 +110,8 @@ class PlannerNode(Node):
 
     def destroy_node(self) -> None:
         """End the thread and destroy the node."""
-        self._worker.close()
+        if hasattr(self, "_worker"):  # Kilted destroys a node whose start has failed, too
+            self._worker.close()
         super().destroy_node()
 
     def _on_observation(self, message: Message) -> None:

@@ -80,7 +80,8 @@ class RecorderNode(Node):
 
     def destroy_node(self) -> None:
         """Close the bag, then destroy the node."""
-        self._bag.close()
+        if hasattr(self, "_bag"):  # Kilted destroys a node whose start has failed, too
+            self._bag.close()
         super().destroy_node()
 
     def _look(self) -> None:

@@ -89,7 +89,8 @@ class SerialBridgeNode(Node):
 
     def destroy_node(self) -> None:
         """Stop the board, close the port and destroy the node."""
-        self._disconnect()
+        if hasattr(self, "_is_connected"):  # Kilted destroys a node whose start has failed, too
+            self._disconnect()
         super().destroy_node()
 
     def _on_command(self, message: Message) -> None:

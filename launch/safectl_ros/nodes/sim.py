@@ -101,7 +101,8 @@ class SimNode(Node):
     def destroy_node(self) -> None:
         """Destroy the node and close the environment."""
         super().destroy_node()
-        self._robot.close()
+        if hasattr(self, "_robot"):  # Kilted destroys a node whose start has failed, too
+            self._robot.close()
 
     def _advertise(self) -> None:
         interface = self._robot.interface

@@ -15,7 +15,7 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 from std_msgs.msg import Bool, Float64MultiArray, UInt64
 
-from safectl.errors import FileFormatError, StorageError
+from safectl.errors import ConfigError, FileFormatError, StorageError
 from safectl_ros.adapters.vector import numbers_to_message
 from safectl_ros.bag_writer import BagWriter, is_closed, recover
 from safectl_ros.nodes.recorder import RecorderNode
@@ -181,3 +181,8 @@ def test_nothing_is_overwritten_and_what_is_no_bag_is_refused(tmp_path):
         BagWriter(tmp_path / "bag")
     with pytest.raises(FileFormatError, match="no MCAP file"):
         recover(tmp_path / "bag", tmp_path / "again")
+
+
+def test_a_parameter_that_cannot_be_used_is_one_clear_error(ros_domain):
+    with pytest.raises(ConfigError, match="did you mean 'folder'"):
+        RosThread(lambda context: RecorderNode(context), arguments=["--ros-args", "-p", "foldr:=x"])

@@ -15,7 +15,7 @@ from geometry_msgs.msg import TwistStamped
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import Log
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
@@ -27,6 +27,7 @@ from safectl_ros.diagnostics import ERROR, OK, WARN
 from safectl_ros.qos import DIAGNOSTICS, LATCHED, SENSOR, STATE, safe_command
 from tests.ros_graph import DISCOVERY_S, Inbox, wait_until
 
+LOGS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # as rclpy offers them
 RATE_HZ = 10.0
 DEADLINE_S = 3.0 / RATE_HZ
 LATE_S = 2.0  # a loaded machine may serve a callback this late
@@ -119,7 +120,7 @@ def test_the_robot_stops_when_its_driver_dies_or_hangs(point, number):
 )
 def test_a_command_that_cannot_be_followed_stops_the_robot(point, probe, refused, reason):
     observations, publisher = point
-    log = Inbox(probe.node, Log, "/rosout", QoSProfile(depth=100))
+    log = Inbox(probe.node, Log, "/rosout", LOGS)
     wait_until(lambda: probe.node.count_publishers("/rosout") > 1)
     publish_until(publisher, command(1.0, 0.0), lambda: speed(observations.messages) == 1.0)
     publisher.publish(refused)
@@ -148,7 +149,7 @@ def test_its_report_says_whether_the_robot_follows_and_why_not(point, probe):
 
 
 def test_a_publisher_that_offers_no_deadline_does_not_drive_and_is_named(simulator, probe):
-    log = Inbox(probe.node, Log, "/rosout", QoSProfile(depth=100))
+    log = Inbox(probe.node, Log, "/rosout", LOGS)
     simulator(POINT, mode="realtime", rate_factor=10.0)
     observations = Inbox(probe.node, Float64MultiArray, "observation", SENSOR)
     publisher = probe.node.create_publisher(Float64MultiArray, "action_safe", 1)
