@@ -3,8 +3,10 @@ import pytest
 import torch
 
 from safectl.errors import RangeError, ShapeError
-from safectl.export import interpret, load_program, ngpc_program, save_program, verify
+from safectl.export import emit_c, interpret, load_program, ngpc_program, save_program, verify
+from safectl.export.emit_c import sources
 from safectl.export.interpret import replay
+from safectl.export.toolchain import run_tool
 from safectl.planners import ForwardModel, Layer, Ngpc, NgpcProblem, NgpcState
 from safectl.seed import torch_generator
 from safectl.spec import Signal, Spec
@@ -187,7 +189,17 @@ def test_what_the_operation_cannot_hold_is_refused():
         make_program(soft)
 
 
-def test_the_step_on_the_board_has_no_heap_and_a_known_stack():
+def test_the_step_needs_nothing_but_copies_from_the_c_library(tmp_path):
+    program = make_program(make_controller(**HASEL))
+    emit_c(program, tmp_path / "c")
+    files = [tmp_path / "c" / name for name in sources(program)]
+    merged = tmp_path / "controller.o"
+    run_tool(["gcc", "-O2", "-r", "-nostdlib", *files, "-o", merged], purpose="", timeout_s=60.0)
+    undefined = run_tool(["nm", "-u", merged], purpose="", timeout_s=10.0).split()
+    assert set(undefined) - {"U"} <= {"memcpy", "memset", "memmove"}
+
+
+def test_the_step_on_the_board_fits_its_budget_and_its_stack_is_bounded():
     controller = make_controller(**HASEL)
     report = verify_on_board(
         make_program(controller), observations=observations(controller, 5), optimisation="-Os"

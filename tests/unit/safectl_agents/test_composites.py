@@ -6,9 +6,13 @@ from safectl.dynamics import MassSpringDamperParameters
 from safectl.errors import ConfigError, FileFormatError, NonFiniteError, RangeError, ShapeError
 from safectl.files import read_json
 from safectl.planners import forward_model
+from safectl.record import Recorder
+from safectl.safeguards import Clip
 from safectl.seed import torch_generator
+from safectl.spec import Signal, Spec
+from safectl.types import Reading, Sent
 from safectl_agents.composites import paths
-from safectl_agents.composites.log import Log, load_log, make_windows
+from safectl_agents.composites.log import Log, load_log, log_of_record, make_windows
 from safectl_agents.composites.pictures import (
     PathPicture,
     plot_paths,
@@ -65,6 +69,24 @@ def test_a_log_survives_its_file(tmp_path):
     assert torch.equal(found.outputs, log.outputs)
     np.savez(path, inputs=log.inputs, outputs=log.outputs)
     assert load_log(path).sensors.shape == (60, 0)
+
+
+def test_a_step_record_becomes_a_log_whose_input_led_to_its_output(tmp_path):
+    signal = [Signal(name, "1", -9.0, 9.0) for name in ("angle", "light", "push")]
+    spec, path = Spec(tuple(signal[:2]), (signal[2],), 0.1), tmp_path / "record.mcap"
+    clip = Clip(spec)
+    with Recorder(path, spec) as recorder:
+        for n in range(4):
+            observed, proposal = torch.tensor([float(n), -float(n)]), torch.full((1, 1), 0.1 * n)
+            decision = clip.filter(observed[None], proposal)
+            sent = Sent(decision.action[0], float(n))
+            recorder.append(Reading(observed, float(n)), proposal, decision, sent, 0.0)
+    log = log_of_record(path, outputs=["angle"], sensors=["light"])
+    assert log.outputs[:, 0].tolist() == [1.0, 2.0, 3.0]
+    assert log.sensors[:, 0].tolist() == [-1.0, -2.0, -3.0]
+    torch.testing.assert_close(log.inputs[:, 0].float(), torch.tensor([0.0, 0.1, 0.2]))
+    with pytest.raises(RangeError, match="height"):
+        log_of_record(path, outputs=["height"])
 
 
 def test_every_fold_validates_on_what_comes_after_its_training():
