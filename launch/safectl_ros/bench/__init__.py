@@ -59,7 +59,7 @@ BENCHMARKS = (
     ),
     Benchmark(
         name="ros.guard_hop_ratio",
-        summary="median there and back through the guard over that through a bare relay, the worst",
+        summary="99th percentile there and back through the guard over that of a relay, the worst",
         unit="x",
         baseline="a relay node in the same run",
         target=1.5,
