@@ -24,6 +24,7 @@ from safectl_agents.speed_guard import SpeedGuard, observes_its_speed
 from safectl_envs import SafeEnv, SafeVectorEnv, true_state
 from safectl_envs.guard import Guard, VectorGuard
 from safectl_envs.signals import spec_of
+from safectl_envs.world import World
 
 GuardName = Literal["auto", "none", "limits", "barrier", "speed"]
 """`barrier`: the world's barrier with its true model and state. `speed`: the learned speed limit of
@@ -65,6 +66,11 @@ def guard_factory(name: GuardName, *, seed: int) -> GuardFactory | None:
     if name == "none":
         return None
     return GuardFactory(make, state=true_state if name == "barrier" else None)
+
+
+def world_guard(world: World) -> BarrierQP:
+    """Make the guard `barrier`: a world's barrier with its true model."""
+    return BarrierQP(world.barrier, world.dynamics, fallback=world.fallback)
 
 
 def trained_guard(folder: Path, env: Env) -> Safeguard:
@@ -170,8 +176,7 @@ def load_guard_name(folder: Path) -> GuardName:
 def _make(name: GuardName, env: Env | VectorEnv[Any, Any, Any], seed: int) -> Safeguard:
     inner = env.unwrapped
     if name == "barrier" and isinstance(inner, SafeEnv | SafeVectorEnv):
-        world = inner.world
-        return BarrierQP(world.barrier, world.dynamics, fallback=world.fallback)
+        return world_guard(inner.world)
     if isinstance(inner, SafeVectorEnv):
         return Clip(inner.world.spec)
     if isinstance(env, VectorEnv):

@@ -5,16 +5,19 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from safectl.errors import ConfigError, FileFormatError, UnsupportedLayer
-from safectl.export import Program, emit_c, save_program
+from safectl.errors import ConfigError, FileFormatError
+from safectl.export import Program, emit_c, guarded_program, save_program
 from safectl.export.importers import import_model
 from safectl.files import new_folder, read_json
 from safectl.spec import spec_from_json
-from safectl_agents.export import program_of
-from safectl_agents.guards import load_guard_name
-from safectl_agents.models import make_env
+from safectl_agents.export import network_of, program_of
+from safectl_agents.guards import load_guard_name, world_guard
+from safectl_agents.models import Env, make_env
 from safectl_agents.run_folder import is_calibrated, load_config, load_guard, load_trained
+from safectl_agents.sb3 import SB3Policy
 from safectl_agents.speed_guard import SpeedGuard
+from safectl_envs import SafeEnv
+from safectl_envs.observed_state import observed_state
 from safectl_envs.signals import spec_of
 from safectl_hardware.board import Board, load_board
 from safectl_hardware.release import Release, write_release
@@ -106,16 +109,13 @@ def trained_program(folder: Path, name: str) -> Program:
     Raises:
         FileFormatError: If the folder holds no finished run.
             Or if its learned guard is not calibrated yet.
-        UnsupportedLayer: If the guard cannot be exported yet.
+        UnsupportedLayer: If the guard is a barrier over a state that the sensors do not show.
     """
     config, policy, guard_name = load_config(folder), load_trained(folder), load_guard_name(folder)
-    if guard_name == "barrier":
-        advice = "Train with --guard limits or speed, or keep the barrier on the host."
-        raise UnsupportedLayer(
-            "a barrier over the true state", supported=("none", "limits", "speed"), advice=advice
-        )
     env = make_env(config.env)
     try:
+        if guard_name == "barrier":
+            return _behind_barrier(name, env, policy)
         if guard_name != "speed":
             return program_of(name, spec_of(env), policy)
         guard = SpeedGuard(env, seed=config.seed)
@@ -126,3 +126,11 @@ def trained_program(folder: Path, name: str) -> Program:
         return program_of(name, guard.spec, policy, layer=guard.require_layer(), now=guard.column)
     finally:
         env.close()
+
+
+def _behind_barrier(name: str, env: Env, policy: SB3Policy) -> Program:
+    """Read the state of the barrier's model from the observation."""
+    inner = env.unwrapped
+    assert isinstance(inner, SafeEnv), "training gives this guard to no other environment"
+    guard, entries = world_guard(inner.world), observed_state(inner.world)
+    return guarded_program(name, spec_of(env), network_of(policy), guard, state=entries)

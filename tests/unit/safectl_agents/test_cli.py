@@ -6,13 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from safectl.export import load_program
+from safectl.export import interpret, load_program
 from safectl.spec import Signal, Spec
 from safectl_agents.cli import COMMANDS, main
 from safectl_agents.commands.demo import DemoSettings
 from safectl_agents.guards import choose_guard
+from safectl_envs.catalogue import find_world
 
 MODELS = Path(__file__).parents[2] / "golden" / "models"
 TINY = ["--steps", "64", "--n-envs", "2", "--ppo.rollout", "16", "--ppo.batch-size", "32"]
@@ -177,10 +180,28 @@ def test_a_model_file_is_exported_with_the_limits_of_its_signals(tmp_path, capsy
     assert "is a ZIP archive without metadata.json" in capsys.readouterr().err
 
 
-def test_a_barrier_over_the_true_state_is_not_exported_silently(tmp_path, capsys):
-    folder = trained(tmp_path / "run", guard="barrier")
+def test_a_barrier_over_an_observed_state_is_exported_with_the_policy(tmp_path, capsys):
+    folder = trained(tmp_path / "run", env="safectl/DoubleIntegrator-v0", guard="barrier")
+    assert main(["export", str(folder)]) == 0
+    program = load_program(folder / "export" / "program")
+    world = find_world("DoubleIntegrator")
+    states = world.initial(200, torch.Generator().manual_seed(0))
+    states[:, :4] *= 1.3  # towards the edge, so that the barrier binds and sometimes cannot be kept
+    steps = interpret(program, world.observe(states).numpy())
+    assert {*steps.status} >= {0, 1}
+    assert steps.margin[steps.status < 2].min() >= 0.0
+    action = torch.from_numpy(steps.action)
+    after = world.dynamics.predict(states[:, :4], action).mean
+    margin = world.barrier.value(after).amin(1).numpy()
+    assert np.allclose(margin, steps.margin, atol=1e-5)
+
+
+def test_a_barrier_over_a_hidden_state_is_not_exported_silently(tmp_path, capsys):
+    folder = trained(tmp_path / "run", env="safectl/PointHazard-v0", guard="barrier")
     assert main(["export", str(folder)]) == 1
-    assert "cannot export a barrier over the true state" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "cannot export a barrier over the entries [0, 1, 2, " in shown
+    assert "which the sensors do not show" in shown
     assert not (folder / "export").exists()
 
 
