@@ -1,5 +1,6 @@
 """`safectl flash`: write an exported firmware to a board, verify it, and shake hands with it."""
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ class FlashSettings:
     """Limit for each run of the tool [s], > 0."""
     dry_run: bool = False
     """Print the commands and run nothing."""
+    json: bool = False
+    """Print JSON."""
 
     def __post_init__(self) -> None:
         if not self.timeout_s > 0.0:
@@ -49,12 +52,17 @@ def run(settings: FlashSettings) -> int:
         if settings.dry_run:
             sys.stdout.write(f"{plan}\n")
             return 0
-        flash(plan, timeout_s=settings.timeout_s, report=_report)
-    sys.stdout.write(f"{image} is on {board.name}\n")
+        flash(plan, timeout_s=settings.timeout_s, report=_ignore if settings.json else _report)
+        facts = {"board": board.name, "image": str(image), "commands": str(plan).splitlines()}
+    sys.stdout.write(f"{json.dumps(facts)}\n" if settings.json else f"{image} is on {board.name}\n")
     if settings.serial:
         if program is None:
             raise ConfigError("flash", "--serial needs a folder that safectl export --board made")
         _shake_hands(program, settings.serial)
+        if not settings.json:
+            sys.stdout.write(
+                "the board passed its self-test and has our specification and program\n"
+            )
     return 0
 
 
@@ -90,7 +98,10 @@ def _shake_hands(program: Program, port: str) -> None:
         line.connect()
     finally:
         line.close()
-    sys.stdout.write("the board passed its self-test and has our specification and program\n")
+
+
+def _ignore(command: str) -> None:
+    del command
 
 
 def _report(command: str) -> None:

@@ -77,15 +77,5 @@ BENCHMARKS = (
         quick=False,
         measure=_lazily("safectl_ros.bench.fault", "stop_time"),
     ),
-    Benchmark(
-        name="ros.soak",
-        summary="promises broken in 30 minutes at 50 Hz: memory + 5 MB, gap 100 ms, leftover files",
-        unit="1",
-        baseline="none; growth of each node, longest gap and number of outputs are in the details",
-        target=0.0,
-        better="lower",
-        quick=False,
-        measure=_lazily("safectl_ros.bench.soak", "soak"),
-    ),
 )
 """All of them, by rising effort."""
