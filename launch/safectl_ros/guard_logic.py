@@ -90,7 +90,7 @@ class GuardSettings:
     latch_stop: bool = False
     """Whether STOP is left by a reset only."""
     min_dwell_s: float = 0.1
-    """Shortest time in BACKUP or STOP after a loss [s]."""
+    """Shortest time in BACKUP or STOP after a loss, and in MODIFIED after a correction [s]."""
     reentry_s: float = 1.0
     """Time in which a command may cross its whole range after a stop [s], > 0."""
     stuck_s: float = 5.0
@@ -168,7 +168,7 @@ class GuardLogic:
         self._disabled = ""
         self._begin: tuple[Tensor | None, float] = (None, -np.inf)
         self._applied: Tensor | None = None
-        self._applied_at = self._moving_at = -np.inf
+        self._applied_at = self._moving_at = self._modified_at = -np.inf
         limits = np.array([spec.action_low, spec.action_high], dtype=np.float32)
         self._limits: list[list[float]] = limits.tolist()
         self._rest = [REST_SHARE * (entry.high - entry.low) for entry in spec.action]
@@ -228,6 +228,10 @@ class GuardLogic:
     def tick(self, now: float) -> Output:
         """Decide what to send at this time."""
         state, row, reason, decision = self._judge(now)
+        if state is State.MODIFIED:
+            self._modified_at = now
+        elif state is State.NOMINAL and now - self._modified_at < self.settings.min_dwell_s:
+            state = State.MODIFIED
         if row is Row.DRIVE:
             self._begin = (None, -np.inf)
         elif row is not Row.INFEASIBLE:

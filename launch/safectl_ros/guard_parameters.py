@@ -50,7 +50,13 @@ PARAMETERS = (
     ),
     Parameter("recover_s", 0.5, "good observations before STOP ends [s]", low=0.0, high=60.0),
     Parameter("latch_stop", False, "whether STOP ends by a reset only", read_only=True),
-    Parameter("min_dwell_s", 0.1, "shortest BACKUP or STOP after a loss [s]", low=0.0, high=60.0),
+    Parameter(
+        "min_dwell_s",
+        0.1,
+        "shortest BACKUP or STOP after a loss, and MODIFIED after a correction [s]",
+        low=0.0,
+        high=60.0,
+    ),
     Parameter(
         "reentry_s",
         1.0,

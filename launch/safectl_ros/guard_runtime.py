@@ -35,8 +35,8 @@ from safectl_ros.qos import COMMAND, DIAGNOSTICS, LATCHED, SENSOR, safe_command
 from safectl_ros.robot_file import Robot, limited, load_robot
 from safectl_ros.safeguards import Loaded, load_safeguard
 
-_ANSWERS_PER_PERIOD = 4.0
-"""At most so many commands are answered per period; what comes faster waits for the timer."""
+_ANSWERS_PER_TURN = 4
+"""So many commands at most are answered between two turns of the timer; the rest wait for it."""
 
 _SECOND = 1e9
 
@@ -71,8 +71,8 @@ class GuardRuntime:
         self.incompatible: dict[str, str] = {}
         self._is_steady = values["watchdog_clock"] == STEADY
         self._period_s = 1.0 / values["rate_hz"]
-        self._answered = False
-        self._answered_at = -np.inf
+        self._answers = 0
+        self._is_owed = False
         self._command_stamp: int | None = None
         self._observed_stamp: int | None = None
         self._is_waiting = False
@@ -235,10 +235,10 @@ class GuardRuntime:
     def _answer(self) -> None:
         """Answer the newest command, unless its observation is still on the way in lock-step."""
         if self._is_steady:
-            now = time.monotonic()
-            if now - self._answered_at < self._period_s / _ANSWERS_PER_PERIOD:
+            if self._answers >= _ANSWERS_PER_TURN:
+                self._is_owed = True
                 return
-            self._answered, self._answered_at = True, now
+            self._answers += 1
         else:
             asked, seen = self._command_stamp, self._observed_stamp
             self._is_waiting = asked is not None and (seen is None or seen < asked)
@@ -247,8 +247,9 @@ class GuardRuntime:
         self.send()
 
     def _on_timer(self) -> None:
-        was_answered, self._answered = self._answered, False
-        if not was_answered:
+        is_due = self._answers == 0 or self._is_owed
+        self._answers, self._is_owed = 0, False
+        if is_due:
             self.send()
 
     def _on_estop(self, message: Message) -> None:
@@ -276,7 +277,8 @@ class GuardRuntime:
             log.info(status.message)
         else:  # a line of its own: rclpy refuses two severities from one
             log.warning(status.message)
-        self.report()
+        stamp = self._node.get_clock().now().to_msg()
+        self._diagnostics.publish(make_report(stamp, [status]))
 
     def _status(self, output: Output) -> DiagnosticStatus:
         name = self._node.get_name()

@@ -117,8 +117,8 @@ def _guard(
         safeguard=safeguard,
         use_estop="false",
         recover_s=0.0,
-        min_dwell_s=0.0,
         reentry_s=0.001,
+        state_timeout=1.0,
         cmd_timeout=60.0,
         filter_budget_s=0.02,
     )

@@ -469,6 +469,21 @@ def test_changes_of_state_are_marked_once() -> None:
     assert [bench.tick().has_changed for _ in range(3)] == [True, False, False]
 
 
+def test_a_command_that_is_corrected_now_and_then_does_not_change_the_state_each_time() -> None:
+    bench = driving(GuardSettings(use_estop=False, recover_s=0.0, min_dwell_s=0.1))
+    changes, actions = 0, []
+    for tick in range(60):
+        bench.now += PERIOD
+        bench.see()
+        bench.command(2.0 if tick % 4 == 0 else 0.5, 0.0)
+        output = bench.tick()
+        changes += output.has_changed
+        actions.append(action(output)[0])
+    assert changes == 1
+    assert actions[:5] == [1.0, 0.5, 0.5, 0.5, 1.0], "the state is held, not the action"
+    assert bench.drive(0.3).state is State.NOMINAL
+
+
 def test_new_times_hold_from_the_next_tick_on() -> None:
     bench = driving()
     bench.logic.change(GuardSettings(use_estop=False, cmd_timeout=0.05, recover_s=0.0))

@@ -381,6 +381,7 @@ def test_diagnostics_name_state_ages_solve_times_and_the_specification(site):
     here.drive()
     here.wait_for("NOMINAL")
     diagnostics.wait(lambda reports: reports[-1].status[0].level == DiagnosticStatus.OK)
+    diagnostics.wait(lambda reports: len(reports[-1].status) == 2)  # once a second
     state, links = diagnostics.messages[-1].status
     assert (state.name, links.name) == ("guard: state", "guard: links")
     assert state.hardware_id.endswith("robot.toml")
