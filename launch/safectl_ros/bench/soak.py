@@ -44,7 +44,7 @@ class SoakResult:
         outputs: Safe commands that arrived.
         longest_gap_s: Between two of them [s].
         growth_mb: Growth of resident memory after the warm-up by process [MB].
-        leftovers: Files of shared memory that are there after the end and were not before.
+        leftovers: files of shared memory that the nodes left.
         violations: Steps with a cost, by the simulator's account.
         exit_code: Of the launch file.
     """
@@ -86,29 +86,29 @@ def run(seconds: float) -> SoakResult:
     Raises:
         TimeoutError: If the nodes do not start.
     """
-    before = _segments()
     with (
         tempfile.TemporaryDirectory(prefix="safectl-soak-") as folder,
         _environment(folder),
-        launched("sim.launch.xml", record=True, bag=Path(folder) / "bag") as running,
+        RosThread(_Driver) as thread,
     ):
-        running.supervisor.grace_s = _END_S
-        with RosThread(_Driver) as thread:
-            driver = thread.node
-            assert isinstance(driver, _Driver)
+        driver, before = thread.node, _segments()  # with what belongs to this process
+        assert isinstance(driver, _Driver)
+        with launched("sim.launch.xml", record=True, bag=Path(folder) / "bag") as running:
+            running.supervisor.grace_s = _END_S
             driver.await_output(_START_S)
             _pause(_WARM_UP_SHARE * seconds)
             driver.restart()
             memory = _watch(running, seconds)
             arrivals, violations = list(driver.arrivals), driver.violations
-        exit_code = running.stop()
+            exit_code = running.stop()
+        leftovers = tuple(sorted(_segments() - before))
     gaps = np.diff(arrivals)
     return SoakResult(
         seconds=seconds,
         outputs=len(arrivals),
         longest_gap_s=float(gaps.max()),
         growth_mb={name: _growth(samples) for name, samples in memory.items()},
-        leftovers=tuple(sorted(_segments() - before)),
+        leftovers=leftovers,
         violations=violations,
         exit_code=exit_code,
     )

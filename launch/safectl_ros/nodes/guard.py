@@ -109,6 +109,7 @@ class GuardNode(LifecycleNode):
         if self._runtime is not None:
             runtime, self._runtime = self._runtime, None
             runtime.close()
+            gc.unfreeze()  # else Kilted's DDS is never destroyed and leaves its shared memory
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._runtime is None:
