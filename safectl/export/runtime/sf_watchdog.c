@@ -33,7 +33,7 @@ int sf_watchdog_observe(sf_watchdog *watchdog, uint32_t stamp, uint32_t now) {
 }
 
 int sf_watchdog_arm(sf_watchdog *watchdog, uint32_t now) {
-    if (is_fresh(watchdog, now)) {
+    if (is_fresh(watchdog, now) != 0) {
         watchdog->mode = SF_RUNNING;
         return 1;
     }
