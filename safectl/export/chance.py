@@ -127,7 +127,7 @@ def _arrays(layer: nn.Linear) -> tuple[NDArray[np.float64], NDArray[np.float64]]
 
 def _layers(critic: nn.Sequential) -> tuple[list[nn.Linear], str]:
     """Return the linear layers of a critic and the activation between them."""
-    layers = list(critic)
+    layers = [layer for layer in critic if not isinstance(layer, nn.Identity)]
     linear = [layer for layer in layers[::2] if isinstance(layer, nn.Linear)]
     between = [_ACTIVATIONS.get(type(layer), type(layer).__name__) for layer in layers[1::2]]
     activation = between[0] if between else "none"

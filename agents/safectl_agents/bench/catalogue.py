@@ -8,8 +8,10 @@ from safectl_agents.bench.benchmark import Benchmark
 from safectl_agents.bench.foundation import FOUNDATION
 from safectl_agents.bench.mcu_adaptation import ADAPTATION
 from safectl_agents.bench.mcu_boards import BOARDS
+from safectl_agents.bench.mcu_filters import FILTERS
 from safectl_agents.bench.mcu_networks import NETWORKS
 from safectl_agents.bench.mcu_ngpc import NGPC
+from safectl_agents.bench.mcu_peers import PEERS
 from safectl_agents.bench.mcu_tracking import TRACKING
 
 _ABOVE = ("safectl_ros.bench",)
@@ -31,6 +33,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         *TRACKING,
         *ADAPTATION,
         *NETWORKS,
+        *FILTERS,
+        *PEERS,
         *_from_above(),
     )
 }
