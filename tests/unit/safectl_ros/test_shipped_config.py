@@ -62,11 +62,13 @@ def test_a_base_that_is_driven_at_a_disc_stays_out_with_odometry_up_to_three_per
     assert gaps.min() < 0.6, "the guard holds it back without a reason"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "delay"), [("lockstep", 0), ("realtime", 3)])
 def test_a_world_is_kept_with_observations_as_old_as_its_file_says(file, delay):
     assert costs(file, delay) == 0
 
 
+@pytest.mark.slow
 def test_what_is_made_for_lock_step_does_not_hold_with_a_delay():
     assert costs("lockstep", 1) > 0
 
