@@ -6,12 +6,14 @@ a period. In lock-step (`watchdog_clock: ros`) there is no timer: each command i
 stamp that it carried, once the observation of that stamp is there.
 """
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from jaxtyping import Float64
 from rclpy.clock import Clock
@@ -23,6 +25,9 @@ from std_msgs.msg import Bool, Float64MultiArray
 from visualization_msgs.msg import MarkerArray
 
 from safectl.errors import AdapterError, ConfigError
+from safectl.safeguards import Remembering
+from safectl.spec import Spec
+from safectl.types import Safeguard
 from safectl_ros import guard_reports
 from safectl_ros.adapters import Array, BaseInterface
 from safectl_ros.adapters.stamps import to_time
@@ -59,6 +64,7 @@ class GuardRuntime:
                 raise ConfigError(f"parameters of {node.get_name()}", f"{name} is not set")
         self.robot: Robot = load_robot(values["robot"], sees_state=values["sees_state"])
         self.loaded = self._load(values["limit_shares"])
+        _warm_up(self.loaded.safeguard, self.robot.spec)
         self.filter = BudgetedFilter(
             self.loaded.safeguard,
             values["filter_budget_s"],
@@ -328,6 +334,15 @@ class GuardRuntime:
                 discs=self.loaded.discs,
             )
         )
+
+
+def _warm_up(safeguard: Safeguard, spec: Spec) -> None:
+    """Filter a few proposals, so that the first command does not pay for what is loaded lazily."""
+    observation = torch.zeros(1, spec.nx)
+    for proposal in (spec.action_low, spec.action_high, [math.nan] * spec.nu):
+        safeguard.filter(observation, torch.tensor([proposal]))
+    if isinstance(safeguard, Remembering):
+        safeguard.reset(torch.tensor([True]))
 
 
 def _pose(interface: BaseInterface, values: Array) -> Float64[np.ndarray, "3"]:

@@ -99,6 +99,7 @@ class BarrierQP:
         self.barrier, self.dynamics, self.fallback = barrier, dynamics, fallback
         self.rate, self.observe, self.iterations = rate, observe, iterations
         self.escape = escape
+        _wake_autograd()
 
     @property
     def claim(self) -> str:
@@ -220,6 +221,16 @@ class BarrierQP:
             point = torch.where(short.any(-1, keepdim=True), moved, point)
             point = point.clamp(*problem.limits)
         return self._evaluate(problem, point)
+
+
+def _wake_autograd() -> None:
+    """Let torch import what its first such gradient needs: half a second of modules.
+
+    Else the first correction would pay for it, and that comes when something is in the way.
+    """
+    leaf = torch.zeros(1, requires_grad=True)
+    with torch.enable_grad():
+        torch.autograd.grad(2.0 * leaf, leaf, torch.ones(1))
 
 
 def _repeat(values: Tensor, times: int) -> Tensor:

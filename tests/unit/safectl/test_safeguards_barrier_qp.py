@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -289,3 +292,28 @@ def test_without_escape_a_robot_within_a_disc_can_be_trapped() -> None:
     guard = BarrierQP(disc, Unicycle(PERIOD), fallback=Brake(spec(3, 2)), rate=0.9)
     decision = guard.filter(torch.tensor([[0.9, 0.0, 0.0]]), torch.tensor([[-0.5, 0.0]]))
     assert decision.certificate.status.tolist() == [Status.FALLBACK]
+
+
+def test_the_first_correction_of_a_process_imports_nothing() -> None:
+    program = """
+import sys
+import torch
+from safectl.barriers import HalfSpaces
+from safectl.dynamics import LinearDynamics
+from safectl.safeguards import BarrierQP, Brake
+from safectl.spec import Signal, Spec
+
+signals = tuple(Signal(name, "m", -9.0, 9.0) for name in "xy")
+wall = HalfSpaces(torch.tensor([[-1.0, 0.0]]), torch.tensor([-1.0]))
+model = LinearDynamics(torch.zeros(2, 2).double(), torch.eye(2).double(), 0.1)
+guard = BarrierQP(wall, model, fallback=Brake(Spec(signals, signals, 0.1)))
+guard.filter(torch.zeros(1, 2), torch.zeros(1, 2))
+before = set(sys.modules)
+decision = guard.filter(torch.tensor([[0.9, 0.0]]), torch.tensor([[5.0, 0.0]]))
+assert decision.certificate.status.tolist() == [1]
+print(len(set(sys.modules) - before))
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout == "0\n"
