@@ -173,10 +173,17 @@ class GuardRuntime:
         self._safe = node.create_publisher(
             interface.command_type, interface.safe_topic, offer, event_callbacks=events
         )
-        self._interventions = node.create_publisher(DiagnosticStatus, "~/intervention", LATCHED)
-        self._margins = node.create_publisher(Float64MultiArray, "~/margins", SENSOR)
-        self._markers = node.create_publisher(MarkerArray, "~/markers", COMMAND)
-        self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", DIAGNOSTICS)
+        # Events of the reports are not listened to: each would lengthen every turn of the executor.
+        quiet = PublisherEventCallbacks(use_default_callbacks=False)
+        self._interventions, self._margins, self._markers, self._diagnostics = (
+            node.create_publisher(kind, topic, qos, event_callbacks=quiet)
+            for kind, topic, qos in (
+                (DiagnosticStatus, "~/intervention", LATCHED),
+                (Float64MultiArray, "~/margins", SENSOR),
+                (MarkerArray, "~/markers", COMMAND),
+                (DiagnosticArray, "/diagnostics", DIAGNOSTICS),
+            )
+        )
         self._publishers = [
             self._safe,
             self._interventions,
