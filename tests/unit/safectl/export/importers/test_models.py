@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from safectl.errors import UnsupportedLayer
 from safectl.export import load_program, replay, save_program
 from safectl.export.importers import import_model
 from safectl.export.importers.tflite_files import read_tflite
@@ -33,9 +32,3 @@ def tolerance(path):
 def test_the_recorded_files_are_small():
     assert all(path.stat().st_size < 50_000 for path in FILES)
     assert sum(path.stat().st_size for path in FILES) < 1_000_000
-
-
-def test_a_clipped_lstm_of_tflite_is_refused():
-    path = FILES[0].parents[1] / "refused" / "tflite_lstm.tflite"
-    with pytest.raises(UnsupportedLayer, match="clipping"):
-        import_model(path, name="m")
