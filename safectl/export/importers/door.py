@@ -33,7 +33,6 @@ _DAMAGED = (
     AssertionError,
     AttributeError,
     EOFError,
-    ImportError,
     LookupError,
     MemoryError,
     NotImplementedError,

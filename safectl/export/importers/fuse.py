@@ -54,14 +54,14 @@ def _joined(earlier: Step, step: Step) -> Layer | None:
             if layer.activation == IDENTITY and len(scale.gain) in (1, len(layer.bias)):
                 gain = scale.gain.reshape(-1, *([1] * (layer.weight.ndim - 1)))
                 bias = layer.bias * scale.gain + scale.shift
-                return replace(layer, weight=layer.weight * gain, bias=bias)
+                return replace(layer, weight=layer.weight * gain, bias=bias, step=None)
         case ((Dense() | Convolution() as layer), Activation() as activation):
             if layer.activation == IDENTITY and activation.kind != "softmax":
                 return replace(layer, activation=activation)
         case Affine() as scale, Dense() as layer:
             if len(scale.gain) in (1, layer.weight.shape[1]):
                 bias = layer.bias + (layer.weight * scale.shift).sum(axis=1)
-                return replace(layer, weight=layer.weight * scale.gain, bias=bias)
+                return replace(layer, weight=layer.weight * scale.gain, bias=bias, step=None)
         case _:
             pass
     return None

@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from safectl.export.ops import Quantisation
+
 Array = npt.NDArray[np.floating]
 Index = npt.NDArray[np.intp]
 Shape = tuple[int, ...]
@@ -38,16 +40,23 @@ IDENTITY = Activation("none")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dense:
-    """y = W x + b along the last axis: weight (out, in), bias (out,)."""
+    """y = W x + b along the last axis: weight (out, in), bias (out,).
+
+    In a quantised model the weights of output i are multiples of `step[i]`.
+    """
 
     weight: Array
     bias: Array
     activation: Activation = IDENTITY
+    step: Array | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Convolution:
-    """Correlation with weight (out, kernel height, kernel width, in / groups) and bias (out,)."""
+    """Correlation with weight (out, kernel height, kernel width, in / groups) and bias (out,).
+
+    In a quantised model the weights of output i are multiples of `step[i]`.
+    """
 
     weight: Array
     bias: Array
@@ -56,6 +65,7 @@ class Convolution:
     dilation: Pair = (1, 1)
     groups: int = 1
     activation: Activation = IDENTITY
+    step: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +102,13 @@ class Clip:
 
     low: float
     high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """The nearest number that integers of this form stand for, within their range."""
+
+    form: Quantisation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,6 +175,7 @@ Layer = (
     | LayerNorm
     | Activation
     | Clip
+    | Rounded
     | Recurrent
     | Combine
     | Join

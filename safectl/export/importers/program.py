@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from safectl.errors import ShapeError
 from safectl.export.importers.arrange import append_arranged
 from safectl.export.importers.fuse import fused
 from safectl.export.importers.graph import Graph
+from safectl.export.importers.integers import Whole, append_integer
 from safectl.export.importers.layers import (
     Activation,
     Affine,
@@ -23,10 +25,11 @@ from safectl.export.importers.layers import (
     LayerNorm,
     Pool,
     Recurrent,
+    Rounded,
     Shape,
     View,
 )
-from safectl.export.importers.steps import Source, Step, without_views
+from safectl.export.importers.steps import Plan, Source, Step, without_views
 from safectl.export.ops import Op
 from safectl.export.program import (
     ACTION,
@@ -37,6 +40,7 @@ from safectl.export.program import (
     action_limits,
     network_spec,
 )
+from safectl.export.torch_value import loops
 from safectl.export.trace import Tracer
 from safectl.spec import Spec
 
@@ -63,7 +67,7 @@ def graph_program(graph: Graph, name: str, spec: Spec | None) -> Program:
     if (chosen.nx, chosen.nu) != (nx, nu):
         raise ShapeError("specification", expected=(nx, nu), got=(chosen.nx, chosen.nu))
     plan = fused(without_views(graph))
-    writer = _Writer(Tracer(name, chosen))
+    writer = _Writer(Tracer(name, chosen), _roundings(plan))
     writer.enter(graph)
     for step in plan.steps:
         writer.append(step)
@@ -80,10 +84,17 @@ def graph_program(graph: Graph, name: str, spec: Spec | None) -> Program:
 
 @dataclass(slots=True)
 class _Writer:
-    """Appends steps to a tracer; `_stored` maps the values of the graph to those of the program."""
+    """Appends steps to a tracer.
+
+    Attributes:
+        tracer: The program so far.
+        roundings: The rounding that alone reads a value, by the value.
+    """
 
     tracer: Tracer
+    roundings: Mapping[str, Step]
     _stored: dict[str, str] = field(default_factory=dict)
+    _whole: dict[str, Whole] = field(default_factory=dict)
     _arranged: dict[tuple[str, bytes], str] = field(default_factory=dict)
     _count: int = 0
 
@@ -102,10 +113,19 @@ class _Writer:
 
     def append(self, step: Step) -> None:
         """Append one step."""
+        if step.output in self._whole:
+            return  # an integer layer has rounded already
         slug = re.sub("[^a-z0-9]+", "_", step.name.lower()).strip("_")[-_STEM:].strip("_")
         name = f"l{self._count}_{slug}" if slug else f"l{self._count}"
         self._count += 1
         layer, sources = step.layer, step.sources
+        if isinstance(layer, Rounded):
+            value = self._value(sources[0], f"{name}_in")
+            op = Op("quantise", (value,), (f"{name}_q",), detail=layer.form)
+            self._whole[step.output] = Whole(self.tracer.op(op), layer.form)
+            return
+        if self._integer(step, name):
+            return
         if isinstance(layer, Dense):
             layer, sources = _absorbed(
                 layer, step, self.tracer.size(self._stored[sources[0].value])
@@ -118,8 +138,34 @@ class _Writer:
         values = [self._value(source, f"out{i}") for i, source in enumerate(outputs)]
         return values[0] if len(values) == 1 else self.tracer.concat(values, name="outputs")
 
+    def _integer(self, step: Step, name: str) -> bool:
+        """Append the integer twin of a step together with its rounding, if there is one."""
+        rounding, source = self.roundings.get(step.output), step.sources[0]
+        whole = self._whole.get(source.value)
+        if rounding is None or whole is None or not isinstance(rounding.layer, Rounded):
+            return False
+        if source.index is not None and loops(source.index.reshape(-1)) is None:
+            return False
+        whole = Whole(self._arrange(whole.value, source, f"{name}_in"), whole.form)
+        form, shape = rounding.layer.form, step.shapes[0]
+        result = append_integer(self.tracer, step.layer, whole, shape, form, name=name)
+        if result is not None:
+            self._whole[rounding.output] = result
+        return result is not None
+
+    def _float(self, value: str) -> str:
+        """Return a value in float32, from its integers if it has only those so far."""
+        if value not in self._stored:
+            whole = self._whole[value]
+            name = f"{whole.value}_real"
+            op = Op("dequantise", (whole.value,), (name,), detail=whole.form)
+            self._stored[value] = self.tracer.op(op)
+        return self._stored[value]
+
     def _value(self, source: Source, name: str) -> str:
-        stored = self._stored[source.value]
+        return self._arrange(self._float(source.value), source, name)
+
+    def _arrange(self, stored: str, source: Source, name: str) -> str:
         if source.index is None:
             return stored
         key = (stored, source.index.tobytes())
@@ -163,8 +209,8 @@ class _Writer:
                 return value
             case Join():
                 return tracer.concat(values, name=name, rows=math.prod(shape[: layer.axis]))
-            case View():
-                raise AssertionError("views are resolved before")
+            case View() | Rounded():
+                raise AssertionError(f"{name} is resolved before")
 
     def _convolution(self, layer: Convolution, value: str, shape: Shape, name: str) -> str:
         return self.tracer.conv2d(
@@ -238,6 +284,19 @@ class _Writer:
             activation=activation,
             recurrent_activation=gates,
         )
+
+
+def _roundings(plan: Plan) -> dict[str, Step]:
+    """Return, by the value, each rounding that reads a whole value that nothing else reads."""
+    reads = Counter(source.value for step in plan.steps for source in step.sources)
+    reads.update(source.value for source in plan.outputs)
+    return {
+        step.sources[0].value: step
+        for step in plan.steps
+        if isinstance(step.layer, Rounded)
+        and step.sources[0].index is None
+        and reads[step.sources[0].value] == 1
+    }
 
 
 def _absorbed(layer: Dense, step: Step, stored: int) -> tuple[Dense, tuple[Source, ...]]:

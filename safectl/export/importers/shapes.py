@@ -21,6 +21,7 @@ from safectl.export.importers.layers import (
     Pair,
     Pool,
     Recurrent,
+    Rounded,
     Shape,
     View,
 )
@@ -69,7 +70,7 @@ def output_shape(layer: Layer, name: str, shapes: Sequence[Shape]) -> Shape:
             if index.size and not 0 <= index.min() <= index.max() < math.prod(shape):
                 raise RangeError(f"entries of {name}", value=shape, expected="those of the input")
             return index.shape
-        case Activation() | Clip():
+        case Activation() | Clip() | Rounded():
             return shape
 
 

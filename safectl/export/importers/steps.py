@@ -14,6 +14,7 @@ from safectl.export.importers.layers import (
     Combine,
     Index,
     Layer,
+    Rounded,
     Shape,
     View,
 )
@@ -95,7 +96,7 @@ def _is_entrywise(layer: Layer) -> bool:
         return layer.kind != "softmax"
     if isinstance(layer, Affine):
         return layer.gain.shape == (1,)
-    return isinstance(layer, Clip | Combine)
+    return isinstance(layer, Clip | Combine | Rounded)
 
 
 def _is_rearranged_alike(sources: tuple[Source, ...], sizes: Mapping[str, int]) -> bool:

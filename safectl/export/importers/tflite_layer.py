@@ -11,9 +11,11 @@ from safectl.export.importers.graph import Draft
 from safectl.export.importers.layers import (
     Activation,
     Affine,
+    Array,
     Clip,
     Index,
     Layer,
+    Rounded,
     Shape,
 )
 from safectl.export.importers.tflite_files import (
@@ -22,6 +24,7 @@ from safectl.export.importers.tflite_files import (
     TfliteOperator,
     TfliteTensor,
 )
+from safectl.export.ops import Quantisation
 
 _FUSED: Mapping[int, Layer] = {
     1: Activation("relu"),
@@ -30,7 +33,6 @@ _FUSED: Mapping[int, Layer] = {
     4: Activation("tanh"),
 }
 """The schema's `ActivationFunctionType` behind none."""
-_RANGES = {"i1": (-128, 127), "u1": (0, 255), "<i2": (-32768, 32767)}
 _Options = TypeVar("_Options")
 
 
@@ -169,9 +171,19 @@ class TfliteLayer:
             raise self.refuse(f"fused activation {fused}", "Use relu, relu6 or tanh.")
         return self.add(_FUSED[fused], value)
 
-    def saturate(self, value: str, tensor: TfliteTensor) -> str:
-        """Append the limits of what a quantised tensor can hold."""
-        if not tensor.is_whole or tensor.quantisation is None:
-            return value
-        low, high = tensor.quantisation.real(np.array(_RANGES[tensor.dtype], np.float64))
-        return self.add(Clip(float(low), float(high)), value)
+    def steps(self, position: int, outputs: int) -> Array | None:
+        """Return what the weights of each output are multiples of; nothing for plain numbers."""
+        form = self.tensor(position).quantisation
+        if form is None or not self.tensor(position).is_whole:
+            return None
+        return np.broadcast_to(form.scale, (outputs,))
+
+
+def rounded(tensor: TfliteTensor) -> Rounded | None:
+    """Return the rounding of a quantised value; unsigned integers stand for the same numbers."""
+    form = tensor.quantisation
+    if form is None or not tensor.is_whole or form.scale.size != 1:
+        return None
+    zero = int(form.zero_point[0]) - (128 if tensor.dtype == "u1" else 0)
+    dtype = "int16" if tensor.dtype == "<i2" else "int8"
+    return Rounded(Quantisation(dtype, float(form.scale[0]), zero))

@@ -35,7 +35,10 @@ def _fully_connected(layer: TfliteLayer) -> str:
     if options.WeightsFormat() != 0:
         raise layer.refuse("shuffled weights", "Convert without them.")
     rows = layer.draft.reshape(layer.value(), (-1, weight.shape[1]), layer.name)
-    result = layer.activate(layer.add(Dense(weight, bias), rows), options.FusedActivationFunction())
+    result = layer.activate(
+        layer.add(Dense(weight, bias, step=layer.steps(1, len(weight))), rows),
+        options.FusedActivationFunction(),
+    )
     return layer.draft.reshape(result, layer.output.shape, layer.name)
 
 
@@ -62,7 +65,8 @@ def _slide(layer: TfliteLayer, weight: Array, options: Any, groups: int) -> str:
     padding = UNPADDED
     if options.Padding() == _SAME:
         padding = same_padding(layer.draft.shape(image), window, stride, dilation)
-    convolution = Convolution(weight, bias, stride, padding, dilation, groups)
+    step = layer.steps(1, len(weight))
+    convolution = Convolution(weight, bias, stride, padding, dilation, groups, step=step)
     result = layer.activate(layer.add(convolution, image), options.FusedActivationFunction())
     return layer.view(result, lambda index: index[None])
 
@@ -245,8 +249,11 @@ def _lstm(layer: TfliteLayer) -> str:
 
     options = layer.options(tflite.UnidirectionalSequenceLSTMOptions)
     extra = [place for place in (9, 10, 11, 16, 17, 20, 21, 22, 23) if layer.has(place)]
-    if extra or options.CellClip() or options.ProjClip() or not layer.has(1):
-        raise layer.refuse("peepholes, projection, clipping or layer norm", "Use a plain LSTM.")
+    if options.CellClip():
+        advice = "Export the Keras model instead: its LSTM has no limit."
+        raise layer.refuse(f"cells limited to {options.CellClip()}", advice)
+    if extra or options.ProjClip() or not layer.has(1):
+        raise layer.refuse("peepholes, projection or layer norm", "Use a plain LSTM.")
     kernel, recurrent, bias = (
         np.concatenate([layer.constant(start + gate) for gate in range(4)]) for start in (1, 5, 12)
     )

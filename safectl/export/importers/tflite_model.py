@@ -1,8 +1,7 @@
 """TFLite graphs as graphs of layers, operator by operator.
 
-A quantised model becomes the network of real numbers that its integers stand for: weights are
-dequantised, and every value is limited to what its integers can hold. Against the integers of the
-TFLite interpreter this differs by their rounding, a few steps of the output.
+A quantised model takes and returns real numbers. Its values are rounded as in the file; layers that
+have an integer twin run on the integers of the file, all others in float32 between two roundings.
 """
 
 import math
@@ -10,7 +9,7 @@ import math
 from safectl.errors import UnsupportedLayer
 from safectl.export.importers.graph import Draft, Graph
 from safectl.export.importers.tflite_files import TfliteFile
-from safectl.export.importers.tflite_layer import TfliteLayer, TfliteScope
+from safectl.export.importers.tflite_layer import TfliteLayer, TfliteScope, rounded
 from safectl.export.importers.tflite_layers import LAYERS
 
 SUPPORTED = tuple(sorted(LAYERS))
@@ -34,7 +33,8 @@ def tflite_graph(file: TfliteFile) -> Graph:
                 supported=("float32", "quantised int8, uint8 and int16"),
                 advice="Convert the model with such inputs.",
             )
-        scope.values[number] = draft.enter(tensor.name, tensor.shape)
+        value, form = draft.enter(tensor.name, tensor.shape), rounded(tensor)
+        scope.values[number] = value if form is None else draft.add(form, tensor.name, value)
     for operator in file.operators:
         layer = TfliteLayer(operator, scope)
         if _computes_a_shape(layer):
@@ -47,8 +47,9 @@ def tflite_graph(file: TfliteFile) -> Graph:
         value = LAYERS[operator.kind](layer)
         if draft.shape(value) != layer.output.shape:
             raise ValueError(f"{layer.name} has shape {draft.shape(value)}, not as stated")
-        if operator.kind not in _VIEWS:
-            value = layer.saturate(value, layer.output)
+        form = rounded(layer.output)
+        if form is not None and operator.kind not in _VIEWS:
+            value = layer.add(form, value)
         scope.values[operator.outputs[0]] = value
     missing = [number for number in file.outputs if number not in scope.values]
     if missing or not file.outputs:

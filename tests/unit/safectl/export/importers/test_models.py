@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-from safectl.errors import UnsupportedLayer
 from safectl.export import load_program, replay, save_program
 from safectl.export.importers import import_model
 from safectl.export.importers.tflite_files import read_tflite
 from tests.unit.safectl.export.importers.model_files import FILES, examples
 
 FLOAT_ERROR = 1e-5  # absolute; the recorded outputs are below 10
-WHOLE_STEPS = 4.0  # of the output's step: each of up to nine quantised layers rounds to half a step
+WHOLE_STEPS = 2.0  # of the output's step: one rounding per layer where TFLite rounds twice
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -27,15 +26,9 @@ def tolerance(path):
     if "int8" not in path.name:
         return FLOAT_ERROR
     file = read_tflite(path, path.read_bytes())
-    return WHOLE_STEPS * file.tensors[file.outputs[0]].quantisation.scale.item()
+    return FLOAT_ERROR + WHOLE_STEPS * file.tensors[file.outputs[0]].quantisation.scale.item()
 
 
 def test_the_recorded_files_are_small():
     assert all(path.stat().st_size < 50_000 for path in FILES)
     assert sum(path.stat().st_size for path in FILES) < 1_000_000
-
-
-def test_a_clipped_lstm_of_tflite_is_refused():
-    path = FILES[0].parents[1] / "refused" / "tflite_lstm.tflite"
-    with pytest.raises(UnsupportedLayer, match="clipping"):
-        import_model(path, name="m")
