@@ -1,6 +1,6 @@
 """What a step will cost before anything is compiled; a build for a board measures it."""
 
-from safectl.export.ops import Integers, Op, Recurrence, Window
+from safectl.export.ops import Integers, Loop, Op, Recurrence, Window
 from safectl.export.program import Program
 
 _PER_PRODUCT = {True: 1.8, False: 3.4}  # integer, float: inner loops on a Cortex-M4F at -O2
@@ -9,6 +9,9 @@ _PER_OBSERVATION = 6.0  # the test for NaN and infinity
 _PER_GATE = 40.0  # of every gate of a recurrent layer: activation and products without weights
 _PER_TAP, _PER_PIXEL = 12.0, 150.0  # of a window: finding the pixel; sums and calls
 _PER_POOLED = 10.0  # of every entry that a pool or a depthwise convolution sees
+_PER_ROW = 220.0  # of a projection: a constraint, or half of the two limits of an action
+_PER_UNIT = 40.0  # of a critic, forwards and backwards: activation and slope
+_PER_OPERATION = 40.0  # the call
 _PER_STEP = 200.0  # calls and the final checks
 
 
@@ -21,16 +24,22 @@ def estimate_instructions(program: Program) -> int:
     total = _PER_STEP + _PER_OBSERVATION * program.spec.nx
     for op in program.ops:
         total += _PER_PRODUCT[is_integer(op)] * program.products(op)
-        total += _around(op, program)
+        total += _around(op, program) + _PER_OPERATION
         total += _PER_ENTRY * sum(values[name].size for name in op.outputs if op.kind != "slice")
     return round(total)
 
 
 def _around(op: Op, program: Program) -> float:
-    """Return the instructions of windows and gates beside their products with weights."""
+    """Return the instructions of windows, gates and loops beside their products with weights."""
     if isinstance(op.detail, Recurrence):
         gates = len(program.constants[op.constants[0]])
         return _PER_GATE * op.detail.steps * gates
+    if op.kind == "project_polytope_box":
+        actions, rows = (program.values[name].size for name in (op.inputs[0], op.inputs[2]))
+        return _PER_ROW * (rows + 3 * actions)
+    if isinstance(op.detail, Loop) and op.kind == "correct":
+        units = sum(len(program.constants[name]) for name in op.constants[4:])
+        return _PER_UNIT * (2 * op.detail.iterations + 1) * units
     window = op.detail.window if isinstance(op.detail, Integers) else op.detail
     if not isinstance(window, Window):
         return 0.0

@@ -246,16 +246,20 @@ class _Guard:
         motion = motion_of(tracer, safeguard.dynamics, self._state())
         self.iterations = max(self.iterations, safeguard.iterations)
         for barrier in parts_of(safeguard.barrier):
-            self.constraints.append(self._barrier(barrier, motion, safeguard.rate))
+            self.constraints.append(self._barrier(barrier, motion, safeguard))
 
-    def _barrier(self, barrier: Barrier, motion: Motion, rate: float) -> BarrierConstraint:
+    def _barrier(self, barrier: Barrier, motion: Motion, safeguard: BarrierQP) -> BarrierConstraint:
         tracer, index = self.tracer, len(self.constraints)
         entries = pick(tracer, motion.state, motion.moving, name="state_moving")
         now, _ = append_barrier(tracer, barrier, motion, entries, name=f"h{index}_now")
-        rows, slack = tracer.size(now), None
+        rows, slack, rate = tracer.size(now), None, safeguard.rate
+        none = np.zeros(rows)
         if rate < 1.0:
-            gain, shift = np.full(rows, rate - 1.0), np.zeros(rows)
-            slack = tracer.affine(now, gain, shift, name=f"slack{index}")
+            slack = tracer.affine(now, np.full(rows, rate - 1.0), none, name=f"slack{index}")
+        if safeguard.escape:  # h is required where h < 0: rate * max(-h, 0) more
+            lost = tracer.affine(now, np.full(rows, -rate), none, name=f"lost{index}")
+            more = tracer.activation(lost, "relu", name=f"escape{index}")
+            slack = more if slack is None else tracer.add(slack, more, name=f"required{index}")
         backoff = append_backoff(
             tracer, motion.state, rows, ulps=BARRIER_ULPS, name=f"backoff{index}"
         )

@@ -80,6 +80,26 @@ def test_a_barrier_over_an_observed_state_decides_as_in_torch(name, rate):
     verify(program, observations=rows[:1000].numpy())
 
 
+@pytest.mark.parametrize("name", ["DoubleIntegrator", "CartPoleStab"])
+def test_what_does_not_violate_more_is_admissible_where_the_guard_says_so(name):
+    world = find_world(name)
+    nx = world.dynamics.nx
+    guard = BarrierQP(world.barrier, world.dynamics, fallback=world.fallback, rate=0.3, escape=True)
+    policy = make_policy(world.spec, 1)
+    rows = visited(world, 3000, noise=0.1 if name == "CartPoleStab" else 0.5)
+    network = Network(nn.Sequential(policy))
+    program = guarded_program("g", world.spec, network, guard, state=range(nx))
+    with torch.no_grad():
+        decision = guard.filter(rows[:, :nx].clone(), policy(rows).clamp(-1.0, 1.0))
+    steps = interpret(program, rows.numpy())
+    outside = (world.barrier.value(rows[:, :nx]) < 0.0).any(1).numpy()
+    assert (outside & (steps.status == Status.KEPT)).sum() > 10
+    # Full braking keeps a violated h exactly as it is, so there rounding decides.
+    differ = steps.status != decision.certificate.status.numpy()
+    assert np.abs(steps.margin[differ]).max(initial=0.0) < 1e-6
+    verify(program, observations=rows[:500].numpy())
+
+
 def test_a_unicycle_among_observed_discs_decides_as_in_torch():
     world = find_world("PointHazard")
     nx = world.dynamics.nx

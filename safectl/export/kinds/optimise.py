@@ -97,6 +97,12 @@ def _correct_lines(c: Call) -> list[str]:
     ]
 
 
+def _correct_products(op: Op, shapes: _Shapes) -> int:
+    """Every iteration evaluates the critic and its gradient."""
+    weights = sum(shape[0] * shape[1] for shape in shapes[_AHEAD:] if len(shape) == 2)
+    return (2 * detail_of(op, Loop).iterations + 1) * weights
+
+
 def _box_rule(op: Op, values: _Values, shapes: _Shapes) -> tuple[Value, ...]:
     detail_of(op, Loop)
     size = values[0].size
@@ -117,6 +123,10 @@ def _box_stored(op: Op, constants: _Arrays) -> Sequence[AnyArray | None]:
 def _box_scratch(op: Op, sizes: Sequence[int], shapes: _Shapes) -> tuple[Value, ...]:
     del op, shapes
     return (Value(3 * sizes[0]),)
+
+
+def _box_products(op: Op, shapes: _Shapes) -> int:
+    return detail_of(op, Loop).iterations * shapes[0][0] ** 2
 
 
 def _box_lines(c: Call) -> list[str]:
@@ -141,6 +151,7 @@ KINDS: Mapping[str, Kind] = {
         ("sf_nn", "sf_critic"),
         stored=_correct_stored,
         scratch=_correct_scratch,
+        multiply_adds=_correct_products,
     ),
     # input centre (n); constants weight (n, n), low (n), high (n)
     "box_qp": Kind(
@@ -151,5 +162,6 @@ KINDS: Mapping[str, Kind] = {
         ("sf_nn", "sf_box_qp"),
         stored=_box_stored,
         scratch=_box_scratch,
+        multiply_adds=_box_products,
     ),
 }

@@ -41,9 +41,13 @@ static void back(float *x, const float *adjoint, const sf_layer *layer) {
     for (size_t k = 0; k < layer->inputs; k++) {
         x[k] = 0.0f;
     }
-    for (size_t o = 0; o < layer->outputs;) {
+    size_t o = 0;
+    while (o < layer->outputs) {
         const size_t left = layer->outputs - o;
-        const size_t width = left >= 4u ? 4u : (left >= 2u ? 2u : 1u);
+        size_t width = 4u;
+        while (width > left) {
+            width /= 2u;
+        }
         for (size_t k = 0; k < layer->inputs; k++) {
             float total = x[k];
             for (size_t r = 0; r < width; r++) {
@@ -76,8 +80,8 @@ static const float *gradient(float *adjoints, const float *outputs_end, const sf
     float *adjoint = adjoints, *other = adjoints + critic->widest;
     const float *y = outputs_end;
     adjoint[0] = 1.0f;
-    for (size_t l = critic->count; l-- > 0u;) {
-        const sf_layer *const layer = &critic->layers[l];
+    for (size_t l = 0; l < critic->count; l++) {
+        const sf_layer *const layer = &critic->layers[critic->count - 1u - l];
         y -= layer->outputs;
         for (size_t i = 0; i < layer->outputs; i++) {
             adjoint[i] = adjoint[i] * slope(y[i], layer->shape);

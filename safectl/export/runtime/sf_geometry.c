@@ -1,15 +1,14 @@
 #include "sf_geometry.h"
 
 #include <stdint.h>
-#include <string.h>
 
 #include "sf_math.h"
 
 #define ROUND 12582912.0f /* 1.5 * 2^23: adding it rounds to the nearest integer */
 
 /* sin(x + quarters pi / 2), see export/geometry.py */
-static float turned(float x, uint32_t quarters) {
-    x = sf_clip1(x, -4.0e6f, 4.0e6f);
+static float turned(float angle, uint32_t quarters) {
+    const float x = sf_clip1(angle, -4.0e6f, 4.0e6f);
     const float shifted = x * 0.636619772f + ROUND;
     const float k = shifted - ROUND;
     const float r = ((x - k * 1.5703125f) - k * 4.83751297e-4f) - k * 7.54978996e-8f;
@@ -17,9 +16,7 @@ static float turned(float x, uint32_t quarters) {
     const float odd = ((-1.95152959e-4f * z + 8.33216087e-3f) * z + -0.166666546f) * z * r + r;
     const float even =
         ((2.44331571e-5f * z + -1.38873163e-3f) * z + 0.0416666457f) * z * z - 0.5f * z + 1.0f;
-    uint32_t quadrant;
-    memcpy(&quadrant, &shifted, sizeof quadrant);
-    quadrant += quarters;
+    const uint32_t quadrant = sf_bits(shifted) + quarters;
     const float value = (quadrant & 1u) == 0u ? odd : even;
     return (quadrant & 2u) == 0u ? value : -value;
 }

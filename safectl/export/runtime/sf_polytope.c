@@ -204,7 +204,7 @@ static float enter(method *m) {
 static void exchange(method *m, size_t slot, int adds, float length, float offset) {
     const size_t size = m->problem->size;
     float *const line = &m->inverse[slot * size];
-    if (adds) {
+    if (adds != 0) {
         for (size_t j = 0; j < size; j++) {
             m->primal[j] = m->primal[j] / length;
         }
@@ -227,7 +227,7 @@ static void exchange(method *m, size_t slot, int adds, float length, float offse
     m->active_from[slot] = adds ? offset : 0.0f;
     m->multiplier[slot] = adds ? m->pressure : 0.0f;
     m->used[slot] = adds ? 1.0f : 0.0f;
-    if (adds) {
+    if (adds != 0) {
         m->entering = m->problem->rows + 2u * size;
         m->pressure = 0.0f;
     }
@@ -242,8 +242,8 @@ static int advance(method *m) {
     missing = missing > 0.0f ? missing : 0.0f;
     float partial = LARGEST;
     size_t leaving = 0, unused = size;
-    for (size_t s = size; s-- > 0u;) {
-        unused = m->used[s] == 0.0f ? s : unused;
+    for (size_t s = 0; s < size; s++) {
+        unused = (unused == size && m->used[s] == 0.0f) ? s : unused;
     }
     for (size_t s = 0; s < size; s++) {
         if (m->used[s] != 0.0f && m->dual[s] > DEPENDENT && m->multiplier[s] / m->dual[s] < partial) {
@@ -268,21 +268,29 @@ static int advance(method *m) {
     return 1;
 }
 
-/* Divides the working memory. */
+/* Cuts a piece off the working memory. */
+static float *take(float **rest, size_t size) {
+    float *const piece = *rest;
+    *rest += size;
+    return piece;
+}
+
 static method divide(float *action, float *work, const sf_polytope *p) {
     const size_t size = p->size;
-    method m = {.problem = p, .unit = work, .point = action};
-    m.offset = &m.unit[p->rows * size];
-    m.band = &m.offset[p->rows];
-    m.active = &m.band[p->rows];
-    m.inverse = &m.active[size * size];
-    m.active_from = &m.inverse[size * size];
-    m.multiplier = &m.active_from[size];
-    m.used = &m.multiplier[size];
-    m.normal = &m.used[size];
-    m.primal = &m.normal[size];
-    m.dual = &m.primal[size];
-    m.rest = &m.dual[size];
+    float *rest = work;
+    method m = {.problem = p, .point = action};
+    m.unit = take(&rest, p->rows * size);
+    m.offset = take(&rest, p->rows);
+    m.band = take(&rest, p->rows);
+    m.active = take(&rest, size * size);
+    m.inverse = take(&rest, size * size);
+    m.active_from = take(&rest, size);
+    m.multiplier = take(&rest, size);
+    m.used = take(&rest, size);
+    m.normal = take(&rest, size);
+    m.primal = take(&rest, size);
+    m.dual = take(&rest, size);
+    m.rest = take(&rest, size);
     return m;
 }
 
@@ -299,7 +307,7 @@ void sf_project_polytope_box(float *action, float *corner, float *work, const sf
     }
     find_corner(corner, problem);
     for (size_t step = 0; step < problem->steps; step++) {
-        if (choose(&m)) {
+        if (choose(&m) != 0) {
             for (size_t j = 0; j < size; j++) {
                 action[j] = sf_clip1(action[j], problem->low[j], problem->high[j]);
             }

@@ -22,14 +22,11 @@ typedef struct {
     size_t steps; /* bound of the loop */
 } sf_polytope;
 
-/* Floats of working memory. */
-#define SF_POLYTOPE_WORK(size, rows) \
-    ((size) * (2 * (size) + 7) + ((size) + 2) * (rows))
-
 /* Writes the point of the region nearest to the start, and the corner of the box where that
  * constraint is best which is worst at its best. Where the region is empty, or the bound of the loop
  * is met, the point is the corner. The dual active-set method of Goldfarb and Idnani: at most `steps`
- * steps of about 2 size (rows + 3 size) multiplications. No argument overlaps an output. */
+ * steps of about 2 size (rows + 3 size) multiplications.
+ * work: size (2 size + 7) + (size + 2) rows floats. No argument overlaps an output. */
 void sf_project_polytope_box(float *action, float *corner, float *work, const sf_polytope *problem);
 
 #ifdef __cplusplus

@@ -48,7 +48,7 @@ sf_status sf_first_admissible(float *action, float *margin, const sf_candidate c
             const float entry = candidates[c].action[j];
             within &= entry >= low[j] && entry <= high[j];
         }
-        if (within) {
+        if (within != 0) {
             sf_copy(action, candidates[c].action, size);
             *margin = smallest(candidates[c].room, candidates[c].rows);
             return c == 0u ? SF_KEPT : SF_CORRECTED;
