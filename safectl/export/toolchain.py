@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +13,12 @@ _SHOWN = 2000  # characters of a tool's output that go into a message
 
 
 def find_tool(tool: str, package: str) -> str:
-    """Return the path of a program.
+    """Return the path of a program: on the search path, or installed beside this Python.
 
     Raises:
         MissingTool: With the Debian package that holds it.
     """
-    path = shutil.which(tool)
+    path = shutil.which(tool) or shutil.which(tool, path=str(Path(sys.executable).parent))
     if path is None:
         raise MissingTool(tool, package)
     return path
