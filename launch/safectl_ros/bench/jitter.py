@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from safectl_ros.bench.hop import RATES_HZ, WAYS, measure
 
@@ -14,7 +14,8 @@ _GAP_S = 0.06
 def draw(path: Path) -> None:
     """Measure, if this process has not, and write a PNG."""
     hops = measure()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.2), layout="constrained")
+    figure = Figure(figsize=(9.0, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for way in WAYS:
         rows = np.sort(np.concatenate([hops.latencies[way, rate] for rate in RATES_HZ]))
         shares = np.arange(1, len(rows) + 1) / len(rows)
@@ -25,4 +26,3 @@ def draw(path: Path) -> None:
     right.set(xlabel="between two outputs [ms]", ylabel="outputs", yscale="log")
     left.legend()
     figure.savefig(path, dpi=110)
-    plt.close(figure)
