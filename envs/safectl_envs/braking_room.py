@@ -20,9 +20,10 @@ _AT_REST = 1e-6  # speed below which the direction of the line is not used [m/s]
 class WallRoom:
     """Distance between the braking segment and the nearest walls, less a clearance [m].
 
-    For a segment and a square, h is the largest gap along the three axes that can separate them:
-    row, column, and across the line of motion. None of them shrinks while the mass brakes, so
-    {h >= 0} can be kept for ever. The `nearest` smallest values are returned in order.
+    Distances are the larger one of rows and columns. For a segment and a square that is the
+    largest gap along the three axes that can separate them: row, column, and across the line of
+    motion. None shrinks while the mass brakes, so {h >= 0} can be kept for ever. The `nearest`
+    smallest values are returned in order.
 
     Args:
         layout: The maze.
@@ -42,10 +43,10 @@ class WallRoom:
         middle, reach = start + 0.5 * way, 0.5 * way.abs()
         away = middle.unsqueeze(1) - self.centres.to(state)  # (batch, walls, 2)
         gap = away.abs() - reach.unsqueeze(1) - self.half
-        length = way.norm(dim=1, keepdim=True)
+        length = way.abs().sum(1, keepdim=True)  # so that h measures like the rows and columns
         moves = length > _AT_REST * DECAY
         across = torch.stack([-way[:, 1], way[:, 0]], 1) / torch.where(moves, length, 1.0)
-        side = (away * across.unsqueeze(1)).sum(-1).abs() - self.half * across.abs().sum(1)[:, None]
+        side = (away * across.unsqueeze(1)).sum(-1).abs() - self.half
         side = torch.where(moves, side, -torch.inf)
         room = torch.maximum(gap.amax(-1), side)
         return room.topk(self.nearest, dim=1, largest=False).values - self.clearance
