@@ -5,14 +5,14 @@ in the loop waits for the device.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from safectl.planners.invariance import Invariance
+from safectl.planners.invariance import Invariance, RobustSafe
 from safectl.planners.invariance_qp import nearest_displacement
 from safectl.planners.schedule import Step
 from safectl.planners.specification import Specification
@@ -55,6 +55,10 @@ class Imposed:
         return torch.where(self.known, self.values, plan)
 
 
+REFINEMENTS = 4
+FINISHED = Step(-1, -1, 1.0, 0.0, 0.0)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PlanFilter:
     """Moves the constrained coordinates of a proposal by the program of an invariance.
@@ -91,6 +95,19 @@ class PlanFilter:
         corrected[..., columns] = moved.reshape(batch, horizon, -1)
         return corrected
 
+    def refine(
+        self, plan: Float[Tensor, "batch H D"], imposed: Imposed
+    ) -> Float[Tensor, "batch H D"]:
+        """Repeat the hard correction of finished plans; changes nothing where they are safe.
+
+        For barriers that are not convex, where one step need not suffice: from a state outside
+        of a smooth set each repetition squares the error. Still no promise.
+        """
+        hard = replace(self, invariance=RobustSafe(margin=self.invariance.margin))
+        for _ in range(REFINEMENTS):
+            plan = imposed.on(hard.correct(plan, plan, FINISHED))
+        return plan
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Guidance:
@@ -123,6 +140,13 @@ class Guidance:
         return plan
 
 
+class Sample(NamedTuple):
+    """Finished plans (batch, H, D), and the states that the last step corrected (batch, H)."""
+
+    plan: Float[Tensor, "batch H D"]
+    corrected: Bool[Tensor, "batch H"]
+
+
 def sample(
     denoiser: Denoiser,
     steps: Sequence[Step],
@@ -133,7 +157,7 @@ def sample(
     guidance: Guidance | None = None,
     clips: bool = True,
     watch: Callable[[Step, Float[Tensor, "batch H D"]], None] | None = None,
-) -> Float[Tensor, "batch H D"]:
+) -> Sample:
     """Draw plans.
 
     Args:
@@ -147,6 +171,7 @@ def sample(
         watch: Called with the plans after each step.
     """
     plan = imposed.on(noise())
+    proposal = plan
     with torch.no_grad():
         for step in steps:
             if guidance is not None:
@@ -157,9 +182,13 @@ def sample(
             proposal = step.from_clean * clean + step.from_noisy * plan
             if step.noise > 0.0:
                 proposal = proposal + step.noise * noise()
+            filtered = proposal
             if plan_filter is not None and step.index < plan_filter.active_below:
-                proposal = plan_filter.correct(plan, proposal, step)
-            plan = imposed.on(proposal)
+                filtered = plan_filter.correct(plan, proposal, step)
+            plan = imposed.on(filtered)
             if watch is not None:
                 watch(step, plan)
-    return plan
+        if plan_filter is not None and not plan_filter.specification.is_convex:
+            plan = plan_filter.refine(plan, imposed)
+        corrected = (plan != imposed.on(proposal)).any(-1)
+    return Sample(plan, corrected)

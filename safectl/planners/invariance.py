@@ -43,6 +43,11 @@ class Condition(NamedTuple):
 class Invariance(Protocol):
     """One of the three variants."""
 
+    @property
+    def margin(self) -> float:
+        """What is subtracted from the barrier, in its unit."""
+        ...
+
     def condition(
         self, value: Float[Tensor, "m N"], depth: Float[Tensor, "m 1"], step: Step, /
     ) -> Condition:
