@@ -6,7 +6,7 @@ in the loop waits for the device.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,6 +18,7 @@ from safectl.planners.schedule import Step
 from safectl.planners.specification import Specification
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """Predicts the clean plan."""
 
@@ -28,6 +29,7 @@ class Denoiser(Protocol):
         ...
 
 
+@runtime_checkable
 class ValueFunction(Protocol):
     """Predicts the return of noisy plans."""
 

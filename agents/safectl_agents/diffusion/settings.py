@@ -84,9 +84,10 @@ _HOPPER = DiffuserConfig(
 
 PRESETS = {
     "umaze-small": DiffuserConfig(
+        multipliers=(1, 2, 4),
         channels=16,
         batch=32,
-        learning_rate=5e-4,
+        learning_rate=1e-3,
         updates=12_000,
         ema_from=1000,
     ),
