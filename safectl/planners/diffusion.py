@@ -91,8 +91,11 @@ class PlanFilter:
         offset, weight = self.invariance.condition(linear.value, depth, step)
         columns = [self.nu + index for index in self.specification.coordinates]
         here = before[..., columns].reshape(-1, len(columns))
-        wanted = proposal[..., columns].reshape(-1, len(columns)) - here
-        moved = here + nearest_displacement(wanted, linear.gradient, offset, weight)
+        # With v = x + u the program asks for the v nearest to the proposal, which it then keeps
+        # bit for bit where nothing binds.
+        offset = offset - (linear.gradient * here).sum(-1)
+        wanted = proposal[..., columns].reshape(-1, len(columns))
+        moved = nearest_displacement(wanted, linear.gradient, offset, weight)
         corrected = proposal.clone()
         corrected[..., columns] = moved.reshape(batch, horizon, -1)
         return corrected
