@@ -46,6 +46,7 @@ COMMANDS = {
     "verify": Command("verify", "build, run and compare exported C on host and board", "folder"),
     "flash": Command("flash", "write exported firmware to a board and verify it", "folder"),
     "run": Command("run", "run a trained policy with its guard on a robot", "folder"),
+    "data": Command("data", "collect a data set of maze2d or locomotion", "kind"),
     "envs": Command("envs", "list the environments: spaces, cost, source", "name"),
     "bench": Command("bench", "list or run the named benchmarks", "name"),
     "launch": Command(

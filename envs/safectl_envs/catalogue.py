@@ -1,22 +1,25 @@
 """What there is: our worlds by name, and a table of every environment for people."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import gymnasium
 
 from safectl.errors import UnknownNameError
 from safectl_envs.cartpole import CartPoleStab
 from safectl_envs.double_integrator import DoubleIntegrator
+from safectl_envs.maze_layout import LAYOUTS
 from safectl_envs.point_hazard import PointHazard
+from safectl_envs.point_maze import maze2d
 from safectl_envs.safety_tasks import SAFETY_TASKS
 from safectl_envs.speed_limit import SpeedLimit
 from safectl_envs.world import World
 
-WORLDS: Mapping[str, type[World]] = {
+WORLDS: Mapping[str, Callable[[], World]] = {
     world.name: world for world in (DoubleIntegrator, PointHazard, SpeedLimit, CartPoleStab)
-}
-"""Our worlds by their name in the registry, `safectl/<name>-v0`."""
+} | {f"Maze2d{name.capitalize()}": partial(maze2d, name) for name in LAYOUTS}
+"""What makes our worlds, by their name in the registry, `safectl/<name>-v0`."""
 
 
 @dataclass(frozen=True, slots=True)
