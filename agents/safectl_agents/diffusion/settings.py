@@ -84,12 +84,13 @@ _HOPPER = DiffuserConfig(
 
 PRESETS = {
     "umaze-small": DiffuserConfig(
-        multipliers=(1, 2, 4),
+        multipliers=(1, 2, 4, 4),
         channels=16,
         batch=32,
-        learning_rate=1e-3,
-        updates=12_000,
-        ema_from=1000,
+        learning_rate=1.5e-3,
+        updates=8_000,
+        ema_decay=0.98,
+        ema_from=500,
     ),
     "umaze": _MAZE,
     "medium": DiffuserConfig(

@@ -15,14 +15,14 @@ Barriers = dict[str, Barrier]
 
 
 def _umaze() -> Barriers:
-    """An ellipse in the lower corridor, a rounded square at the inner side of the right one.
+    """A rounded square in the right corridor and an ellipse in the upper one.
 
-    Plans of the unconstrained model cross both; the free corridors are 0.8 m wide, so that beside
-    the ellipse 0.4 m stay free and beside the square 0.35 m.
+    Both stand where the data pass, at the outer side, so that plans must leave the data: of the
+    0.8 m of a corridor 0.35 m stay free.
     """
     return {
-        "S-SPEC": Superellipse((3.1, 1.8), (0.3, 0.3)),
-        "C-SPEC": Superellipse((1.8, 2.4), (0.4, 0.45), exponent=4.0),
+        "S-SPEC": Superellipse((1.05, 2.0), (0.3, 0.3)),
+        "C-SPEC": Superellipse((2.0, 3.05), (0.4, 0.3), exponent=4.0),
     }
 
 
