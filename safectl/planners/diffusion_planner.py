@@ -1,5 +1,6 @@
 """A diffusion model as a planner: plans with a certificate each."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -169,8 +170,18 @@ class DiffusionPlanner:
             certificate,
         )
 
-    def propose(self, observation: Float[Tensor, "batch nx"]) -> Proposal:
-        """Draw plans and measure them, safe or not."""
+    def propose(
+        self,
+        observation: Float[Tensor, "batch nx"],
+        *,
+        watch: Callable[[Step, Float[Tensor, "rows H D"]], None] | None = None,
+    ) -> Proposal:
+        """Draw plans and measure them, safe or not.
+
+        Args:
+            observation: Starts.
+            watch: Called after each denoising step with all candidates, normalised.
+        """
         imposed = self.impose(observation.repeat_interleave(self.candidates, 0))
         drawn = sample(
             self.model.denoiser,
@@ -180,6 +191,7 @@ class DiffusionPlanner:
             plan_filter=self.plan_filter,
             guidance=self.guidance,
             clips=self.model.clips,
+            watch=watch,
         )
         evidence = self.measure(drawn.plan, drawn.corrected)
         physical = self.model.normaliser.unnormalise(drawn.plan)
