@@ -6,7 +6,11 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from safectl.errors import RangeError
+from safectl.planners.towards import no_claim
+from safectl.types import Plan
 from safectl_envs.maze_layout import MazeLayout
+from safectl_envs.point_maze import PointMaze
 
 _STIFFNESS = 10.0  # action per metre to the waypoint
 _DAMPING = 1.0  # action per velocity [s/m]
@@ -87,6 +91,36 @@ def pursue(
     cell = torch.where(passed, following, cell)
     waypoint = torch.where(passed.unsqueeze(1), ahead, waypoint)
     return Command(action, reached, Pursued(goal, cell, waypoint, position))
+
+
+class WaypointPlanner:
+    """Rolls the controller out towards the goal of a maze; it claims nothing about obstacles.
+
+    Args:
+        world: The maze.
+        horizon: States of a plan, the first one that of the start.
+        generator: Draws the shifts of the waypoints.
+
+    Raises:
+        RangeError: If the horizon is below two.
+    """
+
+    def __init__(self, world: PointMaze, horizon: int, generator: torch.Generator) -> None:
+        if horizon < 2:
+            raise RangeError("horizon", value=horizon, expected="at least 2")
+        self.world, self.horizon, self.generator = world, horizon, generator
+
+    def plan(self, observation: Float[Tensor, "batch 4"], /) -> Plan:
+        """Return where the controller would go from every row."""
+        pursued = nothing_pursued(len(observation), dtype=observation.dtype)
+        target = observation.new_tensor(self.world.goal).expand(len(observation), 2)
+        states, actions = [observation], []
+        for _ in range(self.horizon):
+            command = pursue(self.world.layout, pursued, states[-1], target, self.generator)
+            pursued = command.pursued
+            actions.append(command.action)
+            states.append(self.world.dynamics.predict(states[-1], command.action).mean)
+        return Plan(torch.stack(states[:-1], 1), torch.stack(actions, 1), no_claim(observation))
 
 
 def _cell_of(layout: MazeLayout, position: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from safectl.planners.diffusion import Guidance, Imposed, PlanFilter, Sample, sample
 from safectl.planners.diffusion_planner import DiffusionPlanner, Evidence, PlanModel, Proposal
+from safectl.planners.following import PlanFollower
 from safectl.planners.forward_model import ForwardModel, Jet, Layer, forward_model
 from safectl.planners.invariance import Invariance, RelaxedSafe, RobustSafe, TimeVaryingSafe
 from safectl.planners.invariance_qp import nearest_displacement
@@ -30,6 +31,7 @@ __all__ = [
     "NgpcStep",
     "Normaliser",
     "PlanFilter",
+    "PlanFollower",
     "PlanModel",
     "Proposal",
     "Pursuit",
