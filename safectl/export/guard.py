@@ -117,15 +117,16 @@ class _Guard:
             case RateLimit():
                 self._fall_back_to(safeguard.fallback)
                 self._add_window(safeguard)
-            case BarrierQP():
+            case BarrierQP() if safeguard.tolerance is None:
                 self._fall_back_to(safeguard.fallback)
                 self._add_barrier(safeguard)
             case SafetyLayer():
                 self._fall_back_to(safeguard.fallback)
                 self._add_signals(safeguard)
             case _:
+                what = " with a tolerance" if isinstance(safeguard, BarrierQP) else ""
                 raise UnsupportedLayer(
-                    f"the safeguard {type(safeguard).__name__}",
+                    f"the safeguard {type(safeguard).__name__}{what}",
                     supported=SUPPORTED,
                     advice="Keep it on the host.",
                 )
