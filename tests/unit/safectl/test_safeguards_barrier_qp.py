@@ -219,7 +219,7 @@ def test_a_chance_constraint_is_violated_as_often_as_tolerated(
 ) -> None:
     guard = make(tolerance)
     nx = guard.dynamics.nx
-    state, action = torch.tensor([[0.0, 0.0, 0.0, 0.5]])[:, :nx], torch.tensor([[8.0, 0.0]])
+    state, action = torch.tensor([[0.0, 0.0, 0.0, 0.5]])[:, :nx], torch.tensor([[4.0, 0.0]])
     decision = guard.filter(state, action)
     assert decision.certificate.status.item() == Status.CORRECTED
     assert decision.certificate.risk.item() == pytest.approx(tolerance)
@@ -233,7 +233,7 @@ def test_a_chance_constraint_is_violated_as_often_as_tolerated(
 
 
 def test_a_tolerance_keeps_a_distance_that_the_mean_does_not() -> None:
-    state, action = torch.zeros(1, 3), torch.tensor([[8.0, 0.0]])
+    state, action = torch.zeros(1, 3), torch.tensor([[4.0, 0.0]])
     loose, tight = (
         noisy_unicycle(tolerance).filter(state, action).action[0, 0] for tolerance in (None, 0.05)
     )
