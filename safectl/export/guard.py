@@ -14,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from safectl.errors import RangeError, UnsupportedLayer
+from safectl.export.acs import chance_constraint_of
 from safectl.export.assemble import Network, append_network, limit_constants, start_program
+from safectl.export.chance import chance_constrained_program
 from safectl.export.constraints import (
     BarrierConstraint,
     Constraint,
@@ -30,6 +32,7 @@ from safectl.export.program import ACTION, MARGIN, OBSERVATION, STATUS, Program,
 from safectl.export.safety_layer import signal_network
 from safectl.export.trace import Tracer
 from safectl.safeguards import (
+    ACS,
     BarrierQP,
     Brake,
     Chain,
@@ -48,7 +51,7 @@ from safectl.solve.active_set import step_bound
 from safectl.spec import Spec
 from safectl.types import Barrier, Safeguard
 
-SUPPORTED = ("Clip", "RateLimit", "BarrierQP", "SafetyLayer", "Chain of these")
+SUPPORTED = ("ACS", "Clip", "RateLimit", "BarrierQP", "SafetyLayer", "Chain of all but ACS")
 LAW_TOLERANCE = 1e-9
 """Relative deviation from an affine function at which a braking law is refused."""
 
@@ -83,6 +86,9 @@ def guarded_program(
         UnsupportedLayer: If the safeguard, its barrier, model or fallback has no operations.
         ShapeError: If sizes do not fit.
     """
+    if isinstance(safeguard, ACS):
+        constraint = chance_constraint_of(safeguard)
+        return chance_constrained_program(name, spec, policy, constraint, fail_safe=fail_safe)
     tracer = start_program(name, spec, fail_safe)
     proposal = append_network(tracer, policy, name="policy", outputs=spec.nu)
     limits = limit_constants(tracer)
@@ -117,15 +123,16 @@ class _Guard:
             case RateLimit():
                 self._fall_back_to(safeguard.fallback)
                 self._add_window(safeguard)
-            case BarrierQP():
+            case BarrierQP() if safeguard.tolerance is None:
                 self._fall_back_to(safeguard.fallback)
                 self._add_barrier(safeguard)
             case SafetyLayer():
                 self._fall_back_to(safeguard.fallback)
                 self._add_signals(safeguard)
             case _:
+                what = " with a tolerance" if isinstance(safeguard, BarrierQP) else ""
                 raise UnsupportedLayer(
-                    f"the safeguard {type(safeguard).__name__}",
+                    f"the safeguard {type(safeguard).__name__}{what}",
                     supported=SUPPORTED,
                     advice="Keep it on the host.",
                 )

@@ -275,10 +275,13 @@ class Loop:
     Attributes:
         iterations: Bound of the loop.
         newton: For `correct`: whether steps are sized by the distance to the bound.
+        aim: For `newton`: how far beyond the bound a step leads, so that rounding does not leave it
+            short; in the unit of the critic.
     """
 
     iterations: int
     newton: bool = False
+    aim: float = 0.0
 
     def __post_init__(self) -> None:
         if self.iterations < 1:
