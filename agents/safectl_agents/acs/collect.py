@@ -1,11 +1,12 @@
 """Between the policy and the environment: proposals, corrections, costs, and their counts."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -72,13 +73,6 @@ class Tally:
         """Start the sums anew, all but the violations."""
         self.steps, self.corrected = 0, 0
         self.iterations = self.residual = self.distance = 0.0
-
-
-class Executed(NamedTuple):
-    """Actions scaled to [-1, 1], shape (batch, nu): as proposed and as executed."""
-
-    proposal: Array
-    action: Array
 
 
 class Collector:
@@ -195,6 +189,19 @@ def cost_of(info: Mapping[str, Any]) -> float:
     return float(info["cost"])
 
 
+class Constrained(Protocol):
+    """What the functions below ask of a trainer, beside the library's own attributes."""
+
+    constraint: ConstraintSettings
+    cost: CostOf | None
+    collector: Collector
+
+    @property
+    def actors(self) -> Actors:
+        """The task policy for the lower layer."""
+        ...
+
+
 def propose(
     model: OffPolicyAlgorithm, learning_starts: int, noise: ActionNoise | None, rows: int
 ) -> Array:
@@ -208,6 +215,42 @@ def propose(
     return scaled if noise is None else np.clip(scaled + noise(), -1, 1)
 
 
-def rows_of(observation: Array, like: Sequence[int]) -> Array:
-    """Return observations as a batch of rows."""
-    return observation.reshape((-1, *like))
+def attach(model: "Constrained") -> None:
+    """Give a trainer its collector once the library has built the policy."""
+    sizes = Sizes(*_shape(model.observation_space), *_shape(model.action_space), model.device)
+    model.collector = Collector(
+        model.constraint, model.cost, sizes, rows=model.n_envs, seed=model.seed or 0
+    )
+
+
+def sample_action(
+    model: "Constrained", learning_starts: int, noise: ActionNoise | None, rows: int
+) -> tuple[Array, Array]:
+    """Propose and correct; return the action in its units and scaled, shape (batch, nu)."""
+    proposal = propose(model, learning_starts, noise, rows)
+    assert isinstance(model._last_obs, np.ndarray)
+    guarded = model.collector.guards(model.num_timesteps, model._total_timesteps)
+    executed = model.collector.execute(model._last_obs, proposal, model.actors, guarded=guarded)
+    return model.policy.unscale_action(executed), executed
+
+
+def predict(model: "Constrained", observation: Array, action: Array) -> Array:
+    """Correct the policy's actions, in their units, one or a batch of them."""
+    scaled = model.policy.scale_action(action).reshape(-1, *_shape(model.action_space))
+    seen = np.asarray(observation).reshape(-1, *_shape(model.observation_space))
+    before = np.zeros((len(seen), 1), dtype=np.float32)
+    found = model.collector.correct(seen, scaled, model.actors, before)
+    corrected = model.policy.unscale_action(found.action.cpu().numpy())
+    return corrected.reshape(action.shape).astype(action.dtype)
+
+
+def set_gradients(loss: Tensor, module: torch.nn.Module) -> None:
+    """Differentiate by one module's weights; unlike `backward` nothing else is computed."""
+    weights = list(module.parameters())
+    for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+        weight.grad = gradient
+
+
+def _shape(space: spaces.Space[Any]) -> tuple[int, ...]:
+    assert space.shape is not None, "spaces are boxes, as the library has checked"
+    return space.shape

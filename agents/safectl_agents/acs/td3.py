@@ -15,11 +15,13 @@ from safectl_agents.acs.collect import (
     ConstraintSettings,
     CostOf,
     Infos,
-    propose,
-    rows_of,
+    attach,
+    predict,
+    sample_action,
+    set_gradients,
 )
 from safectl_agents.acs.cost_critic import polyak
-from safectl_agents.acs.lower import Actors, Lower, Sizes
+from safectl_agents.acs.lower import Actors, Lower
 from safectl_agents.acs.replay import CostReplayBuffer
 
 Array = NDArray[Any]
@@ -62,15 +64,10 @@ class ACSTD3(TD3):
     def _setup_model(self) -> None:
         self.replay_buffer_class = CostReplayBuffer
         super()._setup_model()
-        shape = self.action_space.shape
-        assert shape is not None
-        assert self.observation_space.shape is not None
         if self.action_noise is None:
+            shape = self.action_space.shape or ()
             self.action_noise = NormalActionNoise(np.zeros(shape), np.full(shape, _EXPLORATION))
-        sizes = Sizes(self.observation_space.shape[0], shape[0], self.device)
-        self.collector = Collector(
-            self.constraint, self.cost, sizes, rows=self.n_envs, seed=self.seed or 0
-        )
+        attach(self)
 
     @property
     def lower(self) -> Lower:
@@ -91,12 +88,7 @@ class ACSTD3(TD3):
     ) -> tuple[Array, tuple[Array, ...] | None]:
         """Return the corrected action of the policy."""
         action, state = self.policy.predict(observation, state, episode_start, deterministic)
-        scaled = rows_of(self.policy.scale_action(action), self.action_space.shape or ())
-        seen = rows_of(np.asarray(observation), self.observation_space.shape or ())
-        before = np.zeros((len(seen), 1), dtype=np.float32)
-        found = self.collector.correct(seen, scaled, self.actors, before)
-        corrected = self.policy.unscale_action(found.action.cpu().numpy())
-        return corrected.reshape(action.shape).astype(action.dtype), state
+        return predict(self, observation, action), state
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """Update critics, lower layer, actor and targets; the arithmetic of the library's TD3."""
@@ -140,27 +132,17 @@ class ACSTD3(TD3):
         penalty = self.lower.penalty(observations, action)
         if penalty is not None:
             loss = loss + penalty
-        weights = list(self.actor.parameters())
-        for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
-            weight.grad = gradient  # unlike backward(), leaves the critics' gradients alone
+        set_gradients(loss, self.actor)
         self.actor.optimizer.step()
         self.logger.record("train/actor_loss", float(loss.detach()))
         polyak(self.critic.parameters(), self.critic_target.parameters(), self.tau)
-        polyak(weights, self.actor_target.parameters(), self.tau)
+        polyak(self.actor.parameters(), self.actor_target.parameters(), self.tau)
         self.lower.track()
 
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[Array, Array]:
-        proposal = propose(self, learning_starts, action_noise, n_envs)
-        assert isinstance(self._last_obs, np.ndarray)
-        executed = self.collector.execute(
-            self._last_obs,
-            proposal,
-            self.actors,
-            guarded=self.collector.guards(self.num_timesteps, self._total_timesteps),
-        )
-        return self.policy.unscale_action(executed), executed
+        return sample_action(self, learning_starts, action_noise, n_envs)
 
     def _store_transition(
         self,
