@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from safectl_agents.acs.replay import CostSamples
@@ -17,7 +17,7 @@ class Corrected(NamedTuple):
     """What is executed: action (batch, nu) in [-1, 1], iterations and residual, shape (batch,)."""
 
     action: Float[Tensor, "batch nu"]
-    iterations: Float[Tensor, " batch"]
+    iterations: Shaped[Tensor, " batch"]
     residual: Float[Tensor, " batch"]
 
 

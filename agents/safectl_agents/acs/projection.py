@@ -16,9 +16,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from safectl.errors import RangeError
-from safectl_agents.acs.cost_critic import CostLearner, CriticSettings
-from safectl_agents.acs.descend import descend
-from safectl_agents.acs.lower import Actors, Corrected, Proposed, Sizes, kept
+from safectl.safeguards.correction import CorrectionOptions, correct
+from safectl.safeguards.cost_critic import ChanceBound
+from safectl.safeguards.evidence import Limits
+from safectl_agents.acs.critic import CostLearner, CriticSettings, PolicyCritic
+from safectl_agents.acs.lower import Actor, Actors, Corrected, Proposed, Sizes, kept
 from safectl_agents.acs.replay import CostSamples
 
 Penalty = Literal["none", "exact", "lagrange"]
@@ -32,16 +34,14 @@ class ProjectionSettings:
         RangeError: If a number lies outside its range.
     """
 
-    eps: float = 0.1
-    """Tolerated probability of a violation; any number > 0, because one above 1 switches off."""
-    alpha: float = 0.8
-    """Recovery rate in (0, 1]; 1 is the fixed threshold."""
+    bound: ChanceBound = field(default_factory=ChanceBound)
+    """Tolerance eps and recovery rate alpha; alpha = 1 is the fixed threshold."""
     project: bool = True
     """Whether actions are corrected at all."""
-    iterations: int = 20
-    """Most steps of the projection, >= 1."""
-    step: float = 0.05
-    """Largest change of an entry of the scaled action per step of the projection, > 0."""
+    correction: CorrectionOptions = field(
+        default_factory=lambda: CorrectionOptions(mode="gradient")
+    )
+    """How actions scaled to [-1, 1] are moved; no random candidates."""
     penalty: Penalty = "exact"
     """`exact`: kappa relu(Q_c - delta). `lagrange`: lambda (Q_c - eps), lambda learned."""
     kappa: float = 5.0
@@ -52,11 +52,11 @@ class ProjectionSettings:
     """How Q_c is learned."""
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.alpha <= 1.0:
-            raise RangeError("alpha", value=self.alpha, expected="a number in (0, 1]")
-        for name in ("eps", "iterations", "step", "multiplier_rate"):
-            if not getattr(self, name) > 0:
-                raise RangeError(name, value=getattr(self, name), expected="a number > 0")
+        if not self.multiplier_rate > 0.0:
+            raise RangeError("multiplier_rate", value=self.multiplier_rate, expected="above zero")
+        if self.correction.candidates:
+            expected = "0: the trainers draw none"
+            raise RangeError("candidates", value=self.correction.candidates, expected=expected)
         if not self.kappa >= 0.0:
             raise RangeError("kappa", value=self.kappa, expected="a number >= 0")
 
@@ -82,27 +82,30 @@ class Projection:
         self.settings = settings
         self.learner = CostLearner(sizes.nx, sizes.nu, settings.critic, sizes.device)
         self.multiplier = _Multiplier().to(sizes.device)
-
-    def threshold(self, value: Tensor) -> Tensor:
-        """Return delta from V_c, equation (6) of the specification."""
-        return (1.0 - self.settings.alpha) * value + self.settings.alpha * self.settings.eps
+        one = torch.ones(sizes.nu, device=sizes.device)
+        self._limits = Limits(-one, one)
 
     def correct(self, proposed: Proposed, actors: Actors) -> Corrected:
         """Descend Q_c from the proposals until delta is met; the best iterate if it never is."""
         if not self.settings.project:
             return kept(proposed)
-        critic = self.learner.critic_target
         with torch.no_grad():
-            value = critic(proposed.observation, actors.now(proposed.observation))
-        delta = self.threshold(value).squeeze(1)
-        return descend(
-            critic,
-            proposed.observation,
-            proposed.action,
-            delta,
-            step=self.settings.step,
-            iterations=self.settings.iterations,
-        )
+            critic = self.critic(actors.now)
+            threshold = self.settings.bound.threshold(critic.value(proposed.observation))
+            found = correct(
+                critic,
+                proposed.observation,
+                proposed.action,
+                threshold,
+                self._limits,
+                self.settings.correction,
+            )
+        return Corrected(found.action, found.iterations, found.residual)
+
+    def critic(self, actor: Actor) -> PolicyCritic:
+        """Return the slow critic for scaled actions, with a policy for V_c."""
+        zero = torch.zeros_like(self._limits.high)
+        return PolicyCritic(self.learner.critic_target, actor, zero, self._limits.high)
 
     def update(
         self, batch: CostSamples, next_action: Float[Tensor, "batch nu"], actors: Actors
@@ -121,9 +124,9 @@ class Projection:
             return None
         value = self.learner.critic(observation, action)
         if settings.penalty == "exact":
-            excess: Tensor = value - self.threshold(value.detach())
+            excess: Tensor = value - settings.bound.threshold(value.detach())
             return settings.kappa * excess.relu().mean()
-        excess = (value - settings.eps).mean()
+        excess = (value - settings.bound.tolerance).mean()
         multiplier = self.multiplier.value
         term = multiplier.clone() * excess
         multiplier.add_(settings.multiplier_rate * excess.detach()).clamp_(min=0.0)

@@ -19,7 +19,7 @@ from safectl_agents.acs.collect import (
     sample_action,
     set_gradients,
 )
-from safectl_agents.acs.cost_critic import polyak
+from safectl_agents.acs.critic import polyak
 from safectl_agents.acs.lower import Actors, Lower
 from safectl_agents.acs.replay import CostReplayBuffer, CostSamples
 from safectl_agents.acs.td3 import defaults
