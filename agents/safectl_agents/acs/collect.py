@@ -234,12 +234,22 @@ def sample_action(
     return model.policy.unscale_action(executed), executed
 
 
-def predict(model: "Constrained", observation: Array, action: Array) -> Array:
-    """Correct the policy's actions, in their units, one or a batch of them."""
+def predict(
+    model: "Constrained", observation: Array, action: Array, state: tuple[Array, ...] | None
+) -> Array:
+    """Correct the policy's actions, in their units, one or a batch of them.
+
+    Args:
+        model: The trainer.
+        observation: Shape (nx,) or (batch, nx).
+        action: The policy's, shape (nu,) or (batch, nu).
+        state: One array, the costs of the steps before, shape (batch,); None where there were none.
+            Only a layer that predicts the change of the cost reads it.
+    """
     scaled = model.policy.scale_action(action).reshape(-1, *_shape(model.action_space))
     seen = np.asarray(observation).reshape(-1, *_shape(model.observation_space))
-    before = np.zeros((len(seen), 1), dtype=np.float32)
-    found = model.collector.correct(seen, scaled, model.actors, before)
+    before = np.zeros(len(seen)) if state is None else state[0]
+    found = model.collector.correct(seen, scaled, model.actors, before.reshape(-1, 1))
     corrected = model.policy.unscale_action(found.action.cpu().numpy())
     return corrected.reshape(action.shape).astype(action.dtype)
 

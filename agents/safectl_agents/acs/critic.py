@@ -60,7 +60,7 @@ class CostNetwork(nn.Module):
     def __init__(self, nx: int, nu: int, hidden: tuple[int, ...], heads: int = 1) -> None:
         super().__init__()
         self.nu = nu
-        self.heads = nn.ModuleList(_perceptron((nx + nu, *hidden, 1)) for _ in range(heads))
+        self.heads = nn.ModuleList(perceptron((nx + nu, *hidden, 1)) for _ in range(heads))
 
     def each(
         self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"]
@@ -218,7 +218,8 @@ def polyak(source: Iterable[Tensor], target: Iterable[Tensor], tau: float) -> No
     torch._foreach_add_(slow, fast, alpha=tau)
 
 
-def _perceptron(sizes: tuple[int, ...]) -> nn.Sequential:
+def perceptron(sizes: tuple[int, ...]) -> nn.Sequential:
+    """Return linear layers of these sizes with ReLU between them."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]

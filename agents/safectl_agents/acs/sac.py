@@ -9,6 +9,7 @@ from stable_baselines3.common.noise import ActionNoise
 from torch import Tensor
 from torch.nn import functional
 
+from safectl.safeguards.acs import ACS
 from safectl_agents.acs.collect import (
     Collector,
     ConstraintSettings,
@@ -22,6 +23,7 @@ from safectl_agents.acs.collect import (
 from safectl_agents.acs.critic import polyak
 from safectl_agents.acs.lower import Actors, Lower
 from safectl_agents.acs.replay import CostReplayBuffer, CostSamples
+from safectl_agents.acs.safeguard import safeguard_of
 from safectl_agents.acs.td3 import defaults
 
 Array = NDArray[Any]
@@ -68,6 +70,17 @@ class ACSSAC(SAC):
         return self.collector.lower
 
     @property
+    def safeguard(self) -> ACS:
+        """The lower layer alone, for `Guard(env, model.safeguard)` around any policy.
+
+        It shares its critic with this trainer: what is learned later counts there too.
+
+        Raises:
+            ConfigError: If the lower layer is no projection with a cost critic.
+        """
+        return safeguard_of(self)
+
+    @property
     def actors(self) -> Actors:
         """The mean action of the task policy, for the lower layer."""
         return Actors(self._mean, self._mean)
@@ -79,9 +92,9 @@ class ACSSAC(SAC):
         episode_start: Array | None = None,
         deterministic: bool = False,
     ) -> tuple[Array, tuple[Array, ...] | None]:
-        """Return the corrected action of the policy."""
-        action, state = self.policy.predict(observation, state, episode_start, deterministic)
-        return predict(self, observation, action), state
+        """Return the corrected action of the policy; `state` as in `collect.predict`."""
+        action, _ = self.policy.predict(observation, None, episode_start, deterministic)
+        return predict(self, observation, action, state), state
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """Update entropy weight, critics, lower layer, actor and targets, as the library's SAC."""

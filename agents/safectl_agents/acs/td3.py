@@ -10,6 +10,7 @@ from stable_baselines3.common.noise import ActionNoise, NormalActionNoise
 from torch import Tensor
 from torch.nn import functional
 
+from safectl.safeguards.acs import ACS
 from safectl_agents.acs.collect import (
     Collector,
     ConstraintSettings,
@@ -23,6 +24,7 @@ from safectl_agents.acs.collect import (
 from safectl_agents.acs.critic import polyak
 from safectl_agents.acs.lower import Actors, Lower
 from safectl_agents.acs.replay import CostReplayBuffer
+from safectl_agents.acs.safeguard import safeguard_of
 
 Array = NDArray[Any]
 
@@ -75,6 +77,17 @@ class ACSTD3(TD3):
         return self.collector.lower
 
     @property
+    def safeguard(self) -> ACS:
+        """The lower layer alone, for `Guard(env, model.safeguard)` around any policy.
+
+        It shares its critic with this trainer: what is learned later counts there too.
+
+        Raises:
+            ConfigError: If the lower layer is no projection with a cost critic.
+        """
+        return safeguard_of(self)
+
+    @property
     def actors(self) -> Actors:
         """The task policy for the lower layer."""
         return Actors(self.actor, self.actor_target)
@@ -86,9 +99,9 @@ class ACSTD3(TD3):
         episode_start: Array | None = None,
         deterministic: bool = False,
     ) -> tuple[Array, tuple[Array, ...] | None]:
-        """Return the corrected action of the policy."""
-        action, state = self.policy.predict(observation, state, episode_start, deterministic)
-        return predict(self, observation, action), state
+        """Return the corrected action of the policy; `state` as in `collect.predict`."""
+        action, _ = self.policy.predict(observation, None, episode_start, deterministic)
+        return predict(self, observation, action, state), state
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """Update critics, lower layer, actor and targets; the arithmetic of the library's TD3."""
