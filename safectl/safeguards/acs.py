@@ -60,9 +60,9 @@ class ACS:
     """Keeps Q_c(s, a) <= delta(s) = (1 - alpha) V_c(s) + alpha eps, for each of m learned costs.
 
     The proposal is clipped to the action limits and moved until the critic predicts a cost within
-    the bound. Where K steps do not get there, the best action found is returned (the one of
-    greatest recovery) with `Status.FALLBACK`; with `recover=False`, or where the inputs are not
-    finite, it is the fallback.
+    the bound. Where K steps do not get there, the best action found (that of greatest recovery;
+    filtering it again may find a better one) is returned with `Status.FALLBACK`; with
+    `recover=False`, or where the inputs are not finite, it is the fallback.
 
     The margin is the smallest of delta - Q_c, the risk the sum of Q_c within [0, 1]: for first-hit
     critics a bound on the probability of becoming unsafe at any later time under the policy that

@@ -15,8 +15,15 @@ from torch import Tensor
 from safectl.errors import RangeError
 from safectl.safeguards.cost_critic import CostCritic, ScoredCritic, Slope, slope_of
 from safectl.safeguards.evidence import Limits
-from safectl.safeguards.quasi_newton import Curvature, quasi_newton_step
+from safectl.safeguards.quasi_newton import quasi_newton_step
 from safectl.solve import project
+
+SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625)
+"""Of a quasi-Newton step, that are compared."""
+
+SHORT = 0.5
+"""A quasi-Newton step shorter than this share of the shortest one to the bound has settled on the
+penalty's minimum, which lies just outside the bound; the shortest ones are taken from then on."""
 
 Mode = Literal["gradient", "newton", "bfgs"]
 
@@ -141,22 +148,10 @@ def correct(
     iterations = torch.zeros(len(action), dtype=torch.int64, device=action.device)
     if len(rows) == 0:
         return Correction(start, cost, iterations, _residual(cost, threshold))
-    backoff = BACKOFF_ULPS * torch.finfo(action.dtype).eps * (1.0 + threshold[rows].abs())
-    aim = threshold[rows] - backoff
-    if isinstance(critic, ScoredCritic):
-        aim = critic.scale(aim)
-    found = _search(critic, observation[rows], start[rows], aim, limits, options)
+    problem = _pose(critic, observation[rows], start[rows], threshold[rows])
+    found = _search(critic, problem, limits, options)
     if options.candidates > 0:
-        found = _try_candidates(
-            critic,
-            observation[rows],
-            start[rows],
-            threshold[rows],
-            limits,
-            options,
-            found,
-            generator,
-        )
+        found = _try_candidates(critic, problem, found, limits, options, generator)
     moved = start.index_copy(0, rows, found.action)
     after = critic.cost(observation, moved)
     worse = ~(_residual(after, threshold) <= _residual(cost, threshold)).unsqueeze(-1)
@@ -189,7 +184,7 @@ def _search(
     best = point = problem.start
     active = torch.arange(len(point), device=point.device)
     taken, least = torch.zeros_like(active), point.new_full((len(point),), torch.inf)
-    curvature: Curvature | None = None
+    settled, curvature = torch.zeros_like(active, dtype=torch.bool), None
     for iteration in range(options.iterations + 1):
         slope = slope_of(critic, problem.observation, point)
         worst = (slope.score - problem.enough).amax(-1)
@@ -204,14 +199,22 @@ def _search(
         if not bool(going.all()):
             active, point, excess = active[going], point[going], excess[going]
             problem, slope = problem.select(going), Slope(*(part[going] for part in slope))
-            curvature = curvature and curvature.select(going)
+            settled, curvature = settled[going], curvature and curvature.select(going)
         taken[active] += 1
-        if options.mode == "bfgs":
-            moved, curvature = quasi_newton_step(
-                curvature, problem.start, point, excess, slope.gradient, penalty=options.penalty
-            )
+        if options.mode == "gradient":
+            gradient = _worst_gradient(slope, excess)
+            moved = point - options.step * gradient / gradient.abs().amax(-1, keepdim=True)
+        elif options.mode == "newton":
+            root = _root(point, slope, excess, limits)
+            moved = point + options.damping * (root - point)
         else:
-            moved = _step(point, slope, excess, limits, options)
+            root = _root(point, slope, excess, limits)
+            move, curvature = quasi_newton_step(
+                curvature, problem.start, point, excess, slope.gradient, options.penalty
+            )
+            settled = settled | ~(move.norm(dim=-1) >= SHORT * (root - point).norm(dim=-1))
+            damped = _damp(critic, problem, point, move, limits, options.penalty)
+            moved = torch.where(settled.unsqueeze(-1), root, damped)
         point = moved.clamp(*limits)
     return _Search(best, least, taken)
 
@@ -224,19 +227,41 @@ def _worst_gradient(slope: Slope, excess: Tensor) -> Tensor:
     return slope.gradient.gather(1, index).squeeze(1)
 
 
-def _step(
-    point: Tensor, slope: Slope, excess: Tensor, limits: Limits, options: CorrectionOptions
-) -> Tensor:
+def _root(point: Tensor, slope: Slope, excess: Tensor, limits: Limits) -> Tensor:
+    """Return the nearest point at which no linearised cost exceeds its aim.
+
+    For several costs it is within the limits; where that cannot be, the worst cost alone counts.
+    """
     gradient = _worst_gradient(slope, excess)
-    if options.mode == "gradient":
-        return point - options.step * gradient / gradient.abs().amax(-1, keepdim=True)
     square = (gradient * gradient).sum(-1, keepdim=True)
-    target = point - excess.amax(-1, keepdim=True) * gradient / square
-    if excess.shape[1] > 1:
-        along = (slope.gradient @ point.unsqueeze(-1)).squeeze(-1)
-        joint = project(point, -slope.gradient, excess - along, *limits)
-        target = torch.where(joint.feasible.unsqueeze(-1), joint.point, target)
-    return point + options.damping * (target - point)
+    nearest = point - excess.amax(-1, keepdim=True) * gradient / square
+    if excess.shape[1] == 1:
+        return nearest
+    along = (slope.gradient @ point.unsqueeze(-1)).squeeze(-1)
+    joint = project(point, -slope.gradient, excess - along, *limits)
+    return torch.where(joint.feasible.unsqueeze(-1), joint.point, nearest)
+
+
+def _damp(
+    critic: CostCritic,
+    problem: _Problem,
+    point: Tensor,
+    move: Tensor,
+    limits: Limits,
+    penalty: float,
+) -> Tensor:
+    """Return the point along a move, among `SHARES`, at which the penalised objective is least."""
+    shares = point.new_tensor(SHARES).reshape(1, -1, 1)
+    tried = (point.unsqueeze(1) + shares * move.unsqueeze(1)).clamp(*limits)
+    repeated = problem.observation.repeat_interleave(len(SHARES), 0)
+    score = critic.cost(repeated, tried.flatten(0, 1))
+    if isinstance(critic, ScoredCritic):
+        score = critic.scale(score)
+    excess = score.reshape(*tried.shape[:2], -1) - problem.aim.unsqueeze(1)
+    distance = (tried - problem.start.unsqueeze(1)).square().sum(-1)
+    objective = 0.5 * distance + penalty * excess.clamp(min=0.0).square().sum(-1)
+    chosen = objective.nan_to_num(nan=torch.inf).argmin(-1)
+    return tried[torch.arange(len(point), device=point.device), chosen]
 
 
 def _try_candidates(

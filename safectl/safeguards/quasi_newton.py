@@ -9,10 +9,6 @@ from torch import Tensor
 CURVED = 0.2
 """Powell's damping: least y.s as a share of s.B s, so that the approximation stays positive."""
 
-SHORT = 0.5
-"""A step shorter than this share of the shortest one to the bound has settled on the penalty's
-minimum, which lies just outside the bound; the shortest one is taken instead."""
-
 
 class Curvature(NamedTuple):
     """What a row has learned of the objective; points and gradients are those of its last step.
@@ -40,10 +36,9 @@ def quasi_newton_step(
     point: Float[Tensor, "batch nu"],
     excess: Float[Tensor, "batch m"],
     slopes: Float[Tensor, "batch m nu"],
-    *,
     penalty: float,
 ) -> tuple[Float[Tensor, "batch nu"], Curvature]:
-    """Return the next point, not yet within any limits, and what is known then.
+    """Return the step -B^-1 grad, and what is known then.
 
     The first B is the Gauss-Newton one, I + 2 rho sum_i g_i g_i^T over the violated costs.
 
@@ -64,13 +59,7 @@ def quasi_newton_step(
     else:
         hessian = _update(known.hessian, point - known.point, gradient - known.gradient)
     move = -torch.linalg.solve_ex(hessian, gradient.unsqueeze(-1))[0].squeeze(-1)
-    worst = excess.argmax(-1).reshape(-1, 1, 1).expand(-1, 1, point.shape[1])
-    steepest = slopes.gather(1, worst).squeeze(1)
-    square = (steepest * steepest).sum(-1, keepdim=True)
-    shortest = -excess.amax(-1, keepdim=True) * steepest / square
-    settled = ~(move.norm(dim=-1) >= SHORT * shortest.norm(dim=-1))  # also where it is NaN
-    move = torch.where(settled.unsqueeze(-1), shortest, move)
-    return point + move, Curvature(start, hessian, point, gradient)
+    return move, Curvature(start, hessian, point, gradient)
 
 
 def _update(hessian: Tensor, step: Tensor, change: Tensor) -> Tensor:
