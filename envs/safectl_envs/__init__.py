@@ -3,6 +3,7 @@
 Importing this package adds them to Gymnasium's registry; see `catalogue`.
 """
 
+from safectl_envs.ant_run import AntRun
 from safectl_envs.batched import BatchedEnv, BatchedStep
 from safectl_envs.cartpole import CartPoleStab
 from safectl_envs.catalogue import Entry, catalogue, register_worlds
@@ -17,6 +18,7 @@ from safectl_envs.vector import SafeVectorEnv
 from safectl_envs.world import Outcome, World
 
 __all__ = [
+    "AntRun",
     "BatchedEnv",
     "BatchedStep",
     "CartPoleStab",
