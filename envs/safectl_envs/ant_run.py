@@ -182,7 +182,7 @@ class AntRun(gymnasium.Env[Float32[np.ndarray, " nx"], Float[np.ndarray, " nu"]]
             return None
         bullet = self._bullet
         (x, _, _), _ = bullet.getBasePositionAndOrientation(self._ant)
-        view = bullet.computeViewMatrix((x - 3.0, -3.5, 3.0), (x + 0.7, 0.0, 0.2), (0, 0, 1))
+        view = bullet.computeViewMatrix((x - 2.2, -2.2, 2.4), (x + 0.6, 0.0, 0.2), (0, 0, 1))
         lens = bullet.computeProjectionMatrixFOV(50.0, 480 / 360, 0.1, 60.0)
         *_, pixels, _, _ = bullet.getCameraImage(
             480, 360, view, lens, renderer=bullet.ER_TINY_RENDERER
@@ -227,6 +227,8 @@ class AntRun(gymnasium.Env[Float32[np.ndarray, " nx"], Float[np.ndarray, " nu"]]
         """Paint the sides of the lane and a mark at every second metre; nothing can touch them."""
         bullet = self._bullet
         bullet.changeVisualShape(self._ground, -1, rgbaColor=(0.93, 0.94, 0.95, 1.0))
+        for link in range(-1, bullet.getNumJoints(self._ant)):
+            bullet.changeVisualShape(self._ant, link, rgbaColor=(0.15, 0.39, 0.92, 1.0))
         side, mark = (0.86, 0.15, 0.15, 1.0), (0.75, 0.78, 0.82, 1.0)
         boxes = [((20.0, y, 0.0), (25.0, 0.04, 0.01), side) for y in (-_HALF_WIDTH, _HALF_WIDTH)]
         boxes += [
