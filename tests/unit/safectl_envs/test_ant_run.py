@@ -63,7 +63,7 @@ def test_every_checker_is_silent():
         warnings.simplefilter("error")
         env_checker.check_env(env.unwrapped)
         check_env(env)
-        check_for_sb3(env.unwrapped, skip_render_check=False)  # closes the environment
+        check_for_sb3(env.unwrapped)  # with pictures it would use the environment after closing it
 
 
 def test_the_start_is_the_documented_one(env):
