@@ -9,13 +9,15 @@ from safectl.errors import UnknownNameError
 from safectl_envs.ant_run import AntRun
 from safectl_envs.cartpole import CartPoleStab
 from safectl_envs.double_integrator import DoubleIntegrator
+from safectl_envs.planar_reach import PlanarReach
 from safectl_envs.point_hazard import PointHazard
 from safectl_envs.safety_tasks import SAFETY_TASKS
 from safectl_envs.speed_limit import SpeedLimit
 from safectl_envs.world import World
 
 WORLDS: Mapping[str, type[World]] = {
-    world.name: world for world in (DoubleIntegrator, PointHazard, SpeedLimit, CartPoleStab)
+    world.name: world
+    for world in (DoubleIntegrator, PointHazard, SpeedLimit, CartPoleStab, PlanarReach)
 }
 """Our worlds by their name in the registry, `safectl/<name>-v0`."""
 
