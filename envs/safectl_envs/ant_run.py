@@ -5,20 +5,26 @@ al., 2023), written anew for Gymnasium 1; the physics is Bullet's and the robot 
 Only this module imports pybullet.
 """
 
+import functools
 import importlib
+import inspect
 import math
-from typing import Any
+import weakref
+from types import SimpleNamespace
+from typing import Any, TypeAlias
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Box
 from jaxtyping import Float, Float32, UInt8
 
-from safectl.errors import MissingExtra, NonFiniteError, RangeError, ShapeError
+from safectl.errors import MissingExtra, RangeError
 from safectl.spec import Signal, Spec
-from safectl_envs.env import box_of
 from safectl_envs.normalised import unit_of
+from safectl_envs.spaces import box_of, saturate
 
-Untyped = Any  # pybullet is published without types
+Untyped: TypeAlias = Any
+"""Something that belongs to pybullet, which is published without types."""
 
 _PERIOD, _SUBSTEPS, _SOLVER_ITERATIONS = 1.0 / 60.0, 4, 5
 _TORQUE = 2.5 * 100.0  # at action 1 [N m]
@@ -28,8 +34,9 @@ _GOAL = 1000.0  # x of the point to run to [m]
 _BOUND = 1000.0  # of the observations, in their units
 _FEET = ("front_left_foot", "front_right_foot", "left_back_foot", "right_back_foot")
 _AXES = "xyz"
-_POSITION, _VELOCITY, _RATE, _JOINT, _JOINT_RATE = 0.1, 0.3, 0.15, 0.5, 0.05
-"""What position, velocity, angular velocity, joint and joint velocity are multiplied by."""
+_POSITION, _VELOCITY, _RATE, _JOINT = 0.1, 0.3, 0.15, 0.5
+"""What position, velocity, angular velocity and joints are multiplied by."""
+_BODY = np.repeat([_POSITION, _VELOCITY, 1.0, _RATE], [3, 3, 4, 3])
 
 
 def _spec() -> Spec:
@@ -41,7 +48,7 @@ def _spec() -> Spec:
     ]
     joints = [f"{joint}_{leg}" for leg in (1, 2, 3, 4) for joint in ("hip", "ankle")]
     for joint in joints:
-        scaled += [(joint, "range"), (f"{joint}_rate", unit_of(1.0 / _JOINT_RATE, "rad/s"))]
+        scaled += [(joint, "range"), (f"{joint}_rate", unit_of(10.0 / _JOINT, "rad/s"))]
     observation = [Signal(name, unit, -_BOUND, _BOUND) for name, unit in scaled]
     contacts = [Signal(f"{foot}_contact", "1", 0.0, 1.0) for foot in _FEET]
     action = [Signal(joint, unit_of(_TORQUE, "N m"), -1.0, 1.0) for joint in joints]
@@ -84,14 +91,16 @@ class AntRun(gymnasium.Env[Float32[np.ndarray, " nx"], Float[np.ndarray, " nu"]]
         if render_mode not in (None, "rgb_array"):
             raise RangeError("render_mode", value=render_mode, expected="'rgb_array' or None")
         try:
-            bullet: Untyped = importlib.import_module("pybullet_utils.bullet_client")
+            pybullet: Untyped = importlib.import_module("pybullet")
             data: Untyped = importlib.import_module("pybullet_data")
         except ModuleNotFoundError as error:
             raise MissingExtra("pybullet", "bullet") from error
         self.render_mode = render_mode
         self.observation_space = box_of(self.signals.observation)
-        self.action_space = box_of(self.signals.action)
-        self._bullet = bullet.BulletClient(bullet.pybullet.DIRECT)
+        self.action_space: Box = box_of(self.signals.action)
+        client = pybullet.connect(pybullet.DIRECT)
+        self._disconnect = weakref.finalize(self, pybullet.disconnect, client)
+        self._bullet = _bind(pybullet, client)
         self._load(data.getDataPath())
         self._start = self._bullet.saveState()
         self._step: int | None = None
@@ -148,7 +157,7 @@ class AntRun(gymnasium.Env[Float32[np.ndarray, " nx"], Float[np.ndarray, " nu"]]
         """
         if self._step is None:
             raise gymnasium.error.ResetNeeded("call reset before anything else")
-        command = np.clip(_require_action(action, len(self._motors)), -1.0, 1.0)
+        command = saturate(action, self.action_space)
         bullet = self._bullet
         bullet.setJointMotorControlArray(
             self._ant, self._motors, bullet.TORQUE_CONTROL, forces=(_TORQUE * command).tolist()
@@ -173,7 +182,7 @@ class AntRun(gymnasium.Env[Float32[np.ndarray, " nx"], Float[np.ndarray, " nu"]]
             return None
         bullet = self._bullet
         (x, _, _), _ = bullet.getBasePositionAndOrientation(self._ant)
-        view = bullet.computeViewMatrix((x - 3.0, -3.5, 3.0), (x + 0.7, 0.0, 0.2), (0, 0, 1))
+        view = bullet.computeViewMatrix((x - 2.2, -2.2, 2.4), (x + 0.6, 0.0, 0.2), (0, 0, 1))
         lens = bullet.computeProjectionMatrixFOV(50.0, 480 / 360, 0.1, 60.0)
         *_, pixels, _, _ = bullet.getCameraImage(
             480, 360, view, lens, renderer=bullet.ER_TINY_RENDERER
@@ -182,8 +191,7 @@ class AntRun(gymnasium.Env[Float32[np.ndarray, " nx"], Float[np.ndarray, " nu"]]
 
     def close(self) -> None:
         """Leave the physics server."""
-        if self._bullet.isConnected():
-            self._bullet.disconnect()
+        self._disconnect()
 
     def _load(self, folder: str) -> None:
         bullet = self._bullet
@@ -219,6 +227,8 @@ class AntRun(gymnasium.Env[Float32[np.ndarray, " nx"], Float[np.ndarray, " nu"]]
         """Paint the sides of the lane and a mark at every second metre; nothing can touch them."""
         bullet = self._bullet
         bullet.changeVisualShape(self._ground, -1, rgbaColor=(0.93, 0.94, 0.95, 1.0))
+        for link in range(-1, bullet.getNumJoints(self._ant)):
+            bullet.changeVisualShape(self._ant, link, rgbaColor=(0.15, 0.39, 0.92, 1.0))
         side, mark = (0.86, 0.15, 0.15, 1.0), (0.75, 0.78, 0.82, 1.0)
         boxes = [((20.0, y, 0.0), (25.0, 0.04, 0.01), side) for y in (-_HALF_WIDTH, _HALF_WIDTH)]
         boxes += [
@@ -249,19 +259,16 @@ class AntRun(gymnasium.Env[Float32[np.ndarray, " nx"], Float[np.ndarray, " nu"]]
         joints: Float[np.ndarray, "8 2"],
         contacts: Float[np.ndarray, " 4"],
     ) -> Float32[np.ndarray, " nx"]:
-        scaled = np.concatenate([body * _BODY, 0.5 * joints.ravel(), contacts])
+        scaled = np.concatenate([body * _BODY, _JOINT * joints.ravel(), contacts])
         return scaled.clip(-_BOUND, _BOUND).astype(np.float32)
 
 
-_BODY = np.repeat([_POSITION, _VELOCITY, 1.0, _RATE], [3, 3, 4, 3])
-
-
-def _require_action(action: Float[np.ndarray, "..."], size: int) -> Float[np.ndarray, " nu"]:
-    command = np.asarray(action, dtype=np.float64)
-    if command.shape != (size,):
-        raise ShapeError("action", expected=(size,), got=command.shape)
-    wrong = int(np.count_nonzero(~np.isfinite(command)))
-    if wrong:
-        advice = "an actuator cannot follow it; check the policy or put a Guard around the world"
-        raise NonFiniteError("action", count=wrong, size=size, advice=advice)
-    return command
+def _bind(pybullet: Untyped, client: int) -> SimpleNamespace:
+    """Collect the functions and constants of pybullet for one physics server."""
+    bound = {
+        name: functools.partial(value, physicsClientId=client)
+        if inspect.isbuiltin(value)
+        else value
+        for name, value in vars(pybullet).items()
+    }
+    return SimpleNamespace(**bound)
