@@ -7,6 +7,7 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from safectl.errors import UnknownNameError
 from safectl.safeguards.correction import CorrectionOptions
 from safectl.safeguards.cost_critic import ChanceBound
 from safectl_agents.acs.collect import ConstraintSettings
@@ -117,3 +118,14 @@ METHODS: Mapping[str, Method] = {
     "sac": Method("SAC, unconstrained", _off_policy(ACSSAC, _none)),
 }
 """Methods by name."""
+
+
+def find_method(name: str) -> Method:
+    """Return a method.
+
+    Raises:
+        UnknownNameError: If there is none of that name.
+    """
+    if name not in METHODS:
+        raise UnknownNameError("method", name, known=tuple(METHODS), shown=len(METHODS))
+    return METHODS[name]

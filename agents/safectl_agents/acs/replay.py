@@ -90,8 +90,9 @@ class CostReplayBuffer(ReplayBuffer):
         return self._rows(drawn[:, 0], drawn[:, 1], env) if len(drawn) else None
 
     def restore_marks(self) -> None:
-        """Find the marked rows again after the arrays were filled from a checkpoint."""
+        """Find the marked rows in the arrays, as after a checkpoint; new episodes begin."""
         self._marked = np.argwhere(self.violating)
+        self._age[:] = 0
 
     def _end_episode(self, row: int, env: int) -> None:
         rows = np.arange(row - self._age[env] + 1, row + 1) % self.buffer_size
@@ -102,7 +103,7 @@ class CostReplayBuffer(ReplayBuffer):
         new = np.stack([rows, np.full_like(rows, env)], axis=1)
         self._marked = np.concatenate([self._marked, new])
         if len(self._marked) > 2 * self.violating.size:  # mostly overwritten rows by now
-            self.restore_marks()
+            self._marked = np.argwhere(self.violating)
 
     def _get_samples(  # type: ignore[override]  # a named tuple with the library's fields first
         self, batch_inds: NDArray[Any], env: VecNormalize | None = None

@@ -15,6 +15,7 @@ from safectl_agents.acs.collect import (
     ConstraintSettings,
     CostOf,
     Infos,
+    Tally,
     attach,
     predict,
     sample_action,
@@ -68,6 +69,16 @@ class ACSSAC(SAC):
     def lower(self) -> Lower:
         """The layer that corrects actions."""
         return self.collector.lower
+
+    @property
+    def tally(self) -> Tally:
+        """Counts of the training steps."""
+        return self.collector.tally
+
+    def begin_segment(self, seed: int) -> None:
+        """Seed the trainer's own generators; new episodes begin."""
+        self.collector.begin(self.n_envs, seed)
+        self.replay_buffer.restore_marks()
 
     @property
     def safeguard(self) -> ACS:
