@@ -3,6 +3,7 @@
 Importing this package adds them to Gymnasium's registry; see `catalogue`.
 """
 
+from safectl_envs.ant_run import AntRun
 from safectl_envs.batched import BatchedEnv, BatchedStep
 from safectl_envs.cartpole import CartPoleStab
 from safectl_envs.catalogue import Entry, catalogue, register_worlds
@@ -10,6 +11,7 @@ from safectl_envs.check import EnvironmentProblem, check_env
 from safectl_envs.double_integrator import DoubleIntegrator
 from safectl_envs.env import SafeEnv
 from safectl_envs.guard import Guard, VectorGuard, true_state
+from safectl_envs.planar_reach import PlanarReach
 from safectl_envs.point_hazard import PointHazard
 from safectl_envs.safety_gymnasium import register_safety_gymnasium
 from safectl_envs.speed_limit import SpeedLimit
@@ -17,6 +19,7 @@ from safectl_envs.vector import SafeVectorEnv
 from safectl_envs.world import Outcome, World
 
 __all__ = [
+    "AntRun",
     "BatchedEnv",
     "BatchedStep",
     "CartPoleStab",
@@ -25,6 +28,7 @@ __all__ = [
     "EnvironmentProblem",
     "Guard",
     "Outcome",
+    "PlanarReach",
     "PointHazard",
     "SafeEnv",
     "SafeVectorEnv",
