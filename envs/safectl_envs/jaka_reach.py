@@ -256,8 +256,8 @@ def model_text() -> str:
   </default>
   <worldbody>
     <light pos="0 -2 3" dir="0 .5 -1" castshadow="false"/>
-    <camera name="side" pos="1.5 -0.9 1.5" xyaxes=".55 .83 0 -.48 .32 .82"/>
-    <geom type="plane" size="2 2 .1" material="floor" pos="0 0 -.01"/>
+    <camera name="side" pos="1.45 -.3 1.3" xyaxes=".44 .9 0 -.58 .28 .77"/>
+    <geom type="plane" size="2 2 .1" material="floor" rgba="1 1 1 1" pos="0 0 -.05"/>
     <geom type="cylinder" size=".08 {_BASE / 2}" pos="0 0 {_BASE / 2}" rgba=".4 .43 .48 1"/>
     <body pos="0 0 {_BASE}">{arm}{tail}</body>
     <body name="obstacle" mocap="true">
