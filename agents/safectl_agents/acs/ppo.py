@@ -22,12 +22,10 @@ from safectl.safeguards.fallback import Brake
 from safectl.seed import derive
 from safectl_agents.acs.collect import CostOf, Tally
 from safectl_agents.acs.safety import SafetyLearner, SafetySettings
-from safectl_agents.acs.watched import Watched
+from safectl_agents.acs.watched import Watched, episode_costs
 from safectl_envs.signals import spec_of_boxes
 
 Array = NDArray[Any]
-
-_SEED_BITS = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +115,7 @@ class ACSPPO(PPO):
         assert isinstance(box, Box), "the policy is Gaussian"
         low, high = (torch.as_tensor(end, device=self.device) for end in (box.low, box.high))
         self.limits = Limits(low, high)
-        seed = derive(self.seed or 0, "safety critics") >> (64 - _SEED_BITS)
+        seed = derive(self.seed or 0, "safety critics")
         assert self.observation_space.shape is not None, "a multilayer perceptron takes vectors"
         sizes = (*self.observation_space.shape, *box.shape)
         self.learner = SafetyLearner(*sizes, self.constraint.safety, seed=seed, device=self.device)
@@ -196,7 +194,7 @@ class ACSPPO(PPO):
         for name, number in self.learner.fit(rollout, self._spent, first=first).items():
             self.logger.record(f"train/{name}", number)
         self.logger.record("train/eps", options.bound.tolerance)
-        self._spent = _spent_after(rollout.cost, rollout.end, self._spent)
+        _, self._spent = episode_costs(rollout.cost, rollout.end, self._spent)
         if constraint.store == "executed":
             self._restate(rollout_buffer, rollout.action)
         return True
@@ -233,13 +231,6 @@ class ACSPPO(PPO):
         modules, variables = super()._get_torch_save_params()
         names = ("safety", "advantage", "safety_optimizer", "advantage_optimizer")
         return [*modules, *(f"learner.{name}" for name in names)], variables
-
-
-def _spent_after(cost: Tensor, end: Tensor, spent: Tensor) -> Tensor:
-    """Return the cost so far of the episodes that go on after a rollout."""
-    for costs, ends in zip(cost, end, strict=True):
-        spent = torch.where(ends, 0.0, spent + costs)
-    return spent
 
 
 def defaults() -> dict[str, Any]:

@@ -112,10 +112,7 @@ class SafetyLearner:
         """
         observation, action = rollout.observation.flatten(0, 1), rollout.action.flatten(0, 1)
         if first:
-            deviation, mean = torch.std_mean(observation, 0)
-            for network in (self.safety, self.advantage):
-                network.mean.copy_(mean)
-                network.deviation.copy_(deviation.clamp(min=_NARROWEST))
+            normalise_by(rollout, self.safety, self.advantage)
         label = self.labels(rollout, spent).reshape(-1, 1)
         with torch.no_grad():
             # The sum of Psi(s') - Psi(s) over the rest of the episode, with y in place of its end.
@@ -125,15 +122,24 @@ class SafetyLearner:
         for _ in range(settings.safety_iterations):
             score = self.safety.each(observation)
             loss = functional.binary_cross_entropy_with_logits(score, label.expand_as(score))
-            losses["safety_loss"] = _descend(self.safety_optimizer, self.safety, loss)
+            losses["safety_loss"] = descend(self.safety_optimizer, self.safety, loss)
         for _ in range(settings.advantage_iterations):
             score = self.advantage.each(observation, action)
             loss = functional.mse_loss(score, gain.expand_as(score))
-            losses["advantage_loss"] = _descend(self.advantage_optimizer, self.advantage, loss)
+            losses["advantage_loss"] = descend(self.advantage_optimizer, self.advantage, loss)
         return {**losses, "safe_labels": float(label.mean())}
 
 
-def _descend(optimizer: torch.optim.Optimizer, network: nn.Module, loss: Tensor) -> float:
+def normalise_by(rollout: Rollout, *networks: ScoreNetwork) -> None:
+    """Let networks normalise observations by the statistics of a rollout."""
+    deviation, mean = torch.std_mean(rollout.observation.flatten(0, 1), 0)
+    for network in networks:
+        network.mean.copy_(mean)
+        network.deviation.copy_(deviation.clamp(min=_NARROWEST))
+
+
+def descend(optimizer: torch.optim.Optimizer, network: nn.Module, loss: Tensor) -> float:
+    """Take one step down a loss of one network; return the loss."""
     weights = list(network.parameters())
     for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
         weight.grad = gradient

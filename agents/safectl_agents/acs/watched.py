@@ -114,3 +114,23 @@ class Watched(VecEnvWrapper):
         )
         ends, timeouts = (torch.as_tensor(array, device=device) for array in (end, timeout))
         return Rollout(seen, executed, costs, ends, timeouts, finals, last)
+
+
+def episode_costs(
+    cost: Float[Tensor, "steps rows"],
+    end: Bool[Tensor, "steps rows"],
+    spent: Float[Tensor, " rows"],
+) -> tuple[Float[Tensor, " episodes"], Float[Tensor, " rows"]]:
+    """Return the costs of the episodes that ended, and the cost so far of those that go on.
+
+    Args:
+        cost: Of each step.
+        end: Whether the episode ended with it.
+        spent: Cost before the first step, of the episodes that began earlier.
+    """
+    ended: list[Tensor] = []
+    for costs, ends in zip(cost, end, strict=True):
+        spent = spent + costs
+        ended.append(spent[ends])
+        spent = torch.where(ends, 0.0, spent)
+    return torch.cat(ended), spent
