@@ -48,6 +48,9 @@ COMMANDS = {
     "run": Command("run", "run a trained policy with its guard on a robot", "folder"),
     "envs": Command("envs", "list the environments: spaces, cost, source", "name"),
     "bench": Command("bench", "list or run the named benchmarks", "name"),
+    "experiment": Command(
+        "experiment", "train and compare methods of safe learning; also: safectl bench acs"
+    ),
     "launch": Command(
         "launch", "run a ROS 2 launch file: FILE key:=value ...", "file", "safectl_ros.commands"
     ),
@@ -93,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(name: str, rest: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise UnknownNameError("command", name, known=list(COMMANDS))
+    if [name, *rest[:1]] == ["bench", "acs"]:
+        name, rest = "experiment", rest[1:]
     command = COMMANDS[name]
     module = importlib.import_module(f"{command.package}.{command.module}")
     words = list(rest)

@@ -11,7 +11,7 @@ from safectl.errors import UnknownNameError
 from safectl.safeguards.correction import CorrectionOptions
 from safectl.safeguards.cost_critic import ChanceBound
 from safectl_agents.acs.collect import ConstraintSettings
-from safectl_agents.acs.critic import CriticSettings
+from safectl_agents.acs.critic import CriticSettings, Target
 from safectl_agents.acs.linear_layer import LinearLayerSettings
 from safectl_agents.acs.lower import LowerSettings
 from safectl_agents.acs.projection import ProjectionSettings
@@ -30,6 +30,7 @@ class MethodContext:
         guard_from: Step from which actions are corrected.
         reward_penalty: b of reward shaping on this task.
         eps: Tolerance, the same for all methods.
+        hidden: Units per hidden layer of every network.
         options: Further arguments of the trainer.
     """
 
@@ -37,6 +38,7 @@ class MethodContext:
     guard_from: int
     reward_penalty: float
     eps: float
+    hidden: tuple[int, ...] = (256, 256)
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -60,7 +62,8 @@ def _off_policy(
 ) -> Callable[[VecEnv, MethodContext], BaseAlgorithm]:
     def make(env: VecEnv, context: MethodContext) -> BaseAlgorithm:
         settings = ConstraintSettings(lower(context), guard_from=context.guard_from, **constraint)
-        options = dict(context.options)
+        network = {"net_arch": list(context.hidden), "optimizer_kwargs": {"fused": True}}
+        options = {"policy_kwargs": network, **context.options}
         if kind is ACSSAC:
             options.pop("policy_delay", None)
         return kind("MlpPolicy", env, constraint=settings, seed=context.seed, **options)
@@ -68,21 +71,28 @@ def _off_policy(
     return make
 
 
+def _critic(context: MethodContext, target: Target = "first_hit") -> CriticSettings:
+    return CriticSettings(target, hidden=context.hidden)
+
+
 def _acs(context: MethodContext) -> LowerSettings:
-    return ProjectionSettings(ChanceBound(context.eps))
+    return ProjectionSettings(ChanceBound(context.eps), critic=_critic(context))
 
 
 def _acs_newton(context: MethodContext) -> LowerSettings:
-    return ProjectionSettings(ChanceBound(context.eps), correction=CorrectionOptions("newton"))
+    correction = CorrectionOptions("newton")
+    return ProjectionSettings(
+        ChanceBound(context.eps), correction=correction, critic=_critic(context)
+    )
 
 
 def _usl(context: MethodContext) -> LowerSettings:
-    critic = CriticSettings(target="sum")
+    critic = _critic(context, "sum")
     return ProjectionSettings(ChanceBound(context.eps, recovery_rate=1.0), critic=critic)
 
 
 def _lagrange(context: MethodContext) -> LowerSettings:
-    critic = CriticSettings(target="sum")
+    critic = _critic(context, "sum")
     bound = ChanceBound(context.eps, recovery_rate=1.0)
     return ProjectionSettings(bound, project=False, penalty="lagrange", critic=critic)
 
@@ -97,11 +107,11 @@ def _none(_: MethodContext) -> LowerSettings:
 
 
 def _linear(context: MethodContext) -> LowerSettings:
-    return LinearLayerSettings(context.eps)
+    return LinearLayerSettings(context.eps, hidden=context.hidden)
 
 
 def _recovery(context: MethodContext) -> LowerSettings:
-    return RecoverySettings(context.eps)
+    return RecoverySettings(context.eps, critic=_critic(context))
 
 
 METHODS: Mapping[str, Method] = {

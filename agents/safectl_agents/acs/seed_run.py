@@ -240,10 +240,14 @@ def _make(settings: RunSettings, env: DummyVecEnv) -> BaseAlgorithm:
         "gradient_steps": settings.updates,
         "policy_delay": settings.policy_delay,
         "device": "cpu",
-        **task.options,
     }
     context = MethodContext(
-        settings.seed, settings.guard_from, task.reward_penalty, settings.eps, options
+        settings.seed,
+        settings.guard_from,
+        task.reward_penalty,
+        settings.eps,
+        task.hidden,
+        options,
     )
     return find_method(settings.method).make(env, context)
 

@@ -1,7 +1,7 @@
 """The tasks of the comparison by name; a new one is a line here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from safectl.errors import UnknownNameError
@@ -27,7 +27,7 @@ class Task:
         reward_penalty: b of reward shaping.
         reference: For normalised scores, None where there is none.
         cost_limit: d of the normalised violation.
-        options: Arguments of the trainers that differ on this task.
+        hidden: Units per hidden layer of every network.
     """
 
     env: str
@@ -37,20 +37,20 @@ class Task:
     reward_penalty: float = 0.5
     reference: Reference | None = None
     cost_limit: float = 25.0
-    options: Mapping[str, Any] = field(default_factory=dict)
+    hidden: tuple[int, ...] = (256, 256)
 
 
-_LITE = {"steps": 100_000, "learning_starts": 1_000, "warmup_ratio": 0.2}
-_SMALL: dict[str, Any] = {"policy_kwargs": {"net_arch": [64, 64]}}
+_LITE: dict[str, Any] = {"steps": 100_000, "learning_starts": 1_000, "hidden": (64, 64)}
+_LONG_WARMUP = 1.0 / 3.0  # of the small tasks in the toolkit that cart-pole comes from
 
 
 TASKS: Mapping[str, Task] = {
-    "speed-limit": Task("safectl/SpeedLimit-v0", **_LITE, options=_SMALL),
-    "point-hazard": Task("safectl/PointHazard-v0", **_LITE, options=_SMALL),
+    "speed-limit": Task("safectl/SpeedLimit-v0", **_LITE),
+    "point-hazard": Task("safectl/PointHazard-v0", **_LITE),
     "cart-pole": Task(
-        "safectl/CartPoleStab-v0", 100_000, 1_000, 1.0 / 3.0, reward_penalty=0.1, options=_SMALL
+        "safectl/CartPoleStab-v0", warmup_ratio=_LONG_WARMUP, reward_penalty=0.1, **_LITE
     ),
-    "planar-reach": Task("safectl/PlanarReach-v0", **_LITE, options=_SMALL),
+    "planar-reach": Task("safectl/PlanarReach-v0", **_LITE),
     "ant-run": Task("safectl/AntRun-v0"),
     "jaka": Task("safectl/JakaReach-v0", 500_000),
     "half-cheetah-velocity": Task("SafetyHalfCheetahVelocity-v1"),
