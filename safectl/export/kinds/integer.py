@@ -340,7 +340,7 @@ _FILES = ("sf_integer", "sf_activation")
 _WINDOW_FILES = (*_FILES, "sf_nn", "sf_spatial")
 
 KINDS: Mapping[str, Kind] = {
-    "quantise": Kind((1,), _quantise_rule, _quantise, _quantise_lines, _FILES),
+    "quantise": Kind((1,), _quantise_rule, _quantise, _quantise_lines, _FILES, hides=True),
     "dequantise": Kind((1,), _dequantise_rule, _dequantise, _dequantise_lines, _FILES),
     "lookup": Kind((1,), _lookup_rule, _lookup, _lookup_lines, _FILES),  # table (256)
     # constants weight (out, in), bias (out); multiplier (out) and shift (out), or scale (out)

@@ -29,7 +29,8 @@ void sf_lookup_s8(int8_t *y, const int8_t *x, const int8_t *table, size_t size);
 
 /* The same functions for both number formats.
  *
- * quantise: y = x inverse + zero, to nearest, ties to even; saturates, and so does NaN.
+ * quantise: y = x inverse + zero, to nearest, ties to even; saturates, and so does NaN, which
+ *     the step has therefore refused before.
  * dequantise: y = (x - zero) scale.
  * accumulate: sums of a dense layer. The weights lie in blocks of 4, 2 and 1 rows, four inputs of
  *     each row in turn, zeros after the last; `inputs` counts these zeros and is a multiple of four.
