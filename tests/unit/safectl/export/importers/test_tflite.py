@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from safectl.errors import UnsupportedLayer
 from safectl.export import interpret
 from safectl.export.importers import import_model
 from safectl.export.importers.tflite_files import read_tflite
@@ -46,8 +45,7 @@ def test_values_beyond_the_calibration_are_limited_as_integers_are():
     assert (result <= high + 1e-6).all()
 
 
-def test_a_limit_inside_an_lstm_is_not_dropped():
-    with pytest.raises(
-        UnsupportedLayer, match=r"UNIDIRECTIONAL_SEQUENCE_LSTM: cells limited to 10"
-    ):
-        import_model(FOLDER.with_name("refused") / "tflite_lstm.tflite", name="net")
+def test_the_limit_inside_an_lstm_is_kept():
+    program = import_model(FOLDER / "tflite_lstm.tflite", name="net")
+    (lstm,) = (op for op in program.ops if op.kind == "lstm")
+    assert lstm.detail.cell_limit == 10.0
