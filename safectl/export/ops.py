@@ -257,6 +257,8 @@ class Integers:
         padding: Integer of the input that stands for 0.0.
         result: Number format of the output; "float32" for sums times a scale per channel.
         left: Every sum is first multiplied by 2 to this power.
+        rounds_twice: Whether the product is rounded before the shift and again after it, as the
+            kernels of TensorFlow Lite do by default; `left` is zero then.
         zero: Added to the output.
         low: Smallest output: the activation relu begins at its zero.
         high: Largest output.
@@ -271,6 +273,7 @@ class Integers:
     low: int = 0
     high: int = 0
     window: Window | None = None
+    rounds_twice: bool = False
 
 
 @dataclass(frozen=True, slots=True)

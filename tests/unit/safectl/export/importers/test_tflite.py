@@ -19,7 +19,8 @@ def stored(file, dtype):
 def test_the_weights_of_a_quantised_model_are_the_integers_of_its_file(name):
     path = FOLDER / f"tflite_{name}_int8.tflite"
     program = import_model(path, name="net")
-    weights = [a for a in program.constants.values() if a.dtype == np.int8 and a.ndim > 1]
+    tables = (a for a in program.constants.values() if a.dtype == np.int8 and a.ndim > 1)
+    weights = [table for table in tables if not (table == 1).all()]  # those of a mean are ours
     expected = stored(read_tflite(path, path.read_bytes()), np.dtype("i1"))
     assert sorted(sorted(weight.ravel().tolist()) for weight in weights) == expected
 
