@@ -38,7 +38,7 @@ from safectl_ros.guard_parameters import STEADY, settings_from
 from safectl_ros.process import Message
 from safectl_ros.qos import COMMAND, DIAGNOSTICS, LATCHED, SENSOR, safe_command
 from safectl_ros.robot_file import Robot, limited, load_robot
-from safectl_ros.safeguards import Loaded, load_safeguard
+from safectl_ros.safeguards import Loaded, compile_rows, load_safeguard
 
 _ANSWERS_PER_TURN = 4
 """So many commands at most are answered between two turns of the timer; the rest wait for it."""
@@ -63,7 +63,7 @@ class GuardRuntime:
             if not values[name]:
                 raise ConfigError(f"parameters of {node.get_name()}", f"{name} is not set")
         self.robot: Robot = load_robot(values["robot"], sees_state=values["sees_state"])
-        self.loaded = self._load(values["limit_shares"])
+        self.loaded, self.decided_by = compile_rows(*self._load(values["limit_shares"]))
         _warm_up(self.loaded.safeguard, self.robot.spec)
         self.filter = BudgetedFilter(
             self.loaded.safeguard,
@@ -107,7 +107,8 @@ class GuardRuntime:
             ConfigError: If the safeguard cannot be built with the new limits.
         """
         if list(values["limit_shares"]) != list(self._values["limit_shares"]):
-            self.loaded = self._load(values["limit_shares"])
+            self.loaded, _ = self._load(values["limit_shares"])
+            self.decided_by = "torch: the limits have changed since the node was configured"
             self.filter.safeguard = self.loaded.safeguard
         self.logic.change(settings_from(values))
         self._values = dict(values)
@@ -161,9 +162,9 @@ class GuardRuntime:
             self._node.destroy_publisher(publisher)
         self.filter.close()
 
-    def _load(self, shares: Iterable[float]) -> Loaded:
+    def _load(self, shares: Iterable[float]) -> tuple[Loaded, Spec]:
         spec = limited(self.robot.spec, list(shares))
-        return load_safeguard(Path(self._values["safeguard"]), self.robot, spec)
+        return load_safeguard(Path(self._values["safeguard"]), self.robot, spec), spec
 
     def _advertise(self, offer: QoSProfile) -> None:
         interface, node = self.robot.interface, self._node
@@ -304,6 +305,7 @@ class GuardRuntime:
         median, p99 = self.filter.solve_times()
         return {
             "claim": self.loaded.safeguard.claim,
+            "decided_by": self.decided_by,
             "rate_hz": self._values["rate_hz"],
             "command_age_s": logic.command.age(now),
             "observation_age_s": logic.observation.age(now),
@@ -316,6 +318,7 @@ class GuardRuntime:
             "infeasible": counters.infeasible,
             "refused_commands": counters.refused_commands,
             "refused_observations": counters.refused_observations,
+            "refused_transitions": counters.refused_transitions,
             "limit_shares": list(self._values["limit_shares"]),
             "spec_digest": f"{self.robot.spec.digest():08x}",
         }
