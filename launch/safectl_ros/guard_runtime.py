@@ -43,6 +43,7 @@ from safectl_ros.safeguards import Loaded, compile_rows, load_safeguard
 _ANSWERS_PER_TURN = 4
 """So many commands at most are answered between two turns of the timer; the rest wait for it."""
 
+_REPORT_S = 1.0
 _SECOND = 1e9
 
 
@@ -86,12 +87,14 @@ class GuardRuntime:
         self._last: Output | None = None
         self._is_stuck = False
         self._entities: list[Any] = []
+        self._show_due = self._report_due = -math.inf
         self._advertise(safe_command(values["rate_hz"]))
         self._subscribe()
         wall = Clock(clock_type=ClockType.STEADY_TIME)
-        timers = [(1.0 / values["margins_hz"], self._show), (1.0, self.report)]
         if self._is_steady:
-            timers.append((self._period_s, self._on_timer))
+            timers = [(self._period_s, self._on_timer)]
+        else:
+            timers = [(1.0 / values["margins_hz"], self._show), (_REPORT_S, self.report)]
         self._timers = [node.create_timer(*timer, clock=wall) for timer in timers]
 
     def now(self) -> float:
@@ -126,6 +129,8 @@ class GuardRuntime:
         self.counters.count(output)
         if has_changed:
             self._announce(output)
+        elif self._is_steady:
+            self._show_and_report()
 
     def report(self) -> None:
         """Publish the diagnostics."""
@@ -282,6 +287,19 @@ class GuardRuntime:
         if is_answer and self._command_stamp is not None:
             return self._command_stamp
         return int(self._node.get_clock().now().nanoseconds)
+
+    def _show_and_report(self) -> None:
+        """Publish what is due, at most one of the two.
+
+        Just after an output nothing waits; a timer of its own would delay the next command.
+        """
+        now = time.monotonic()
+        if now >= self._report_due:
+            self._report_due = now + _REPORT_S
+            self.report()
+        elif now >= self._show_due:
+            self._show_due = now + 1.0 / self._values["margins_hz"]
+            self._show()
 
     def _announce(self, output: Output) -> None:
         status = self._status(output)
