@@ -6,12 +6,13 @@ leaves is the first of proposal, correction and fallback whose constraint values
 that very action, are zero or more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from safectl.errors import RangeError, UnsupportedLayer
 from safectl.export.acs import chance_constraint_of
@@ -48,7 +49,7 @@ from safectl.safeguards.fallback import Law
 from safectl.safeguards.linear import BACKOFF_ULPS as SIGNAL_ULPS
 from safectl.seed import torch_generator
 from safectl.solve.active_set import step_bound
-from safectl.spec import Spec
+from safectl.spec import Signal, Spec
 from safectl.types import Barrier, Safeguard
 
 SUPPORTED = ("ACS", "Clip", "RateLimit", "BarrierQP", "SafetyLayer", "Chain of all but ACS")
@@ -91,9 +92,36 @@ def guarded_program(
         return chance_constrained_program(name, spec, policy, constraint, fail_safe=fail_safe)
     tracer = start_program(name, spec, fail_safe)
     proposal = append_network(tracer, policy, name="policy", outputs=spec.nu)
+    return _behind(tracer, proposal, safeguard, range(spec.nx) if state is None else state)
+
+
+def filter_program(name: str, spec: Spec, safeguard: Safeguard) -> Program:
+    """Export a safeguard alone: its observation is that of the robot, then the proposal.
+
+    Args:
+        name: Lower-case C identifier.
+        spec: Signals of the robot, with the action limits.
+        safeguard: One of `SUPPORTED`.
+
+    Raises:
+        UnsupportedLayer, ShapeError: As `guarded_program`.
+    """
+    proposal = tuple(
+        Signal(f"proposed_{signal.name}", signal.unit, signal.low, signal.high)
+        for signal in spec.action
+    )
+    tracer = start_program(
+        name, Spec((*spec.observation, *proposal), spec.action, spec.period), None
+    )
+    entries = range(spec.nx, spec.nx + spec.nu)
+    proposed = pick(tracer, OBSERVATION, entries, name="proposal")
+    return _behind(tracer, proposed, safeguard, range(spec.nx))
+
+
+def _behind(tracer: Tracer, proposal: str, safeguard: Safeguard, entries: Sequence[int]) -> Program:
     limits = limit_constants(tracer)
     limited = tracer.op(Op("clip", (proposal,), ("limited",), limits))
-    guard = _Guard(tracer, limited, tuple(range(spec.nx)) if state is None else tuple(state))
+    guard = _Guard(tracer, limited, tuple(entries))
     guard.collect(safeguard)
     guard.finish(limits)
     return tracer.finish()
@@ -109,6 +137,7 @@ class _Guard:
     constraints: list[Constraint] = field(default_factory=list)
     fallback: Brake | Least | None = None
     window: tuple[str, str] | None = None
+    remembers: bool = False
     iterations: int = 1
 
     def collect(self, safeguard: Safeguard) -> None:
@@ -140,6 +169,8 @@ class _Guard:
     def finish(self, limits: tuple[str, str]) -> None:
         """Append corrections, fallback and the choice among them."""
         box = self.window or self._box()
+        if not self.constraints:  # then the margin is the distance to the nearest limit
+            self.window = box
         start = self._room(self.limited, "proposal")
         first, corner = self._first(box)
         reserve = self._reserve(corner, box)
@@ -148,7 +179,7 @@ class _Guard:
         room = self._room(point, "candidate")
         pairs = (self.limited, start, point, room, reserve, reserve_room)
         self.tracer.op(Op("first_admissible", pairs, (ACTION, MARGIN, STATUS), limits))
-        if self.window is not None:
+        if self.remembers:
             self.tracer.keep("previous", ACTION)
 
     def _first(self, box: tuple[str, str]) -> tuple[str, str]:
@@ -231,26 +262,26 @@ class _Guard:
         tracer = self.tracer
         previous = tracer.state("previous", safeguard.start.numpy())
         step = tracer.constant("rate_step", safeguard.step.numpy())
-        self.window = ("window_low", "window_high")
+        self.window, self.remembers = ("window_low", "window_high"), True
         constants = (step, *limit_constants(tracer))
         tracer.op(Op("rate_window", (previous,), self.window, constants))
 
     def _add_barrier(self, safeguard: BarrierQP) -> None:
         tracer = self.tracer
+        entries, state = self.entries, "state"
         if safeguard.observe is not None:
-            raise UnsupportedLayer(
-                "a BarrierQP with a function from observations to states",
-                supported=("a state that is part of the observation",),
-                advice="Name the entries of the observation that are the state.",
-            )
-        if len(self.entries) != safeguard.dynamics.nx:
+            chosen = chosen_entries(safeguard.observe, nx=len(entries))
+            entries, state = tuple(entries[index] for index in chosen), "model_state"
+        if len(entries) != safeguard.dynamics.nx:
             raise RangeError(
                 "state",
-                value=self.entries,
+                value=entries,
                 expected=f"the {safeguard.dynamics.nx} entries of the observation that the model "
                 "needs",
             )
-        motion = motion_of(tracer, safeguard.dynamics, self._state())
+        motion = motion_of(
+            tracer, safeguard.dynamics, pick(tracer, OBSERVATION, entries, name=state)
+        )
         self.iterations = max(self.iterations, safeguard.iterations)
         for barrier in parts_of(safeguard.barrier):
             self.constraints.append(self._barrier(barrier, motion, safeguard))
@@ -328,6 +359,24 @@ class _Guard:
             weight, bias = affine_law(law, nx=len(self.entries))
             value = tracer.dense(self._state(), weight, bias, name="brake")
         return tracer.op(Op("clamp", (value, *box), ("reserve",)))
+
+
+def chosen_entries(observe: Callable[[Tensor], Tensor], *, nx: int) -> tuple[int, ...]:
+    """Find which entries of an observation a function returns, by asking it.
+
+    Raises:
+        UnsupportedLayer: If it does anything else than to choose entries.
+    """
+    numbers = observe(torch.arange(float(nx), dtype=torch.float64).unsqueeze(0))[0]
+    chosen = tuple(int(number) for number in numbers.tolist() if 0.0 <= number < nx)
+    rows = torch.randn(64, nx, generator=torch_generator(0, "observe"), dtype=torch.float64)
+    if not torch.equal(observe(rows), rows[:, list(chosen)]):
+        raise UnsupportedLayer(
+            "a BarrierQP with a function from observations to states",
+            supported=("a state that is part of the observation",),
+            advice="Let it choose entries of the observation.",
+        )
+    return chosen
 
 
 def affine_law(law: Law, *, nx: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
