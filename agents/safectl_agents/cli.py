@@ -41,11 +41,14 @@ COMMANDS = {
         "demo", "train with and without a safeguard, compare, run on an emulated board"
     ),
     "train": Command("train", "train a stable-baselines3 agent through a safeguard"),
+    "train diffuser": Command("train_diffuser", "train a diffusion model of plans"),
+    "plan": Command("plan", "draw safe plans with a diffusion model, or --demo", "model"),
     "evaluate": Command("evaluate", "evaluate a trained folder", "folder"),
     "export": Command("export", "write a trained folder or a model file as C99", "folder"),
     "verify": Command("verify", "build, run and compare exported C on host and board", "folder"),
     "flash": Command("flash", "write exported firmware to a board and verify it", "folder"),
     "run": Command("run", "run a trained policy with its guard on a robot", "folder"),
+    "data": Command("data", "collect a data set of maze2d or locomotion", "kind"),
     "envs": Command("envs", "list the environments: spaces, cost, source", "name"),
     "bench": Command("bench", "list or run the named benchmarks", "name"),
     "experiment": Command(
@@ -94,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, rest: Sequence[str]) -> int:
+    if rest and f"{name} {rest[0]}" in COMMANDS:  # a command of two words
+        name, rest = f"{name} {rest[0]}", rest[1:]
     if name not in COMMANDS:
         raise UnknownNameError("command", name, known=list(COMMANDS))
     if [name, *rest[:1]] == ["bench", "acs"]:
