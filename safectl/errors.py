@@ -108,8 +108,8 @@ class TaskNotInferable(SafectlError):
     def __init__(self, *, labels: int, nonzero: int) -> None:
         self.labels, self.nonzero = labels, nonzero
         super().__init__(
-            f"the task is not inferable from this data: {nonzero} of {labels} rewards are not zero "
-            "and their features cancel; label more data, or name a goal"
+            f"the task is not inferable from this data: {nonzero} of {labels} labels hold a "
+            "reward, and they give no direction; label more data, or name a goal"
         )
 
 

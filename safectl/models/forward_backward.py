@@ -7,7 +7,7 @@ states will be visited and neither generates states nor plans.
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from safectl.errors import ShapeError
@@ -43,9 +43,7 @@ class ForwardBackward:
         """Take over weights named as in `networks`."""
         self.networks.load_state_dict(dict(weights))
 
-    def infer(
-        self, observation: Float[Tensor, "samples nx"], reward: Float[Tensor, " samples"], /
-    ) -> Task:
+    def infer(self, observation: Shaped[Tensor, "..."], reward: Shaped[Tensor, "..."], /) -> Task:
         """Find the task vector from next observations and the rewards on entering them.
 
         Raises:
@@ -54,7 +52,7 @@ class ForwardBackward:
         self._require_width("observation", observation, self.sizes.nx)
         return infer_from_rewards(self.backward, observation, reward)
 
-    def infer_goal(self, goal: Float[Tensor, " nx"]) -> Task:
+    def infer_goal(self, goal: Shaped[Tensor, "..."]) -> Task:
         """Find the task vector of reaching an observation.
 
         Raises:
@@ -64,9 +62,7 @@ class ForwardBackward:
         return infer_from_goal(self.backward, goal)
 
     @torch.no_grad()
-    def act(
-        self, observation: Float[Tensor, "batch nx"], task: Task, /
-    ) -> Float[Tensor, "batch nu"]:
+    def act(self, observation: Shaped[Tensor, "..."], task: Task, /) -> Float[Tensor, "batch nu"]:
         """Return the mean action of the task's policy per row, in [-1, 1].
 
         Raises:
@@ -77,8 +73,8 @@ class ForwardBackward:
     @torch.no_grad()
     def value(
         self,
-        observation: Float[Tensor, "batch nx"],
-        action: Float[Tensor, "batch nu"],
+        observation: Shaped[Tensor, "..."],
+        action: Shaped[Tensor, "..."],
         task: Task,
         /,
     ) -> Float[Tensor, " batch"]:

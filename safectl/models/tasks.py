@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from safectl.errors import NonFiniteError, ShapeError, TaskNotInferable
@@ -54,10 +54,15 @@ def sample_tasks(
 @torch.no_grad()
 def infer_from_rewards(
     backward: Backward,
-    observation: Float[Tensor, "samples nx"],
-    reward: Float[Tensor, " samples"],
+    observation: Shaped[Tensor, "..."],
+    reward: Shaped[Tensor, "..."],
 ) -> Task:
     """Return z = sqrt(nz) unit(mean r B(s')), which a positive scale of the reward does not move.
+
+    Args:
+        backward: B of the model.
+        observation: Next observations, shape (samples, nx).
+        reward: On entering them, shape (samples,).
 
     Raises:
         ShapeError: If there is not one reward per observation.
@@ -72,7 +77,7 @@ def infer_from_rewards(
 
 
 @torch.no_grad()
-def infer_from_goal(backward: Backward, goal: Float[Tensor, " nx"]) -> Task:
+def infer_from_goal(backward: Backward, goal: Shaped[Tensor, "..."]) -> Task:
     """Return z = B(goal) for reaching one observation.
 
     Raises:
@@ -106,8 +111,8 @@ def infer_from_function(
 @torch.no_grad()
 def task_quality(
     backward: Backward,
-    observation: Float[Tensor, "samples nx"],
-    reward: Float[Tensor, " samples"],
+    observation: Shaped[Tensor, "..."],
+    reward: Shaped[Tensor, "..."],
     generator: torch.Generator,
 ) -> TaskQuality:
     """Say how far the vector of these labels can be trusted.
