@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from safectl.models import conservative, measure
 from safectl.models.forward_backward import ForwardBackward
 from safectl.models.networks import Forward, noisy
+from safectl.models.saved import load_named_state, named_state
 from safectl.models.tasks import sample_tasks
 from safectl.models.update import Batch, Draws, UpdateSettings
 
@@ -166,13 +167,7 @@ class Learner:
 
     def state(self) -> dict[str, Tensor]:
         """Return everything that the next update depends on, by name."""
-        named: dict[str, Tensor] = {"log_alpha": self.log_alpha}
-        for prefix, module in self._modules().items():
-            named |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
-        for prefix, optimizer in self.optimizers.items():
-            for index, entries in optimizer.state_dict()["state"].items():
-                named |= {f"adam.{prefix}.{index}.{k}": value for k, value in entries.items()}
-        return named
+        return {"log_alpha": self.log_alpha, **named_state(self._modules(), self.optimizers)}
 
     def load_state(self, named: Mapping[str, Tensor]) -> None:
         """Take over what `state` returned.
@@ -181,17 +176,7 @@ class Learner:
             KeyError, RuntimeError: If it is the state of another model.
         """
         self.log_alpha.copy_(named["log_alpha"])
-        for prefix, module in self._modules().items():
-            own = module.state_dict()
-            module.load_state_dict({name: named[f"{prefix}.{name}"] for name in own})
-        for prefix, optimizer in self.optimizers.items():
-            state: dict[int, dict[str, Tensor]] = {}
-            for name, value in named.items():
-                if name.startswith(f"adam.{prefix}."):
-                    index, key = name.split(".")[2:]
-                    state.setdefault(int(index), {})[key] = value
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": state, "param_groups": groups})
+        load_named_state(named, self._modules(), self.optimizers)
 
     def _modules(self) -> dict[str, nn.Module]:
         return {

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from safectl.errors import RangeError
 from safectl.models.networks import noisy
+from safectl.models.saved import load_named_state, named_state
 from safectl_agents.fb.episodes import Episode
 
 _STEPS, _DISCOUNT, _POLYAK = 3, 0.99, 0.01
@@ -110,36 +111,52 @@ class RNDAgent:
         net, rate = self.networks, settings.learning_rate
         self._critic = [*net.trunk.parameters(), *net.heads.parameters()]
         self._aim = [*self.target.trunk.parameters(), *self.target.heads.parameters()]
-        self._optimizers = [
-            torch.optim.Adam(parameters, lr=rate, fused=True)
-            for parameters in (net.predictor.parameters(), self._critic, net.actor.parameters())
-        ]
-        self._episodes: list[tuple[Tensor, Tensor]] = []
+        learned = {
+            "predictor": [*net.predictor.parameters()],
+            "critic": self._critic,
+            "actor": [*net.actor.parameters()],
+        }
+        self._optimizers = {
+            name: torch.optim.Adam(parameters, lr=rate, fused=True)
+            for name, parameters in learned.items()
+        }
+        self._modules = {"networks": self.networks, "target": self.target}
+        self._replay: tuple[Tensor, Tensor] | None = None
+        self._count = 0
 
-    def act(self, observation: NDArray[np.float32], step: int) -> NDArray[np.float32]:
-        """Return an action for one observation at a step of the whole collection."""
+    def draw(self) -> NDArray[np.float32]:
+        """Return a uniformly random action."""
         device = self.generator.device
+        uniform = torch.rand(self.nu, generator=self.generator, device=device)
+        return np.asarray((2.0 * uniform - 1.0).cpu(), np.float32)
+
+    @torch.no_grad()
+    def act(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the policy's action for one observation, with noise."""
+        device = self.generator.device
+        row = torch.from_numpy(observation)[None].to(device)
         noise = torch.randn(1, self.nu, generator=self.generator, device=device)
-        if step < self.settings.random_steps:
-            uniform = torch.rand(1, self.nu, generator=self.generator, device=device)
-            return np.asarray((2.0 * uniform - 1.0)[0].cpu(), np.float32)
-        with torch.no_grad():
-            row = torch.from_numpy(observation)[None].to(device)
-            action = self.networks.actor(row) + _SMOOTHING * noise
+        action = self.networks.actor(row) + _SMOOTHING * noise
         return np.asarray(action[0].clamp(-1.0, 1.0).cpu(), np.float32)
 
     def remember(self, episode: Episode) -> None:
-        """Take an episode into the replay; the oldest leaves it when it is full."""
-        device = self.generator.device
-        parts = (torch.from_numpy(episode.observation), torch.from_numpy(episode.action))
-        self._episodes.append((parts[0].to(device), parts[1].to(device)))
-        del self._episodes[: -self.settings.capacity]
+        """Take an episode into the replay, all of one length; the oldest leaves a full one."""
+        parts = [torch.from_numpy(part) for part in (episode.observation, episode.action)]
+        if self._replay is None:
+            observation, action = (
+                part.new_zeros(self.settings.capacity, *part.shape).to(self.generator.device)
+                for part in parts
+            )
+            self._replay = (observation, action)
+        for ring, part in zip(self._replay, parts, strict=True):
+            ring[self._count % self.settings.capacity] = part
+        self._count += 1
 
     def update(self) -> None:
         """Take one step of predictor, critic and actor; nothing before the first episode."""
-        if not self._episodes:
+        if self._replay is None:
             return
-        here, action, there = self._sample()
+        here, action, there = self._sample(*self._replay)
         net, discount = self.networks, _DISCOUNT**_STEPS
         novelty = net.novelty(here)
         with torch.no_grad():
@@ -147,21 +164,16 @@ class RNDAgent:
             reward = novelty / net.spread.sqrt().clamp(min=1e-8)
             following = noisy(net.actor(there), self._noise(len(there)))
             aim = reward + discount * self.target.value(there, following).amin(0)
-        self._step(0, novelty.mean())
-        self._step(1, (net.value(here, action) - aim).square().mean(-1).sum())
+        self._step("predictor", novelty.mean())
+        self._step("critic", (net.value(here, action) - aim).square().mean(-1).sum())
         chosen = noisy(net.actor(here), self._noise(len(here)))
-        self._step(2, -net.value(here, chosen).amin(0).mean())
+        self._step("actor", -net.value(here, chosen).amin(0).mean())
         with torch.no_grad():
             torch._foreach_lerp_(self._aim, self._critic, _POLYAK)
 
     def state(self) -> dict[str, Tensor]:
         """Return weights and optimisers by name."""
-        named = {f"net.{name}": value for name, value in self.networks.state_dict().items()}
-        named |= {f"target.{name}": value for name, value in self.target.state_dict().items()}
-        for number, optimizer in enumerate(self._optimizers):
-            for index, entries in optimizer.state_dict()["state"].items():
-                named |= {f"adam.{number}.{index}.{k}": v for k, v in entries.items()}
-        return named
+        return named_state(self._modules, self._optimizers)
 
     def load_state(self, named: Mapping[str, Tensor]) -> None:
         """Take over what `state` returned.
@@ -169,40 +181,27 @@ class RNDAgent:
         Raises:
             KeyError, RuntimeError: If it is the state of another explorer.
         """
-        for prefix, module in (("net", self.networks), ("target", self.target)):
-            own = module.state_dict()
-            module.load_state_dict({name: named[f"{prefix}.{name}"] for name in own})
-        for number, optimizer in enumerate(self._optimizers):
-            state: dict[int, dict[str, Tensor]] = {}
-            for name, value in named.items():
-                if name.startswith(f"adam.{number}."):
-                    index, key = name.split(".")[2:]
-                    state.setdefault(int(index), {})[key] = value
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": state, "param_groups": groups})
+        load_named_state(named, self._modules, self._optimizers)
 
-    def _sample(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _sample(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return observations, actions and observations three steps later."""
-        rows, device = self.settings.batch, self.generator.device
-        length = min(len(action) for _, action in self._episodes) - _STEPS
-        which = torch.randint(
-            len(self._episodes), (rows,), generator=self.generator, device=device
-        ).tolist()
-        starts = torch.randint(length, (rows,), generator=self.generator, device=device).tolist()
-        pairs = list(zip(which, starts, strict=True))
-        return (
-            torch.stack([self._episodes[e][0][t] for e, t in pairs]),
-            torch.stack([self._episodes[e][1][t + 1] for e, t in pairs]),
-            torch.stack([self._episodes[e][0][t + _STEPS] for e, t in pairs]),
+        kept, length = min(self._count, len(action)), action.shape[1] - _STEPS
+        which, start = (
+            torch.randint(
+                high, (self.settings.batch,), generator=self.generator, device=action.device
+            )
+            for high in (kept, length)
         )
+        there = observation[which, start + _STEPS]
+        return observation[which, start], action[which, start + 1], there
 
     def _noise(self, rows: int) -> Tensor:
         device = self.generator.device
         normal = torch.randn(rows, self.nu, generator=self.generator, device=device)
         return (_SMOOTHING * normal).clamp(-_CUT, _CUT)
 
-    def _step(self, number: int, loss: Tensor) -> None:
-        optimizer = self._optimizers[number]
+    def _step(self, name: str, loss: Tensor) -> None:
+        optimizer = self._optimizers[name]
         parameters = optimizer.param_groups[0]["params"]
         gradients = torch.autograd.grad(loss, parameters)
         for parameter, gradient in zip(parameters, gradients, strict=True):
