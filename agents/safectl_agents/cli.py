@@ -20,6 +20,7 @@ _EXTRA_OF = {
     "rclpy": "ros",
     "rosbags": "bags",
     "minari": "bags",
+    "dm_control": "agents",
 }
 
 
@@ -43,7 +44,12 @@ COMMANDS = {
     "train": Command("train", "train a stable-baselines3 agent through a safeguard"),
     "train diffuser": Command("train_diffuser", "train a diffusion model of plans"),
     "plan": Command("plan", "draw safe plans with a diffusion model, or --demo", "model"),
+    "train fb": Command("train_fb", "train a forward-backward model from reward-free data"),
+    "collect": Command("collect", "collect reward-free data by exploring, for train fb"),
     "evaluate": Command("evaluate", "evaluate a trained folder", "folder"),
+    "evaluate fb": Command(
+        "evaluate_fb", "score a forward-backward model on every task of its domain", "folder"
+    ),
     "export": Command("export", "write a trained folder or a model file as C99", "folder"),
     "verify": Command("verify", "build, run and compare exported C on host and board", "folder"),
     "flash": Command("flash", "write exported firmware to a board and verify it", "folder"),
@@ -77,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if words else 2
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        return _run(words[0], words[1:])
+        is_double = " ".join(words[:2]) in COMMANDS
+        return _run(" ".join(words[: 1 + is_double]), words[1 + is_double :])
     except KeyboardInterrupt as stop:
         sys.stderr.write(f"interrupted: {stop}\n" if str(stop) else "interrupted\n")
         return 130
