@@ -122,7 +122,8 @@ def replay_state(model: OffPolicyAlgorithm) -> dict[str, NDArray[Any]]:
     """Return the filled rows of the replay buffer and its position, without copying them."""
     buffer = model.replay_buffer
     assert buffer is not None, "every off-policy model has one"
-    rows = {name: getattr(buffer, name)[: buffer.size()] for name in _REPLAY}
+    names = (*_REPLAY, *getattr(buffer, "saved_rows", ()))
+    rows = {name: getattr(buffer, name)[: buffer.size()] for name in names}
     return {**rows, "position": np.array([buffer.pos, int(buffer.full)])}
 
 
@@ -130,7 +131,7 @@ def load_replay(model: OffPolicyAlgorithm, arrays: Mapping[str, NDArray[Any]]) -
     """Set what `replay_state` returned."""
     buffer = model.replay_buffer
     assert buffer is not None, "every off-policy model has one"
-    for name in _REPLAY:
+    for name in (*_REPLAY, *getattr(buffer, "saved_rows", ())):
         rows = arrays[name]
         getattr(buffer, name)[: len(rows)] = rows
     position, full = arrays["position"].tolist()

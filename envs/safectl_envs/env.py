@@ -5,13 +5,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.spaces import Box
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from safectl.errors import RangeError
-from safectl.spec import Signal, Spec
+from safectl.spec import Spec
 from safectl_envs.catalogue import find_world
+from safectl_envs.spaces import box_of
 from safectl_envs.world import World, advance, model_state
 
 
@@ -123,10 +123,3 @@ class SafeEnv(gymnasium.Env[Float32[np.ndarray, " nx"], Float[np.ndarray, "..."]
     def _observe(self, state: Tensor) -> Float32[np.ndarray, " nx"]:
         observation: Float32[np.ndarray, " nx"] = self.world.observe(state)[0].numpy()
         return observation
-
-
-def box_of(signals: tuple[Signal, ...]) -> Box:
-    """Build the float32 space of some signals."""
-    low = np.array([signal.low for signal in signals], dtype=np.float32)
-    high = np.array([signal.high for signal in signals], dtype=np.float32)
-    return Box(low, high, dtype=np.float32)

@@ -41,6 +41,21 @@ def spec_of(env: gymnasium.Env[Any, Any]) -> Spec:
     return Spec(_signals(names, observation), _signals(motors, action), _period(inner))
 
 
+def spec_of_boxes(observation: object, action: object, *, period: float = 1.0) -> Spec:
+    """Describe two spaces: numbered signals of the unit `UNKNOWN`.
+
+    Raises:
+        ShapeError: If a space is not a one-dimensional box.
+        RangeError: If an action has no finite bounds.
+    """
+    boxes = {"observation": _box("observation", observation), "action": _box("action", action)}
+    signals = (
+        _signals([(f"{name}_{index}", UNKNOWN) for index in range(box.shape[0])], box)
+        for name, box in boxes.items()
+    )
+    return Spec(*signals, period)
+
+
 def _joints(model: Any, size: int) -> list[tuple[str, str]]:  # noqa: ANN401  MuJoCo has no types
     """Name the last positions and all velocities of the joints, where that is the observation."""
     positions, velocities = [], []

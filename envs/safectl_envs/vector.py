@@ -13,7 +13,7 @@ from safectl.errors import RangeError
 from safectl.spec import Spec
 from safectl_envs.batched import BatchedEnv
 from safectl_envs.catalogue import find_world
-from safectl_envs.env import box_of
+from safectl_envs.spaces import box_of
 from safectl_envs.world import World
 
 Array = Float[np.ndarray, " count"] | Bool[np.ndarray, " count"]

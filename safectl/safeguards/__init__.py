@@ -4,10 +4,20 @@
 second to import.
 """
 
+from safectl.safeguards.acs import ACS, ACSOptions, Explanation
 from safectl.safeguards.affine_signal import Affine, AffineSignalModel
 from safectl.safeguards.cbf import BarrierQP
 from safectl.safeguards.chain import Chain
 from safectl.safeguards.clip import Clip, RateLimit
+from safectl.safeguards.correction import Correction, CorrectionOptions, correct
+from safectl.safeguards.cost_critic import (
+    ChanceBound,
+    CostCritic,
+    SafetyForm,
+    ScoredCritic,
+    Slope,
+    epsilon_schedule,
+)
 from safectl.safeguards.fallback import Brake, Fallback, Hold
 from safectl.safeguards.fit_signal import (
     Calibration,
@@ -23,13 +33,20 @@ from safectl.safeguards.safety_layer import Least, SafetyLayer
 from safectl.safeguards.stop import StopProfile, decide_stop
 
 __all__ = [
+    "ACS",
+    "ACSOptions",
     "Affine",
     "AffineSignalModel",
     "BarrierQP",
     "Brake",
     "Calibration",
     "Chain",
+    "ChanceBound",
     "Clip",
+    "Correction",
+    "CorrectionOptions",
+    "CostCritic",
+    "Explanation",
     "Fallback",
     "FitOptions",
     "FittedSignal",
@@ -38,11 +55,16 @@ __all__ = [
     "Memory",
     "RateLimit",
     "Remembering",
+    "SafetyForm",
     "SafetyLayer",
+    "ScoredCritic",
+    "Slope",
     "StopProfile",
     "Transitions",
     "calibrate",
+    "correct",
     "decide_stop",
+    "epsilon_schedule",
     "fit_affine_signal",
     "train_step",
 ]

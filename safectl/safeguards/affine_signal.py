@@ -52,9 +52,9 @@ class AffineSignalModel(nn.Module):
         layers: list[nn.Module] = []
         width = nx
         for size in hidden:
-            layers += [_linear(width, size, generator), nn.Tanh()]
+            layers += [linear_layer(width, size, generator), nn.Tanh()]
             width = size
-        self.layers = nn.Sequential(*layers, _linear(width, m * (1 + nu), generator))
+        self.layers = nn.Sequential(*layers, linear_layer(width, m * (1 + nu), generator))
         self.register_buffer("mean", torch.zeros(nx))
         self.register_buffer("deviation", torch.ones(nx))
         self.register_buffer("signal_mean", torch.zeros(m))
@@ -85,7 +85,7 @@ class AffineSignalModel(nn.Module):
             getattr(self, f"{name}deviation").copy_(usable)
 
 
-def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+def linear_layer(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     """Make a layer whose weights come from the generator, not from the global one."""
     layer = nn.Linear(inputs, outputs, device="meta").to_empty(device=generator.device)
     bound = 1.0 / math.sqrt(inputs)

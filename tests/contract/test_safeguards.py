@@ -19,15 +19,19 @@ from safectl.barriers import (
     StoppingDistance,
     box,
 )
-from safectl.dynamics import double_integrator
+from safectl.dynamics import Uncertain, double_integrator
 from safectl.errors import RangeError, ShapeError
 from safectl.safeguards import (
+    ACS,
+    ACSOptions,
     AffineSignalModel,
     BarrierQP,
     Brake,
     Calibration,
     Chain,
+    ChanceBound,
     Clip,
+    CorrectionOptions,
     Hold,
     Least,
     RateLimit,
@@ -35,6 +39,7 @@ from safectl.safeguards import (
     SafetyLayer,
 )
 from safectl.safeguards.convex import ConvexGuard
+from safectl.safeguards.correction import Mode
 from safectl.solve.convex import ConvexSet
 from safectl.spec import Signal, Spec
 from safectl.types import Decision, Safeguard, Status
@@ -92,6 +97,11 @@ def second_order(radius: float) -> BarrierQP:
     return BarrierQP(barrier, DYNAMICS, fallback=BRAKE, rate=0.2)
 
 
+def noisy() -> BarrierQP:
+    model = Uncertain(DYNAMICS, 0.0004 * torch.eye(4))
+    return BarrierQP(speed_box(), model, fallback=BRAKE, rate=0.7, tolerance=0.05)
+
+
 def safety_layer(limit: float = 0.6, rate: float = 1.0) -> SafetyLayer:
     generator = torch.Generator().manual_seed(3)
     model = AffineSignalModel(4, 2, 2, hidden=(16,), generator=generator).requires_grad_(False)
@@ -106,6 +116,22 @@ def safety_layer(limit: float = 0.6, rate: float = 1.0) -> SafetyLayer:
         rate=rate,
         signal=lambda observation: observation[:, 2:].abs(),
     )
+
+
+@dataclass(frozen=True)
+class SpeedCosts:
+    """Two costs that grow with the next speed; as probabilities, so steep only near 0.5."""
+
+    def value(self, observation: Tensor, /) -> Tensor:
+        return torch.sigmoid(6.0 * observation[:, 2:].abs() - 4.0)
+
+    def cost(self, observation: Tensor, action: Tensor, /) -> Tensor:
+        return torch.sigmoid(6.0 * (observation[:, 2:] + 0.5 * action).abs() - 4.0)
+
+
+def acs(mode: Mode, *, recover: bool = True) -> ACS:
+    options = ACSOptions(ChanceBound(0.2), CorrectionOptions(mode, 60), recover=recover)
+    return ACS(SpeedCosts(), fallback=BRAKE, options=options)
 
 
 def convex(limit: float) -> ConvexGuard:
@@ -154,11 +180,16 @@ SAFEGUARDS = {
     "barrier, with escape": Case(
         lambda _: discs(0.3, escape=True), lambda _: discs(0.25, escape=True)
     ),
+    "barrier, with noise": Case(lambda _: noisy()),
     "barrier, second order": Case(lambda _: second_order(0.3)),
     "safety layer": Case(lambda _: safety_layer(), lambda _: safety_layer(0.7)),
     "safety layer, gradual": Case(
         lambda _: safety_layer(rate=0.5), lambda _: safety_layer(0.7, rate=0.5)
     ),
+    "learned costs, gradient": Case(lambda _: acs("gradient", recover=False)),
+    "learned costs, newton": Case(lambda _: acs("newton")),
+    "learned costs, bfgs": Case(lambda _: acs("bfgs")),
+    "learned costs, named fallback": Case(lambda _: acs("newton", recover=False)),
     "set in CVXPY": Case(lambda _: convex(1.0), lambda _: convex(1.2)),
     "chain": Case(chain),
     "remembering": Case(remembering),

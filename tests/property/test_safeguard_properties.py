@@ -1,5 +1,7 @@
 """Generated cases for the algebra of barriers and safeguards."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +10,21 @@ from torch import Tensor
 
 from safectl.barriers import Discs, HalfSpaces, Minimum, SoftMinimum, Stack, StoppingDistance
 from safectl.dynamics import LinearDynamics, double_integrator
-from safectl.safeguards import BarrierQP, Brake, Chain, Clip, Hold, RateLimit, Remembering
+from safectl.safeguards import (
+    ACS,
+    ACSOptions,
+    BarrierQP,
+    Brake,
+    Chain,
+    Clip,
+    CorrectionOptions,
+    Hold,
+    RateLimit,
+    Remembering,
+    correct,
+)
+from safectl.safeguards.correction import Mode
+from safectl.safeguards.evidence import Limits
 from safectl.solve import project
 from safectl.spec import Signal, Spec
 from safectl.types import Decision, Safeguard, Status
@@ -46,6 +62,21 @@ def stopping(period: float, braking: float = 1.0) -> StoppingDistance:
         positions=(0, 1),
         velocities=(2, 3),
     )
+
+
+@dataclass(frozen=True)
+class RandomCritic:
+    """Costs sigmoid(w a + v s + bend), bent in the action."""
+
+    by_action: Tensor
+    by_state: Tensor
+
+    def value(self, observation: Tensor, /) -> Tensor:
+        return torch.sigmoid(observation @ self.by_state.T)
+
+    def cost(self, observation: Tensor, action: Tensor, /) -> Tensor:
+        bend = 0.3 * (3.0 * action).sin().sum(-1, keepdim=True)
+        return torch.sigmoid(action @ self.by_action.T + observation @ self.by_state.T + bend)
 
 
 def require_laws(safeguard: Safeguard, observation: Tensor, action: Tensor) -> Decision:
@@ -195,3 +226,36 @@ def test_broken_entries_never_reach_another_row(rows: int, data: st.DataObject) 
     torch.testing.assert_close(
         decision.action[others], sound.action[others], atol=SAME_TOLERANCE, rtol=0.0
     )
+
+
+@FEW
+@given(seeds, st.sampled_from(["gradient", "newton", "bfgs"]), st.integers(1, 3), st.integers(1, 4))
+def test_laws_hold_for_random_learned_costs(seed: int, mode: Mode, m: int, nu: int) -> None:
+    critic = RandomCritic(draw(seed, m, nu), draw(seed + 1, m, 2))
+    observation, proposal = draw(seed + 2, 32, 2), draw(seed + 3, 32, nu, scale=2.0)
+    options = ACSOptions(correction=CorrectionOptions(mode))
+    guard = ACS(critic, fallback=Brake(spec(2, nu, 0.1)), options=options)
+    decision = require_laws(guard, observation, proposal)
+    assert (decision.action.abs() <= 1.0).all()
+    clipped = proposal.clamp(-1.0, 1.0)
+    threshold = options.bound.threshold(critic.value(observation))
+    before = (critic.cost(observation, clipped) - threshold).amax(-1)
+    after = (critic.cost(observation, decision.action) - threshold).amax(-1)
+    assert (after.clamp(min=0.0) <= before.clamp(min=0.0)).all()
+    admissible = before <= 0.0
+    assert torch.equal(decision.action[admissible], clipped[admissible])
+
+
+@FEW
+@given(seeds, st.sampled_from(["gradient", "newton", "bfgs"]), st.integers(1, 3))
+def test_learned_costs_are_met_row_by_row_as_in_a_batch(seed: int, mode: Mode, m: int) -> None:
+    critic = RandomCritic(draw(seed, m, 2).double(), draw(seed + 1, m, 2).double())
+    observation, proposal = draw(seed + 2, 8, 2).double(), draw(seed + 3, 8, 2).double()
+    threshold = torch.full((8, m), 0.4, dtype=torch.float64)
+    limits = Limits(torch.full((2,), -1.0).double(), torch.full((2,), 1.0).double())
+    options = CorrectionOptions(mode)
+    together = correct(critic, observation, proposal, threshold, limits, options).action
+    for row in range(8):
+        one = slice(row, row + 1)
+        alone = correct(critic, observation[one], proposal[one], threshold[one], limits, options)
+        torch.testing.assert_close(alone.action[0], together[row], atol=1e-6, rtol=0.0)

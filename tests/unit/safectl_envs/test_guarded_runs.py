@@ -47,6 +47,7 @@ def run(name, count, steps, *, guarded, held=1):
         ("DoubleIntegrator", 2500, 400),
         ("SpeedLimit", 250, 400),
         ("CartPoleStab", 250, 400),
+        ("PlanarReach", 250, 400),
         ("Maze2dLarge", 100, 200),
     ],
 )
@@ -56,7 +57,9 @@ def test_a_guard_with_the_true_model_never_pays(name, count, steps, held):
     assert smallest >= -TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["PointHazard", "DoubleIntegrator", "SpeedLimit", "CartPoleStab"])
+@pytest.mark.parametrize(
+    "name", ["PointHazard", "DoubleIntegrator", "SpeedLimit", "CartPoleStab", "PlanarReach"]
+)
 def test_the_same_actions_without_a_guard_do_pay(name):
     cost, smallest = run(name, 250, 400, guarded=False, held=20)
     assert cost > 100.0

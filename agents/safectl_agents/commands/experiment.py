@@ -1,0 +1,114 @@
+"""`safectl bench acs`: train and compare methods of safe reinforcement learning."""
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from safectl.errors import RangeError
+from safectl_agents.acs.experiment import plan, run_all
+from safectl_agents.acs.methods import METHODS
+from safectl_agents.acs.report import report
+from safectl_agents.acs.seed_run import RunSettings
+from safectl_agents.acs.tasks import TASKS, find_task
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentSettings:
+    """What to compare. Run the same command again to go on after a stop."""
+
+    task: tuple[str, ...] = ("speed-limit",)
+    """Tasks; `--list` names them."""
+    method: tuple[str, ...] = ("acs",)
+    """Methods; `--list` names them, `all` is all of them."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds."""
+    steps: int | None = None
+    """Environment steps per seed; the task's without."""
+    folder: Path = Path("runs/acs")
+    """Where results go, `<task>/<method>/seed-<n>`."""
+    jobs: int = 1
+    """Seeds trained at the same time, each in a process of its own."""
+    evaluate_every: int = 5_000
+    """Steps between two evaluations."""
+    episodes: int = 10
+    """Episodes per evaluation."""
+    checkpoint_every: int = 25_000
+    """Steps between two checkpoints, a multiple of `evaluate_every`."""
+    eps: float = 0.1
+    """Tolerance of all methods."""
+    warmup_ratio: float | None = None
+    """Share of the steps before actions are corrected; the task's without."""
+    train_every: int = 1
+    """Environment steps per round of updates."""
+    updates: int = 1
+    """Gradient steps per round."""
+    policy_delay: int = 2
+    """Critic updates per actor update of TD3."""
+    threads: int = 1
+    """Threads of torch per process."""
+    list: bool = False
+    """Name tasks and methods; train nothing."""
+
+
+DEFAULTS = ExperimentSettings()
+
+
+def run(settings: ExperimentSettings) -> int:
+    """Train what is missing, then write and print the tables."""
+    if settings.list:
+        _list()
+        return 0
+    if settings.jobs < 1 or not settings.seeds:
+        value = (settings.jobs, settings.seeds)
+        raise RangeError("jobs, seeds", value=value, expected="at least one of each")
+    methods = tuple(METHODS) if settings.method == ("all",) else settings.method
+    runs = [
+        run
+        for task in settings.task
+        for run in plan(
+            _protocol(settings, task),
+            settings.folder,
+            tasks=[task],
+            methods=methods,
+            seeds=settings.seeds,
+        )
+    ]
+    command = "safectl " + shlex.join(sys.argv[1:])
+    console = Console(stderr=True)
+    run_all(runs, jobs=settings.jobs, command=command, console=console)
+    for task in settings.task:
+        path = report(settings.folder, task)
+        if path is not None:
+            Console().print(Markdown(f"## {task}\n\n" + path.read_text(encoding="utf-8")))
+            console.print(f"table, curves and every seed: {path.parent}", highlight=False)
+    return 0
+
+
+def _protocol(settings: ExperimentSettings, task: str) -> RunSettings:
+    return RunSettings(
+        task=task,
+        method=next(iter(METHODS)),
+        steps=settings.steps or find_task(task).steps,
+        seed=0,
+        evaluate_every=settings.evaluate_every,
+        episodes=settings.episodes,
+        checkpoint_every=settings.checkpoint_every,
+        eps=settings.eps,
+        warmup_ratio=settings.warmup_ratio,
+        train_every=settings.train_every,
+        updates=settings.updates,
+        policy_delay=settings.policy_delay,
+        threads=settings.threads,
+    )
+
+
+def _list() -> None:
+    console = Console()
+    for name, task in TASKS.items():
+        console.print(f"task    {name:22s} {task.env}, {task.steps:,} steps", highlight=False)
+    for name, method in METHODS.items():
+        console.print(f"method  {name:22s} {method.summary}", highlight=False)

@@ -1,0 +1,192 @@
+"""Critics of a safeguard as networks: their values, and their gradients by the action."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from safectl.safeguards.affine_signal import linear_layer
+from safectl.safeguards.cost_critic import Slope
+
+Combination = Literal["mean", "max"]
+
+
+class ScoreNetwork(nn.Module):
+    """Perceptrons from an observation, and an action if nu > 0, to m scores; one or an ensemble.
+
+    Observations are normalised inside by statistics that are part of the module's state.
+
+    Args:
+        nx: Number of observations.
+        nu: Number of actions; 0 for a value of the state.
+        m: Number of scores.
+        hidden: Width of each hidden layer; tanh between them.
+        members: Networks that are combined.
+        combination: Mean or maximum of their scores; the maximum of a cost is the cautious one.
+        generator: Draws the initial weights.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self,
+        nx: int,
+        nu: int,
+        m: int = 1,
+        *,
+        hidden: Sequence[int] = (64, 64),
+        members: int = 1,
+        combination: Combination = "mean",
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.nx, self.nu, self.m, self.combination = nx, nu, m, combination
+        widths = (nx + nu, *hidden, m)
+        self.members = nn.ModuleList(_perceptron(widths, generator) for _ in range(members))
+        self.register_buffer("mean", torch.zeros(nx))
+        self.register_buffer("deviation", torch.ones(nx))
+
+    def each(
+        self,
+        observation: Float[Tensor, "batch nx"],
+        action: Float[Tensor, "batch nu"] | None = None,
+    ) -> Float[Tensor, "members batch m"]:
+        """Return the scores of every member; a loss is taken of these."""
+        inputs = self._inputs(observation, action)
+        return torch.stack([member(inputs) for member in self.members])
+
+    def forward(
+        self,
+        observation: Float[Tensor, "batch nx"],
+        action: Float[Tensor, "batch nu"] | None = None,
+    ) -> Float[Tensor, "batch m"]:
+        """Return the combined scores."""
+        scores = self.each(observation, action)
+        if len(scores) == 1:
+            return scores[0]
+        return scores.mean(0) if self.combination == "mean" else scores.amax(0)
+
+    @torch.no_grad()
+    def slope(
+        self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"]
+    ) -> Slope:
+        """Return the combined scores and their gradients by the action, without autograd."""
+        inputs = self._inputs(observation, action)
+        found = [_slope(member, inputs, self.nu) for member in self.members]
+        if len(found) == 1:
+            return found[0]
+        scores = torch.stack([slope.score for slope in found])
+        gradients = torch.stack([slope.gradient for slope in found])
+        if self.combination == "mean":
+            return Slope(scores.mean(0), gradients.mean(0))
+        largest = scores.argmax(0, keepdim=True)
+        index = largest.unsqueeze(-1).expand(-1, -1, -1, self.nu)
+        return Slope(scores.gather(0, largest)[0], gradients.gather(0, index)[0])
+
+    def _inputs(self, observation: Tensor, action: Tensor | None) -> Tensor:
+        normalised = (observation - self.mean) / self.deviation
+        return normalised if action is None else torch.cat([normalised, action], 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LearnedCost:
+    """Q_c(s, a) and V_c(s) as networks; a cost critic with a scale that does not saturate.
+
+    Attributes:
+        value_network: From observations.
+        cost_network: From observations and actions.
+        is_probability: Whether costs are sigmoid(score), learned by cross-entropy, and scores their
+            logits; else costs are the scores.
+    """
+
+    value_network: ScoreNetwork
+    cost_network: ScoreNetwork
+    is_probability: bool = True
+
+    def value(self, observation: Float[Tensor, "batch nx"], /) -> Float[Tensor, "batch m"]:
+        """Return V_c(s)."""
+        return self._cost(self.value_network(observation))
+
+    def cost(
+        self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
+    ) -> Float[Tensor, "batch m"]:
+        """Return Q_c(s, a)."""
+        return self._cost(self.cost_network(observation, action))
+
+    def scale(self, cost: Float[Tensor, "batch m"], /) -> Float[Tensor, "batch m"]:
+        """Return the logits of probabilities, held within what the dtype can tell from 0 and 1."""
+        if not self.is_probability:
+            return cost
+        resolution = torch.finfo(cost.dtype).eps
+        return torch.where(cost >= 1.0, torch.finfo(cost.dtype).max, cost.logit(eps=resolution))
+
+    def slope(
+        self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
+    ) -> Slope:
+        """Return the scores and their gradients by the action."""
+        return self.cost_network.slope(observation, action)
+
+    def _cost(self, score: Tensor) -> Tensor:
+        return score.sigmoid() if self.is_probability else score
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LearnedSafety:
+    """Psi(s) and A_Psi(s, a) as networks, in cost form: V_c = 1 - Psi, Q_c = 1 - Psi - A_Psi.
+
+    Attributes:
+        safety: Its scores are the logits of Psi.
+        advantage: Its scores are A_Psi, with m = 1.
+    """
+
+    safety: ScoreNetwork
+    advantage: ScoreNetwork
+
+    def value(self, observation: Float[Tensor, "batch nx"], /) -> Float[Tensor, "batch m"]:
+        """Return 1 - Psi(s), without the rounding of a difference."""
+        return torch.sigmoid(-self.safety(observation))
+
+    def cost(
+        self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
+    ) -> Float[Tensor, "batch m"]:
+        """Return 1 - Psi(s) - A_Psi(s, a)."""
+        return self.value(observation) - self.advantage(observation, action)
+
+    def scale(self, cost: Float[Tensor, "batch m"], /) -> Float[Tensor, "batch m"]:
+        """Return the cost: it is linear in the advantage, which has no sigmoid."""
+        return cost
+
+    def slope(
+        self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
+    ) -> Slope:
+        """Return the costs and their gradients by the action."""
+        score, gradient = self.advantage.slope(observation, action)
+        return Slope(self.value(observation) - score, -gradient)
+
+
+def _perceptron(widths: Sequence[int], generator: torch.Generator) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [linear_layer(inputs, outputs, generator), nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _slope(network: nn.Module, inputs: Tensor, nu: int) -> Slope:
+    """Return the outputs of a tanh perceptron and their gradients by its last nu inputs.
+
+    The chain rule from the last layer back: dy/dx_k = dy/dx_{k+1} diag(1 - x_{k+1}^2) W_k.
+    """
+    layers = [layer for layer in network.children() if isinstance(layer, nn.Linear)]
+    outputs = [inputs]
+    for layer in layers[:-1]:
+        outputs.append(nn.functional.linear(outputs[-1], layer.weight, layer.bias).tanh())
+    score = nn.functional.linear(outputs[-1], layers[-1].weight, layers[-1].bias)
+    adjoint = layers[-1].weight.expand(len(inputs), -1, -1)
+    for layer, output in zip(reversed(layers[:-1]), reversed(outputs[1:]), strict=True):
+        adjoint = (adjoint * (1.0 - output * output).unsqueeze(1)) @ layer.weight
+    return Slope(score, adjoint[..., inputs.shape[1] - nu :])

@@ -1,0 +1,289 @@
+"""Moving actions until a critic's costs are within their bounds: the lower layer of ACS.
+
+    Gamma(s, a~) = argmin_a 1/2 |a - a~|^2   subject to   Q_c(s, a) <= delta(s), low <= a <= high
+
+by a few steps from the proposal. After each step the action is clipped to its limits.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from safectl.errors import RangeError
+from safectl.safeguards.cost_critic import CostCritic, ScoredCritic, Slope, slope_of
+from safectl.safeguards.evidence import Limits
+from safectl.safeguards.quasi_newton import quasi_newton_step
+from safectl.solve import project
+
+SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625)
+"""Of a quasi-Newton step, that are compared."""
+
+SHORT = 0.5
+"""A quasi-Newton step shorter than this share of the shortest one to the bound has settled on the
+penalty's minimum, which lies just outside the bound; the shortest ones are taken from then on."""
+
+Mode = Literal["gradient", "newton", "bfgs"]
+
+FLATTEST = 1e-8
+"""Norm of a gradient below which a critic says nothing about where to go."""
+
+BACKOFF_ULPS = 64.0
+"""Corrections aim this many units of rounding (of 1 + |bound|) inside the bound, so that the cost
+recomputed from the action in another batch is within it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectionOptions:
+    """How an action is moved."""
+
+    mode: Mode = "newton"
+    """"newton": the shortest step to the bound of the linearised critic, exact for a linear one;
+    several costs are met in one projection. "gradient": steps of fixed length against the gradient
+    of the cost that exceeds its bound most. "bfgs": damped quasi-Newton steps on 1/2 |a - a~|^2 +
+    penalty * sum max(excess, 0)^2, which end nearer to the proposal where the critic bends."""
+    iterations: int = 20
+    """K: at most so many steps."""
+    step: float = 0.05
+    """eta: largest change of an entry in one gradient step, in the unit of the action."""
+    damping: float = 1.0
+    """beta: share of a Newton step that is taken, in (0, 1]."""
+    penalty: float = 100.0
+    """rho of bfgs."""
+    candidates: int = 0
+    """Random actions that are tried where the steps fail; 0 for none."""
+    spread: float = 0.25
+    """Their standard deviation around the proposal, as a share of the width of the limits."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("gradient", "newton", "bfgs"):
+            known = "one of 'gradient', 'newton', 'bfgs'"
+            raise RangeError("mode", value=self.mode, expected=known)
+        if self.iterations < 1:
+            raise RangeError("iterations", value=self.iterations, expected="at least 1")
+        if self.candidates < 0:
+            raise RangeError("candidates", value=self.candidates, expected="zero or more")
+        for name in ("step", "penalty", "spread"):
+            if not getattr(self, name) > 0.0:
+                raise RangeError(name, value=getattr(self, name), expected="above zero")
+        if not 0.0 < self.damping <= 1.0:
+            raise RangeError("damping", value=self.damping, expected="a number in (0, 1]")
+
+
+class Correction(NamedTuple):
+    """What became of each action.
+
+    Attributes:
+        action: The first iterate within the bounds, else the best one seen, shape (batch, nu).
+        cost: Recomputed at this action, shape (batch, m).
+        iterations: Steps taken, shape (batch,).
+        residual: Largest excess of a cost over its bound, zero if none, shape (batch,); infinity
+            where it is not a number.
+    """
+
+    action: Float[Tensor, "batch nu"]
+    cost: Float[Tensor, "batch m"]
+    iterations: Int[Tensor, " batch"]
+    residual: Float[Tensor, " batch"]
+
+
+class _Problem(NamedTuple):
+    """Rows outside their bound: observation, clipped proposal, largest cost, and scores.
+
+    A row is done at or below the score `enough`; steps lead to `aim`, a little below.
+    """
+
+    observation: Tensor
+    start: Tensor
+    threshold: Tensor
+    aim: Tensor
+    enough: Tensor
+
+    def select(self, rows: Tensor) -> "_Problem":
+        return _Problem(*(part[rows] for part in self))
+
+
+class _Search(NamedTuple):
+    """Best actions (batch, nu), their largest excess (batch,) and the steps taken (batch,)."""
+
+    action: Tensor
+    excess: Tensor
+    iterations: Tensor
+
+
+@torch.no_grad()
+def correct(
+    critic: CostCritic,
+    observation: Float[Tensor, "batch nx"],
+    action: Float[Tensor, "batch nu"],
+    threshold: Float[Tensor, "batch m"],
+    limits: Limits,
+    options: CorrectionOptions,
+    *,
+    generator: torch.Generator | None = None,
+) -> Correction:
+    """Return actions whose costs are at or below their threshold, or the best ones found.
+
+    Never outside the limits, never worse than the clipped proposal, and bit for bit the clipped
+    proposal where that is within the bounds. Rows that are done are left alone. Only the gradient
+    with respect to the action is taken; the result carries none.
+
+    Args:
+        critic: Predicts the costs.
+        observation: Shape (batch, nx).
+        action: Proposals, shape (batch, nu).
+        threshold: Largest admissible costs, shape (batch, m).
+        limits: Of the action, shape (nu,) each.
+        options: Mode and lengths of the steps.
+        generator: Draws the candidates; needed if there are any.
+
+    Raises:
+        RangeError: If candidates are wanted and no generator is given.
+    """
+    start = action.clamp(*limits)
+    cost = critic.cost(observation, start)
+    rows = (~(cost <= threshold).all(-1)).nonzero().squeeze(-1)
+    iterations = torch.zeros(len(action), dtype=torch.int64, device=action.device)
+    if len(rows) == 0:
+        return Correction(start, cost, iterations, _residual(cost, threshold))
+    problem = _pose(critic, observation[rows], start[rows], threshold[rows])
+    found = _search(critic, problem, limits, options)
+    if options.candidates > 0:
+        found = _try_candidates(critic, problem, found, limits, options, generator)
+    moved = start.index_copy(0, rows, found.action)
+    after = critic.cost(observation, moved)
+    worse = ~(_residual(after, threshold) <= _residual(cost, threshold)).unsqueeze(-1)
+    after = torch.where(worse, cost, after)
+    return Correction(
+        torch.where(worse, start, moved),
+        after,
+        iterations.index_copy(0, rows, found.iterations),
+        _residual(after, threshold),
+    )
+
+
+def _residual(cost: Tensor, threshold: Tensor) -> Tensor:
+    excess = (cost - threshold).amax(-1).clamp(min=0.0)
+    return torch.where(excess.isnan(), torch.inf, excess)
+
+
+def _pose(critic: CostCritic, observation: Tensor, start: Tensor, threshold: Tensor) -> _Problem:
+    backoff = BACKOFF_ULPS * torch.finfo(start.dtype).eps * (1.0 + threshold.abs())
+    aim, enough = threshold - 2.0 * backoff, threshold - backoff
+    if isinstance(critic, ScoredCritic):
+        aim, enough = critic.scale(aim), critic.scale(enough)
+    return _Problem(observation, start, threshold, aim, enough)
+
+
+def _search(
+    critic: CostCritic, problem: _Problem, limits: Limits, options: CorrectionOptions
+) -> _Search:
+    """Step until every row is within its aim or stuck; work only on the rows that are not."""
+    best = point = problem.start
+    active = torch.arange(len(point), device=point.device)
+    taken, least = torch.zeros_like(active), point.new_full((len(point),), torch.inf)
+    settled, curvature = torch.zeros_like(active, dtype=torch.bool), None
+    for iteration in range(options.iterations + 1):
+        slope = slope_of(critic, problem.observation, point)
+        worst = (slope.score - problem.enough).amax(-1)
+        better = worst < least[active]
+        best = best.index_put((active[better],), point[better])
+        least = least.index_put((active[better],), worst[better])
+        excess = slope.score - problem.aim
+        steep = _worst_gradient(slope, excess).norm(dim=-1) > FLATTEST
+        going = (worst > 0.0) & steep & slope.gradient.isfinite().flatten(1).all(-1)
+        if iteration == options.iterations or not bool(going.any()):
+            break
+        if not bool(going.all()):
+            active, point, excess = active[going], point[going], excess[going]
+            problem, slope = problem.select(going), Slope(*(part[going] for part in slope))
+            settled, curvature = settled[going], curvature and curvature.select(going)
+        taken[active] += 1
+        if options.mode == "gradient":
+            gradient = _worst_gradient(slope, excess)
+            moved = point - options.step * gradient / gradient.abs().amax(-1, keepdim=True)
+        elif options.mode == "newton":
+            root = _root(point, slope, excess, limits)
+            moved = point + options.damping * (root - point)
+        else:
+            root = _root(point, slope, excess, limits)
+            move, curvature = quasi_newton_step(
+                curvature, problem.start, point, excess, slope.gradient, options.penalty
+            )
+            settled = settled | ~(move.norm(dim=-1) >= SHORT * (root - point).norm(dim=-1))
+            damped = _damp(critic, problem, point, move, limits, options.penalty)
+            moved = torch.where(settled.unsqueeze(-1), root, damped)
+        point = moved.clamp(*limits)
+    return _Search(best, least, taken)
+
+
+def _worst_gradient(slope: Slope, excess: Tensor) -> Tensor:
+    """Return the gradient of the cost that exceeds its bound most, shape (batch, nu)."""
+    if slope.score.shape[1] == 1:
+        return slope.gradient.squeeze(1)
+    index = excess.argmax(-1).reshape(-1, 1, 1).expand(-1, 1, slope.gradient.shape[2])
+    return slope.gradient.gather(1, index).squeeze(1)
+
+
+def _root(point: Tensor, slope: Slope, excess: Tensor, limits: Limits) -> Tensor:
+    """Return the nearest point at which no linearised cost exceeds its aim.
+
+    For several costs it is within the limits; where that cannot be, the worst cost alone counts.
+    """
+    gradient = _worst_gradient(slope, excess)
+    square = (gradient * gradient).sum(-1, keepdim=True)
+    nearest = point - excess.amax(-1, keepdim=True) * gradient / square
+    if excess.shape[1] == 1:
+        return nearest
+    along = (slope.gradient @ point.unsqueeze(-1)).squeeze(-1)
+    joint = project(point, -slope.gradient, excess - along, *limits)
+    return torch.where(joint.feasible.unsqueeze(-1), joint.point, nearest)
+
+
+def _damp(
+    critic: CostCritic,
+    problem: _Problem,
+    point: Tensor,
+    move: Tensor,
+    limits: Limits,
+    penalty: float,
+) -> Tensor:
+    """Return the point along a move, among `SHARES`, at which the penalised objective is least."""
+    shares = point.new_tensor(SHARES).reshape(1, -1, 1)
+    tried = (point.unsqueeze(1) + shares * move.unsqueeze(1)).clamp(*limits)
+    repeated = problem.observation.repeat_interleave(len(SHARES), 0)
+    score = critic.cost(repeated, tried.flatten(0, 1))
+    if isinstance(critic, ScoredCritic):
+        score = critic.scale(score)
+    excess = score.reshape(*tried.shape[:2], -1) - problem.aim.unsqueeze(1)
+    distance = (tried - problem.start.unsqueeze(1)).square().sum(-1)
+    objective = 0.5 * distance + penalty * excess.clamp(min=0.0).square().sum(-1)
+    chosen = objective.nan_to_num(nan=torch.inf).argmin(-1)
+    return tried[torch.arange(len(point), device=point.device), chosen]
+
+
+def _try_candidates(
+    critic: CostCritic,
+    problem: _Problem,
+    found: _Search,
+    limits: Limits,
+    options: CorrectionOptions,
+    generator: torch.Generator | None,
+) -> _Search:
+    """Replace what exceeds its bound by the best of random actions, where that is better."""
+    if generator is None:
+        raise RangeError("generator", value=None, expected="a torch.Generator, for the candidates")
+    start, count = problem.start, options.candidates
+    shape, kind, device = (len(start), count, start.shape[1]), start.dtype, start.device
+    draws = torch.randn(shape, generator=generator, dtype=kind, device=device)
+    tried = start.unsqueeze(1) + options.spread * (limits.high - limits.low) * draws
+    tried = torch.cat([found.action.unsqueeze(1), tried.clamp(*limits)], 1)
+    repeated = problem.observation.repeat_interleave(count + 1, 0)
+    cost = critic.cost(repeated, tried.flatten(0, 1)).reshape(len(start), count + 1, -1)
+    excess = (cost - problem.threshold.unsqueeze(1)).amax(-1)
+    excess = torch.where(excess.isnan(), torch.inf, excess)
+    excess[:, 0] = torch.where(found.excess <= 0.0, -torch.inf, excess[:, 0])
+    chosen = tried[torch.arange(len(start), device=device), excess.argmin(-1)]
+    return found._replace(action=chosen)
