@@ -72,6 +72,13 @@ def trap_rate() -> Measurement:
     return Measurement(table["best"]["trap_rate"], details=_details(table))
 
 
+def score() -> Measurement:
+    """Return the score of the best variant's plans over that of plans without a filter."""
+    table = _table(("diffuser", "ros", "res", "tvs", "best"))
+    ours, theirs = table["best"]["score"], table["diffuser"]["score"]
+    return Measurement(ours / theirs, details=_details(table))
+
+
 def filter_overhead(batch: int) -> Measurement:
     """Return the time of the filter over that of the denoiser for one step of a batch."""
     model, plan_filter = _full_size()
@@ -229,6 +236,14 @@ SAFEDIFFUSER = (
         baseline="2 %; SafeDiffuser ReS 72 %, SafeFlowMatcher 0 % in the large maze",
         target=0.02,
         measure=trap_rate,
+    ),
+    _higher(
+        name="safediffuser.score",
+        summary="score of following 100 plans of the best variant once, without a safeguard",
+        unit="1",
+        baseline="plans without a filter, same starts and model: the ratio",
+        target=0.95,
+        measure=score,
     ),
     _lower(
         name="safediffuser.filter_overhead_1",
