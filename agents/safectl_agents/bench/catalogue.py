@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 from safectl_agents.bench.benchmark import Benchmark
 from safectl_agents.bench.diffuser import SAFEDIFFUSER
+from safectl_agents.bench.diffuser_data import DIFFUSER_DATA
 from safectl_agents.bench.foundation import FOUNDATION
 from safectl_agents.bench.mcu_adaptation import ADAPTATION
 from safectl_agents.bench.mcu_boards import BOARDS
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         *FILTERS,
         *PEERS,
         *SAFEDIFFUSER,
+        *DIFFUSER_DATA,
         *_from_above(),
     )
 }
