@@ -163,6 +163,7 @@ def test_what_cannot_be_certified_is_the_fallback_that_stays():
     assert torch.equal(plan.states[0], starts[:1].expand(H, 4))
     assert bool((plan.actions == 0.0).all())
     assert float(plan.certificate.margin[0]) > 0.0
+    assert float(plan.certificate.margin[1]) == -torch.inf
 
 
 def test_a_free_path_is_certified_and_kept():
