@@ -23,7 +23,7 @@ METHODS: dict[str, Invariance | None] = {
     "ros": RobustSafe(),
     "res": RelaxedSafe(),
     "tvs": TimeVaryingSafe(),
-    "best": TimeVaryingSafe(),
+    "best": RelaxedSafe(),
 }
 CANDIDATES = 16
 """Plans from which the method "best" keeps one."""
@@ -36,7 +36,7 @@ def make_planner(
     goal: torch.Tensor | None,
     *,
     steps: int | None = None,
-    eta: float = 1.0,
+    eta: float = 0.0,
     seed: int = 0,
     device: str = "cpu",
 ) -> DiffusionPlanner:
