@@ -40,12 +40,12 @@ from safectl.safeguards import (
     Calibration,
     Chain,
     Clip,
-    ConvexGuard,
     Hold,
     RateLimit,
     Remembering,
     SafetyLayer,
 )
+from safectl.safeguards.convex import ConvexGuard
 from safectl.spec import Signal, Spec
 from safectl.types import Status
 from safectl_envs.catalogue import find_world
