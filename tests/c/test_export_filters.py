@@ -45,7 +45,6 @@ from safectl.safeguards import (
     Remembering,
     SafetyLayer,
 )
-from safectl.safeguards.convex import ConvexGuard
 from safectl.spec import Signal, Spec
 from safectl.types import Status
 from safectl_envs.catalogue import find_world
@@ -340,10 +339,19 @@ def test_what_has_no_operations_is_refused_by_name(reason):
         guarded_program("g", WORLD.spec, policy, guard, state=range(4))
 
 
+class Foreign:
+    """A safeguard that the export does not know."""
+
+    claim = "none"
+
+    def filter(self, observation, action):
+        raise NotImplementedError
+
+
 def test_unknown_safeguards_and_states_of_another_size_are_refused():
     policy = Network(nn.Sequential(make_policy(WORLD.spec, 1)))
     guard = BarrierQP(WORLD.barrier, WORLD.dynamics, fallback=WORLD.fallback)
-    with pytest.raises(UnsupportedLayer, match="the safeguard ConvexGuard"):
-        guarded_program("g", WORLD.spec, policy, ConvexGuard.__new__(ConvexGuard), state=range(4))
+    with pytest.raises(UnsupportedLayer, match="the safeguard Foreign"):
+        guarded_program("g", WORLD.spec, policy, Foreign(), state=range(4))
     with pytest.raises(RangeError, match="state is"):
         guarded_program("g", WORLD.spec, policy, guard, state=range(3))
