@@ -126,9 +126,10 @@ def append_barrier(
             _discs(barrier, entries, centres)(tracer, outputs)
         case Superellipse():
             return _turned(tracer, barrier.inside, outputs, _superellipse(barrier, entries))
-        case RelativeDegreeTwo(barrier=Discs()):
-            inside = barrier.barrier.inside
-            return _turned(tracer, inside, outputs, _second_order_discs(barrier, entries))
+        case RelativeDegreeTwo(barrier=Discs() as discs):
+            return _turned(
+                tracer, discs.inside, outputs, _second_order_discs(barrier, discs, entries)
+            )
         case Minimum() | SoftMinimum():
             _least(tracer, barrier, motion, after, outputs)
     return outputs
@@ -207,13 +208,11 @@ def _superellipse(barrier: Superellipse, entries: str) -> _Append:
     return append
 
 
-def _second_order_discs(barrier: RelativeDegreeTwo, entries: str) -> _Append:
+def _second_order_discs(barrier: RelativeDegreeTwo, inner: Discs, entries: str) -> _Append:
     """Append u . v + rate h for h = |p - c| - radius, u = (p - c) / |p - c| and v = p'.
 
     The gradient is rate u + (v - (u . v) u) / |p - c| in p, and u in v.
     """
-    inner = barrier.barrier
-    assert isinstance(inner, Discs), "see parts_of"
     centres, rate = inner.centres.double().numpy(), barrier.rate
     where, rates = _second_order(barrier)
 
@@ -274,7 +273,7 @@ def _least(
         tracer.concat(values, name=f"{name}_all"),
         tracer.concat(gradients, name=f"{name}_slopes"),
     )
-    sharpness = ()
+    sharpness: tuple[str, ...] = ()
     if isinstance(barrier, SoftMinimum):
         sharpness = (tracer.constant(f"{stem}_sharpness", [barrier.sharpness]),)
     tracer.op(Op("least", inputs, outputs, sharpness))

@@ -188,7 +188,9 @@ def _remember_rule(op: Op, values: _Values, shapes: _Shapes) -> tuple[Value, ...
 
 def _remember(op: Op, inputs: _Arrays, constants: _Arrays) -> tuple[AnyArray, ...]:
     del op
-    return remember(*inputs, *constants[0])
+    action, status, held, left = inputs
+    patience, cost = constants[0]
+    return remember(action, status, held, left, patience, cost)
 
 
 def _remember_lines(c: Call) -> list[str]:

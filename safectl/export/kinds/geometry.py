@@ -115,7 +115,8 @@ def _superellipse_rule(op: Op, values: _Values, shapes: _Shapes) -> tuple[Value,
 
 
 def _superellipse(op: Op, inputs: _Arrays, constants: _Arrays) -> tuple[AnyArray, ...]:
-    return superellipse(inputs[0], *constants, detail_of(op, Loop).iterations)
+    centre, inverse = constants
+    return superellipse(inputs[0], centre, inverse, detail_of(op, Loop).iterations)
 
 
 def _superellipse_lines(c: Call) -> list[str]:
