@@ -17,6 +17,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 from torch.nn import functional
@@ -198,7 +199,7 @@ class PPOLag(Lagrangian, PPO):
 
     def __init__(
         self,
-        policy: str,
+        policy: str | type[ActorCriticPolicy],
         env: Any,  # noqa: ANN401  whatever the library takes
         *,
         constraint: LagrangeSettings | None = None,
@@ -224,7 +225,7 @@ class TRPOLag(Lagrangian, TRPO):
 
     def __init__(
         self,
-        policy: str,
+        policy: str | type[ActorCriticPolicy],
         env: Any,  # noqa: ANN401  whatever the library takes
         *,
         constraint: LagrangeSettings | None = None,

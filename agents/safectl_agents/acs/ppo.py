@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
@@ -60,8 +61,6 @@ class OnPolicySettings:
 
     def __post_init__(self) -> None:
         ChanceBound(self.eps_floor, self.recovery_rate)
-        if self.store not in ("proposal", "executed"):
-            raise RangeError("store", value=self.store, expected="'proposal' or 'executed'")
         for name in ("eps_step", "reward_penalty", "distance_penalty"):
             if not getattr(self, name) >= 0.0:
                 raise RangeError(name, value=getattr(self, name), expected="a number >= 0")
@@ -98,7 +97,7 @@ class ACSPPO(PPO):
 
     def __init__(
         self,
-        policy: str,
+        policy: str | type[ActorCriticPolicy],
         env: Any,  # noqa: ANN401  whatever the library takes
         *,
         constraint: OnPolicySettings | None = None,
