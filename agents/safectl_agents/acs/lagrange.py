@@ -5,6 +5,7 @@ and lambda climbs by Adam while episodes cost more than the limit (OmniSafe, Ji 
 25(285); Ray, Achiam and Amodei 2019).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,9 +134,10 @@ class Lagrangian(OnPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        assert self.observation_space.shape is not None, "a multilayer perceptron takes vectors"
         seed = derive(self.seed or 0, "cost critic")
-        self.side = CostSide(*self.observation_space.shape, self.constraint, seed).to(self.device)
+        self.side = CostSide(
+            math.prod(self.observation_space.shape or ()), self.constraint, seed
+        ).to(self.device)
         self.tally = Tally()
         self._spent = torch.zeros(self.n_envs, device=self.device)
 

@@ -1,5 +1,6 @@
 """ACS on proximal policy optimisation, in stable-baselines3's conventions."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -115,9 +116,8 @@ class ACSPPO(PPO):
         low, high = (torch.as_tensor(end, device=self.device) for end in (box.low, box.high))
         self.limits = Limits(low, high)
         seed = derive(self.seed or 0, "safety critics")
-        assert self.observation_space.shape is not None, "a multilayer perceptron takes vectors"
-        sizes = (*self.observation_space.shape, *box.shape)
-        self.learner = SafetyLearner(*sizes, self.constraint.safety, seed=seed, device=self.device)
+        nx, nu = (math.prod(space.shape or ()) for space in (self.observation_space, box))
+        self.learner = SafetyLearner(nx, nu, self.constraint.safety, seed=seed, device=self.device)
         self.tally = Tally()
         self._spent = torch.zeros(self.n_envs, device=self.device)
 
