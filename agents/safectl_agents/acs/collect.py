@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -189,6 +189,7 @@ def cost_of(info: Mapping[str, Any]) -> float:
     return float(info["cost"])
 
 
+@runtime_checkable
 class Constrained(Protocol):
     """What the functions below ask of a trainer, beside the library's own attributes."""
 

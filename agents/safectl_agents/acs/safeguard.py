@@ -1,7 +1,7 @@
 """The learned safeguard of a trainer, standing alone."""
 
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from gymnasium.spaces import Box, Space
@@ -16,6 +16,7 @@ from safectl_agents.acs.projection import Projection
 from safectl_envs.signals import spec_of_boxes
 
 
+@runtime_checkable
 class HasLower(Protocol):
     """A trainer with a lower layer."""
 
