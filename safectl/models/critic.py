@@ -48,6 +48,10 @@ class ScoreNetwork(nn.Module):
         self.nx, self.nu, self.m, self.combination = nx, nu, m, combination
         widths = (nx + nu, *hidden, m)
         self.members = nn.ModuleList(_perceptron(widths, generator) for _ in range(members))
+        self._layers = [
+            [layer for layer in member.children() if isinstance(layer, nn.Linear)]
+            for member in self.members
+        ]  # the same layers, within reach: calling modules costs more than small products
         self.register_buffer("mean", torch.zeros(nx))
         self.register_buffer("deviation", torch.ones(nx))
 
@@ -58,7 +62,7 @@ class ScoreNetwork(nn.Module):
     ) -> Float[Tensor, "members batch m"]:
         """Return the scores of every member; a loss is taken of these."""
         inputs = self._inputs(observation, action)
-        return torch.stack([member(inputs) for member in self.members])
+        return torch.stack([_run(layers, inputs)[-1] for layers in self._layers])
 
     def forward(
         self,
@@ -66,9 +70,9 @@ class ScoreNetwork(nn.Module):
         action: Float[Tensor, "batch nu"] | None = None,
     ) -> Float[Tensor, "batch m"]:
         """Return the combined scores."""
+        if len(self._layers) == 1:
+            return _run(self._layers[0], self._inputs(observation, action))[-1]
         scores = self.each(observation, action)
-        if len(scores) == 1:
-            return scores[0]
         return scores.mean(0) if self.combination == "mean" else scores.amax(0)
 
     @torch.no_grad()
@@ -77,7 +81,7 @@ class ScoreNetwork(nn.Module):
     ) -> Slope:
         """Return the combined scores and their gradients by the action, without autograd."""
         inputs = self._inputs(observation, action)
-        found = [_slope(member, inputs, self.nu) for member in self.members]
+        found = [_slope(layers, inputs, self.nu) for layers in self._layers]
         if len(found) == 1:
             return found[0]
         scores = torch.stack([slope.score for slope in found])
@@ -176,17 +180,22 @@ def _perceptron(widths: Sequence[int], generator: torch.Generator) -> nn.Sequent
     return nn.Sequential(*layers[:-1])
 
 
-def _slope(network: nn.Module, inputs: Tensor, nu: int) -> Slope:
+def _run(layers: Sequence[nn.Linear], inputs: Tensor) -> list[Tensor]:
+    """Return the inputs and the outputs of every layer."""
+    outputs = [inputs]
+    for layer in layers[:-1]:
+        outputs.append(nn.functional.linear(outputs[-1], layer.weight, layer.bias).tanh())
+    outputs.append(nn.functional.linear(outputs[-1], layers[-1].weight, layers[-1].bias))
+    return outputs
+
+
+def _slope(layers: Sequence[nn.Linear], inputs: Tensor, nu: int) -> Slope:
     """Return the outputs of a tanh perceptron and their gradients by its last nu inputs.
 
     The chain rule from the last layer back: dy/dx_k = dy/dx_{k+1} diag(1 - x_{k+1}^2) W_k.
     """
-    layers = [layer for layer in network.children() if isinstance(layer, nn.Linear)]
-    outputs = [inputs]
-    for layer in layers[:-1]:
-        outputs.append(nn.functional.linear(outputs[-1], layer.weight, layer.bias).tanh())
-    score = nn.functional.linear(outputs[-1], layers[-1].weight, layers[-1].bias)
+    _, *hidden, score = _run(layers, inputs)
     adjoint = layers[-1].weight.expand(len(inputs), -1, -1)
-    for layer, output in zip(reversed(layers[:-1]), reversed(outputs[1:]), strict=True):
+    for layer, output in zip(reversed(layers[:-1]), reversed(hidden), strict=True):
         adjoint = (adjoint * (1.0 - output * output).unsqueeze(1)) @ layer.weight
     return Slope(score, adjoint[..., inputs.shape[1] - nu :])

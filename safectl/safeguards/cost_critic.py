@@ -121,23 +121,25 @@ def epsilon_schedule(
     return max(start - step * (epoch + 1), floor)
 
 
-def slope_of(
-    critic: CostCritic, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"]
-) -> Slope:
-    """Return scores and gradients: the critic's own, or its costs and their gradients by autograd.
+def slope_function(critic: CostCritic) -> Callable[[Tensor, Tensor], Slope]:
+    """Return the critic's own slope, or one of its costs by autograd.
 
     Each row is repeated m times, so that one backward pass serves all costs. Works under
     `torch.no_grad`; leaves no gradient in the parameters.
     """
     if isinstance(critic, ScoredCritic):
-        return critic.slope(observation, action)
-    with torch.enable_grad():
-        leaf = action.detach().requires_grad_(True)
-        cost = critic.cost(observation, leaf)
-        m = cost.shape[1]
-        if m > 1:
-            leaf = action.detach().repeat_interleave(m, 0).requires_grad_(True)
-            cost = critic.cost(observation.repeat_interleave(m, 0), leaf)
-            cost = cost.reshape(-1, m, m).diagonal(dim1=1, dim2=2)
-        (gradient,) = torch.autograd.grad(cost.sum(), leaf)
-    return Slope(cost.detach(), gradient.reshape(len(action), m, -1))
+        return critic.slope
+
+    def slope(observation: Tensor, action: Tensor) -> Slope:
+        with torch.enable_grad():
+            leaf = action.detach().requires_grad_(True)
+            cost = critic.cost(observation, leaf)
+            m = cost.shape[1]
+            if m > 1:
+                leaf = action.detach().repeat_interleave(m, 0).requires_grad_(True)
+                cost = critic.cost(observation.repeat_interleave(m, 0), leaf)
+                cost = cost.reshape(-1, m, m).diagonal(dim1=1, dim2=2)
+            (gradient,) = torch.autograd.grad(cost.sum(), leaf)
+        return Slope(cost.detach(), gradient.reshape(len(action), m, -1))
+
+    return slope
