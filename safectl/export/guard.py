@@ -6,13 +6,11 @@ leaves is the first of proposal, correction and fallback whose constraint values
 that very action, are zero or more.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from safectl.errors import RangeError, UnsupportedLayer
 from safectl.export.acs import chance_constraint_of
@@ -29,6 +27,7 @@ from safectl.export.constraints import (
 )
 from safectl.export.models import Motion, constant, motion_of
 from safectl.export.ops import Loop, Op
+from safectl.export.probe import affine_law, chosen_entries
 from safectl.export.program import ACTION, MARGIN, OBSERVATION, STATUS, Program, action_limits
 from safectl.export.safety_layer import signal_network
 from safectl.export.trace import Tracer
@@ -45,16 +44,12 @@ from safectl.safeguards import (
 )
 from safectl.safeguards.cbf import BACKOFF_ULPS as BARRIER_ULPS
 from safectl.safeguards.cbf import PULLS
-from safectl.safeguards.fallback import Law
 from safectl.safeguards.linear import BACKOFF_ULPS as SIGNAL_ULPS
-from safectl.seed import torch_generator
 from safectl.solve.active_set import step_bound
 from safectl.spec import Signal, Spec
 from safectl.types import Barrier, Safeguard
 
 SUPPORTED = ("ACS", "Clip", "RateLimit", "BarrierQP", "SafetyLayer", "Chain of all but ACS")
-LAW_TOLERANCE = 1e-9
-"""Relative deviation from an affine function at which a braking law is refused."""
 
 
 def guarded_program(
@@ -359,45 +354,6 @@ class _Guard:
             weight, bias = affine_law(law, nx=len(self.entries))
             value = tracer.dense(self._state(), weight, bias, name="brake")
         return tracer.op(Op("clamp", (value, *box), ("reserve",)))
-
-
-def chosen_entries(observe: Callable[[Tensor], Tensor], *, nx: int) -> tuple[int, ...]:
-    """Find which entries of an observation a function returns, by asking it.
-
-    Raises:
-        UnsupportedLayer: If it does anything else than to choose entries.
-    """
-    numbers = observe(torch.arange(float(nx), dtype=torch.float64).unsqueeze(0))[0]
-    chosen = tuple(int(number) for number in numbers.tolist() if 0.0 <= number < nx)
-    rows = torch.randn(64, nx, generator=torch_generator(0, "observe"), dtype=torch.float64)
-    if not torch.equal(observe(rows), rows[:, list(chosen)]):
-        raise UnsupportedLayer(
-            "a BarrierQP with a function from observations to states",
-            supported=("a state that is part of the observation",),
-            advice="Let it choose entries of the observation.",
-        )
-    return chosen
-
-
-def affine_law(law: Law, *, nx: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Find weight (nu, nx) and bias (nu,) of a braking law, by asking it.
-
-    Raises:
-        UnsupportedLayer: If it is not affine.
-    """
-    generator = torch_generator(0, "braking law")
-    bias = law(torch.zeros(1, nx, dtype=torch.float64))[0]
-    weight = (law(torch.eye(nx, dtype=torch.float64)) - bias).T
-    rows = 10.0 * torch.randn(64, nx, generator=generator, dtype=torch.float64)
-    if not torch.allclose(
-        law(rows), rows @ weight.T + bias, rtol=LAW_TOLERANCE, atol=LAW_TOLERANCE
-    ):
-        raise UnsupportedLayer(
-            "a braking law that is not affine in the state",
-            supported=("a fixed action", "velocities", "an affine law"),
-            advice="Replace it by an affine law, which the limits of the action then clip.",
-        )
-    return weight.numpy(), bias.numpy()
 
 
 def _difference(tracer: Tracer, left: str, right: str, *, name: str) -> str:
