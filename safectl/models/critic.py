@@ -1,6 +1,6 @@
 """Critics of a safeguard as networks: their values, and their gradients by the action."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -76,21 +76,21 @@ class ScoreNetwork(nn.Module):
         return scores.mean(0) if self.combination == "mean" else scores.amax(0)
 
     @torch.no_grad()
-    def slope(
-        self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"]
-    ) -> Slope:
-        """Return the combined scores and their gradients by the action, without autograd."""
-        inputs = self._inputs(observation, action)
-        found = [_slope(layers, inputs, self.nu) for layers in self._layers]
-        if len(found) == 1:
-            return found[0]
-        scores = torch.stack([slope.score for slope in found])
-        gradients = torch.stack([slope.gradient for slope in found])
-        if self.combination == "mean":
-            return Slope(scores.mean(0), gradients.mean(0))
-        largest = scores.argmax(0, keepdim=True)
-        index = largest.unsqueeze(-1).expand(-1, -1, -1, self.nu)
-        return Slope(scores.gather(0, largest)[0], gradients.gather(0, index)[0])
+    def slope_at(self, observation: Float[Tensor, "batch nx"]) -> Callable[[Tensor], Slope]:
+        """Return combined scores and their gradients as a function of the action, without autograd.
+
+        What the observation adds to the first layers is computed once.
+        """
+        normalised = self._inputs(observation, None)
+        bases = [_base(layers[0], normalised) for layers in self._layers]
+
+        @torch.no_grad()
+        def slope(action: Tensor) -> Slope:
+            pairs = zip(self._layers, bases, strict=True)
+            found = [_slope(layers, base, action) for layers, base in pairs]
+            return found[0] if len(found) == 1 else _combine(found, self.combination)
+
+        return slope
 
     def _inputs(self, observation: Tensor, action: Tensor | None) -> Tensor:
         normalised = (observation - self.mean) / self.deviation
@@ -133,7 +133,11 @@ class LearnedCost:
         self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
     ) -> Slope:
         """Return the scores and their gradients by the action."""
-        return self.cost_network.slope(observation, action)
+        return self.slope_at(observation)(action)
+
+    def slope_at(self, observation: Float[Tensor, "batch nx"], /) -> Callable[[Tensor], Slope]:
+        """Return the slope as a function of the action."""
+        return self.cost_network.slope_at(observation)
 
     def _cost(self, score: Tensor) -> Tensor:
         return score.sigmoid() if self.is_probability else score
@@ -169,8 +173,17 @@ class LearnedSafety:
         self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
     ) -> Slope:
         """Return the costs and their gradients by the action."""
-        score, gradient = self.advantage.slope(observation, action)
-        return Slope(self.value(observation) - score, -gradient)
+        return self.slope_at(observation)(action)
+
+    def slope_at(self, observation: Float[Tensor, "batch nx"], /) -> Callable[[Tensor], Slope]:
+        """Return the slope as a function of the action; Psi is computed once."""
+        value, advantage = self.value(observation).detach(), self.advantage.slope_at(observation)
+
+        def slope(action: Tensor) -> Slope:
+            score, gradient = advantage(action)
+            return Slope(value - score, -gradient)
+
+        return slope
 
 
 def _perceptron(widths: Sequence[int], generator: torch.Generator) -> nn.Sequential:
@@ -189,13 +202,36 @@ def _run(layers: Sequence[nn.Linear], inputs: Tensor) -> list[Tensor]:
     return outputs
 
 
-def _slope(layers: Sequence[nn.Linear], inputs: Tensor, nu: int) -> Slope:
-    """Return the outputs of a tanh perceptron and their gradients by its last nu inputs.
+def _base(layer: nn.Linear, normalised: Tensor) -> Tensor:
+    """Return what the observation adds to the sums of the first layer."""
+    weight = layer.weight[:, : normalised.shape[1]]
+    return nn.functional.linear(normalised, weight, layer.bias)
+
+
+def _slope(layers: Sequence[nn.Linear], base: Tensor, action: Tensor) -> Slope:
+    """Return the outputs of a tanh perceptron and their gradients by the action.
 
     The chain rule from the last layer back: dy/dx_k = dy/dx_{k+1} diag(1 - x_{k+1}^2) W_k.
     """
-    _, *hidden, score = _run(layers, inputs)
-    adjoint = layers[-1].weight.expand(len(inputs), -1, -1)
-    for layer, output in zip(reversed(layers[:-1]), reversed(hidden), strict=True):
-        adjoint = (adjoint * (1.0 - output * output).unsqueeze(1)) @ layer.weight
-    return Slope(score, adjoint[..., inputs.shape[1] - nu :])
+    by_action = layers[0].weight[:, -action.shape[1] :]
+    score, hidden = torch.addmm(base, action, by_action.T), []
+    for layer in layers[1:]:
+        hidden.append(score.tanh())
+        score = nn.functional.linear(hidden[-1], layer.weight, layer.bias)
+    if not hidden:
+        return Slope(score, by_action.expand(len(action), -1, -1))
+    adjoint = layers[-1].weight.expand(len(action), -1, -1)
+    weights = [by_action, *(layer.weight for layer in layers[1:-1])]
+    for weight, output in zip(reversed(weights), reversed(hidden), strict=True):
+        adjoint = (adjoint * (1.0 - output * output).unsqueeze(1)) @ weight
+    return Slope(score, adjoint)
+
+
+def _combine(found: Sequence[Slope], combination: Combination) -> Slope:
+    scores = torch.stack([slope.score for slope in found])
+    gradients = torch.stack([slope.gradient for slope in found])
+    if combination == "mean":
+        return Slope(scores.mean(0), gradients.mean(0))
+    largest = scores.argmax(0, keepdim=True)
+    index = largest.unsqueeze(-1).expand(-1, -1, -1, gradients.shape[-1])
+    return Slope(scores.gather(0, largest)[0], gradients.gather(0, index)[0])

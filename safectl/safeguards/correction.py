@@ -152,21 +152,41 @@ def correct(
     cost = critic.cost(observation, start)
     rows = (~(cost <= threshold).all(-1)).nonzero().squeeze(-1)
     iterations = torch.zeros(len(action), dtype=torch.int64, device=action.device)
+    unchanged = Correction(start, cost, iterations, _residual(cost, threshold))
     if len(rows) == 0:
-        return Correction(start, cost, iterations, _residual(cost, threshold))
+        return unchanged
+    if len(rows) == len(action):
+        problem = _pose(critic, observation, start, threshold)
+        return _improve(critic, problem, unchanged, limits, options, generator)
     problem = _pose(critic, observation[rows], start[rows], threshold[rows])
-    found = _search(critic, problem, limits, options)
+    before = Correction(*(part[rows] for part in unchanged))
+    after = _improve(critic, problem, before, limits, options, generator)
+    pairs = zip(unchanged, after, strict=True)
+    return Correction(*(whole.index_copy(0, rows, part) for whole, part in pairs))
+
+
+def _improve(
+    critic: CostCritic,
+    problem: _Problem,
+    before: Correction,
+    limits: Limits,
+    options: CorrectionOptions,
+    generator: torch.Generator | None,
+) -> Correction:
+    """Correct rows that are outside their bound; one that ends worse than before stays."""
+    is_one = problem.threshold.shape == (1, 1) and options.mode != "bfgs"
+    search = _search_one if is_one else _search
+    found = search(critic, problem, limits, options)
     if options.candidates > 0:
         found = _try_candidates(critic, problem, found, limits, options, generator)
-    moved = start.index_copy(0, rows, found.action)
-    after = critic.cost(observation, moved)
-    worse = ~(_residual(after, threshold) <= _residual(cost, threshold)).unsqueeze(-1)
-    after = torch.where(worse, cost, after)
+    cost = critic.cost(problem.observation, found.action)
+    residual = _residual(cost, problem.threshold)
+    better = residual <= before.residual
     return Correction(
-        torch.where(worse, start, moved),
-        after,
-        iterations.index_copy(0, rows, found.iterations),
-        _residual(after, threshold),
+        torch.where(better.unsqueeze(-1), found.action, before.action),
+        torch.where(better.unsqueeze(-1), cost, before.cost),
+        found.iterations,
+        torch.where(better, residual, before.residual),
     )
 
 
@@ -189,11 +209,11 @@ def _search(
     """Step until every row is within its bound or stuck; work only on the rows that are not."""
     point, index = problem.start, torch.arange(len(problem.start), device=problem.start.device)
     best = _Search(point, torch.full_like(point[:, 0], torch.inf), torch.zeros_like(index))
-    found, slope_at = best, slope_function(critic)
+    found, slope_at = best, slope_function(critic, problem.observation)
     settled, curvature = torch.zeros_like(index, dtype=torch.bool), None
     moves = torch.ones_like(settled)
     for iteration in range(options.iterations + 1):
-        slope = slope_at(problem.observation, point)
+        slope = slope_at(point)
         worst = (slope.score - problem.enough).amax(-1)
         better = worst < best.excess
         action = torch.where(better.unsqueeze(-1), point, best.action)
@@ -209,6 +229,7 @@ def _search(
             found = found.leave(index, best)
             index, point, excess, gradient = (v[going] for v in (index, point, excess, gradient))
             problem, slope = problem.select(going), Slope(*(part[going] for part in slope))
+            slope_at = slope_function(critic, problem.observation)
             best, square = _Search(*(part[going] for part in best)), square[going]
             settled, curvature = settled[going], curvature and curvature.select(going)
         best = best._replace(iterations=best.iterations + 1)
@@ -230,6 +251,35 @@ def _search(
         moved = moved.clamp(*limits)
         moves, point = (moved != point).any(-1), moved
     return found.leave(index, best)
+
+
+def _search_one(
+    critic: CostCritic, problem: _Problem, limits: Limits, options: CorrectionOptions
+) -> _Search:
+    """Search as `_search` does, for one row with one cost; a third of the time."""
+    point = best = problem.start
+    aim, enough = problem.aim.item(), problem.enough.item()
+    least, taken, slope_at = torch.inf, 0, slope_function(critic, problem.observation)
+    while True:
+        score, gradients = slope_at(point)
+        value, gradient = score.item(), gradients[:, 0]
+        if value - enough < least:
+            best, least = point, value - enough
+        if not value > enough or taken == options.iterations:
+            break
+        square = torch.dot(gradient[0], gradient[0]).item()
+        if not FLATTEST**2 < square < torch.inf:
+            break
+        if options.mode == "newton":
+            length = options.damping * (value - aim) / square
+        else:
+            length = options.step / gradient.abs().max().item()
+        moved = (point - length * gradient).clamp(*limits)
+        taken += 1
+        if torch.equal(moved, point):
+            break
+        point = moved
+    return _Search(best, best.new_tensor([least]), problem.threshold.new_tensor([taken]).long())
 
 
 def _worst_gradient(slope: Slope, excess: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ V_c = 1 - Psi and Q_c = 1 - Psi - A.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -54,6 +55,15 @@ class ScoredCritic(CostCritic, Protocol):
         self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
     ) -> Slope:
         """Return scale(Q_c(s, a)) and its gradient by the action, without a graph."""
+        ...
+
+
+@runtime_checkable
+class PreparedCritic(ScoredCritic, Protocol):
+    """A critic that computes once what several slopes at the same observations share."""
+
+    def slope_at(self, observation: Float[Tensor, "batch nx"], /) -> Callable[[Tensor], Slope]:
+        """Return `slope` at these observations, a function of the action alone."""
         ...
 
 
@@ -121,16 +131,20 @@ def epsilon_schedule(
     return max(start - step * (epoch + 1), floor)
 
 
-def slope_function(critic: CostCritic) -> Callable[[Tensor, Tensor], Slope]:
-    """Return the critic's own slope, or one of its costs by autograd.
+def slope_function(
+    critic: CostCritic, observation: Float[Tensor, "batch nx"]
+) -> Callable[[Tensor], Slope]:
+    """Return the critic's own slope at some observations, or one of its costs by autograd.
 
     Each row is repeated m times, so that one backward pass serves all costs. Works under
     `torch.no_grad`; leaves no gradient in the parameters.
     """
+    if isinstance(critic, PreparedCritic):
+        return critic.slope_at(observation)
     if isinstance(critic, ScoredCritic):
-        return critic.slope
+        return partial(critic.slope, observation)
 
-    def slope(observation: Tensor, action: Tensor) -> Slope:
+    def slope(action: Tensor) -> Slope:
         with torch.enable_grad():
             leaf = action.detach().requires_grad_(True)
             cost = critic.cost(observation, leaf)
