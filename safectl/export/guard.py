@@ -14,7 +14,6 @@ import torch
 
 from safectl.errors import RangeError, UnsupportedLayer
 from safectl.export.acs import chance_constraint_of
-from safectl.export.asked import affine_law, chosen_entries
 from safectl.export.assemble import Network, append_network, limit_constants, start_program
 from safectl.export.barrier_values import append_barrier, parts_of, pick
 from safectl.export.chance import chance_constrained_program
@@ -26,6 +25,7 @@ from safectl.export.constraints import (
 )
 from safectl.export.models import Motion, constant, motion_of
 from safectl.export.ops import Loop, Op
+from safectl.export.probe import affine_law, chosen_entries
 from safectl.export.program import ACTION, MARGIN, OBSERVATION, STATUS, Program, action_limits
 from safectl.export.safety_layer import signal_network
 from safectl.export.trace import Tracer
