@@ -25,9 +25,10 @@ from safectl.errors import ConfigError, RangeError
 from safectl.files import read_json, write_json
 from safectl.seed import derive
 from safectl_agents.acs import curve
-from safectl_agents.acs.collect import Tally
+from safectl_agents.acs.collect import Constrained, Tally
 from safectl_agents.acs.evaluation import Env, evaluate
 from safectl_agents.acs.methods import MethodContext, find_method
+from safectl_agents.acs.pretrain import adopt_lower
 from safectl_agents.acs.tasks import find_task
 from safectl_agents.bench.benchmark import describe_machine
 from safectl_agents.episodes import rewind
@@ -83,6 +84,8 @@ class RunSettings:
     """Critic updates per actor update of TD3, >= 1."""
     threads: int = 1
     """Threads of torch, >= 1."""
+    critic_from: str = ""
+    """Folder of a finished seed whose lower layer is adopted; actions are corrected from step 0."""
 
     def __post_init__(self) -> None:
         find_task(self.task)
@@ -97,6 +100,8 @@ class RunSettings:
     @property
     def guard_from(self) -> int:
         """Step from which actions are corrected."""
+        if self.critic_from:
+            return 0
         ratio = self.warmup_ratio
         share = find_task(self.task).warmup_ratio if ratio is None else ratio
         return round(share * self.steps)
@@ -249,7 +254,11 @@ def _make(settings: RunSettings, env: DummyVecEnv) -> BaseAlgorithm:
         task.hidden,
         options,
     )
-    return find_method(settings.method).make(env, context)
+    model = find_method(settings.method).make(env, context)
+    if settings.critic_from:
+        earlier = type(model).load(Path(settings.critic_from) / "model.zip", device="cpu")
+        adopt_lower(cast(Constrained, model), cast(Constrained, earlier))
+    return model
 
 
 def _finish(settings: RunSettings, folder: Path, model: BaseAlgorithm | None, command: str) -> None:
