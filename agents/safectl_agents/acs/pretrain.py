@@ -8,18 +8,17 @@ import torch
 from stable_baselines3.common.save_util import recursive_getattr
 
 from safectl.errors import ConfigError
-from safectl_agents.acs.collect import Constrained
+from safectl_agents.acs.lower import Lower
 
 
-def adopt_lower(model: Constrained, earlier: Constrained) -> None:
-    """Give a new model the lower layer of a trained one: networks, slow copies, optimisers.
+def adopt_lower(ours: Lower, theirs: Lower) -> None:
+    """Fill a new lower layer from a trained one: networks, slow copies, optimisers.
 
     Use it with `ConstraintSettings(guard_from=0)`.
 
     Raises:
         ConfigError: If the layers are of different kinds or sizes.
     """
-    ours, theirs = model.collector.lower, earlier.collector.lower
     if ours.parts != theirs.parts:
         kinds = f"{type(theirs).__name__} and {type(ours).__name__}"
         raise ConfigError("the lower layers", f"are of different kinds, {kinds}")

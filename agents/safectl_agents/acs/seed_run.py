@@ -25,8 +25,9 @@ from safectl.errors import ConfigError, RangeError
 from safectl.files import read_json, write_json
 from safectl.seed import derive
 from safectl_agents.acs import curve
-from safectl_agents.acs.collect import Constrained, Tally
+from safectl_agents.acs.collect import Tally
 from safectl_agents.acs.evaluation import Env, evaluate
+from safectl_agents.acs.lower import Lower
 from safectl_agents.acs.methods import MethodContext, find_method
 from safectl_agents.acs.pretrain import adopt_lower
 from safectl_agents.acs.tasks import find_task
@@ -113,6 +114,11 @@ class Trainer(Protocol):
     @property
     def tally(self) -> Tally:
         """Counts of the training steps."""
+        ...
+
+    @property
+    def lower(self) -> Lower:
+        """The layer that corrects actions."""
         ...
 
     def begin_segment(self, seed: int) -> None:
@@ -257,7 +263,7 @@ def _make(settings: RunSettings, env: DummyVecEnv) -> BaseAlgorithm:
     model = find_method(settings.method).make(env, context)
     if settings.critic_from:
         earlier = type(model).load(Path(settings.critic_from) / "model.zip", device="cpu")
-        adopt_lower(cast(Constrained, model), cast(Constrained, earlier))
+        adopt_lower(cast(Trainer, model).lower, cast(Trainer, earlier).lower)
     return model
 
 

@@ -9,13 +9,17 @@ from safectl_agents.acs.critic import CriticSettings
 from safectl_agents.acs.projection import ProjectionSettings
 
 SMALL = CriticSettings(hidden=(16,))
-QUICK = {
-    "learning_starts": 20,
-    "buffer_size": 500,
-    "batch_size": 16,
-    "device": "cpu",
-    "policy_kwargs": {"net_arch": [16]},
-}
+
+
+def quick():
+    """Return new arguments for a fast trainer; the library writes into the inner dictionary."""
+    return {
+        "learning_starts": 20,
+        "buffer_size": 500,
+        "batch_size": 16,
+        "device": "cpu",
+        "policy_kwargs": {"net_arch": [16]},
+    }
 
 
 class Wall(gym.Env):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.noise import NormalActionNoise
-from wall import QUICK, SMALL, Wall, constraint
+from wall import SMALL, Wall, constraint, quick
 
 from safectl.errors import ConfigError, RangeError
 from safectl.safeguards.correction import CorrectionOptions
@@ -22,6 +22,7 @@ from safectl_agents.acs.unguarded import UnguardedSettings
 from safectl_envs import Guard
 
 OFF = ProjectionSettings(ChanceBound(tolerance=10.0), critic=SMALL)
+TIGHT = ProjectionSettings(ChanceBound(tolerance=1e-3, recovery_rate=1.0), critic=SMALL)
 LAYERS = {
     "acs": ProjectionSettings(critic=SMALL),
     "newton": ProjectionSettings(correction=CorrectionOptions("newton"), critic=SMALL),
@@ -34,20 +35,17 @@ LAYERS = {
 
 @pytest.mark.parametrize(("ours", "theirs"), [(ACSTD3, TD3), (ACSSAC, SAC)])
 def test_without_a_binding_bound_the_weights_are_those_of_the_library_bit_for_bit(ours, theirs):
-    options = {**defaults(), **QUICK, "seed": 3}
     noise = {"action_noise": NormalActionNoise(np.zeros(1), np.full(1, 0.1))}
-    plain = theirs("MlpPolicy", Wall(), **options, **(noise if theirs is TD3 else {}))
-    guarded = ours("MlpPolicy", Wall(), constraint=constraint(OFF), **options)
-    plain.learn(120)
-    guarded.learn(120)
+    options = {**defaults(), **quick(), **(noise if theirs is TD3 else {})}
+    plain = theirs("MlpPolicy", Wall(), seed=3, **options).learn(80)
+    guarded = ours("MlpPolicy", Wall(), constraint=constraint(OFF), seed=3, **quick()).learn(80)
     for name, weight in plain.policy.state_dict().items():
         assert torch.equal(weight, guarded.policy.state_dict()[name]), name
     assert guarded.tally.corrected == 0
 
 
 def test_a_binding_bound_changes_what_is_executed_and_both_actions_are_stored():
-    tight = ProjectionSettings(ChanceBound(tolerance=1e-3, recovery_rate=1.0), critic=SMALL)
-    model = ACSTD3("MlpPolicy", Wall(), constraint=constraint(tight), seed=0, **QUICK)
+    model = ACSTD3("MlpPolicy", Wall(), constraint=constraint(TIGHT), seed=0, **quick())
     model.learn(80)
     buffer = model.replay_buffer
     moved = np.abs(buffer.actions[:80] - buffer.proposals[:80]) > 0.0
@@ -56,8 +54,8 @@ def test_a_binding_bound_changes_what_is_executed_and_both_actions_are_stored():
 
 
 def test_nothing_is_corrected_before_the_share_of_the_training_that_is_warm_up():
-    settings = ConstraintSettings(ProjectionSettings(ChanceBound(1e-3), critic=SMALL), 0.5)
-    model = ACSTD3("MlpPolicy", Wall(), constraint=settings, seed=0, **QUICK)
+    settings = ConstraintSettings(TIGHT, warmup_ratio=0.5)
+    model = ACSTD3("MlpPolicy", Wall(), constraint=settings, seed=0, **quick())
     model.learn(80)
     buffer = model.replay_buffer
     assert np.array_equal(buffer.actions[:40], buffer.proposals[:40])
@@ -67,7 +65,7 @@ def test_nothing_is_corrected_before_the_share_of_the_training_that_is_warm_up()
 @pytest.mark.parametrize(("failure_costs", "expected"), [(True, 1.0), (False, 0.0)])
 def test_a_failure_costs_on_demand_and_a_time_limit_never(failure_costs, expected):
     settings = constraint(failure_costs=failure_costs)
-    model = ACSTD3("MlpPolicy", Wall(), constraint=settings, **QUICK)
+    model = ACSTD3("MlpPolicy", Wall(), constraint=settings, **quick())
     model.collector.execute(np.zeros((1, 1)), np.zeros((1, 1)), model.actors, guarded=False)
     for truncated, cost in ((False, expected), (True, 0.0)):
         infos = [{"cost": 0.0, "TimeLimit.truncated": truncated}]
@@ -77,7 +75,7 @@ def test_a_failure_costs_on_demand_and_a_time_limit_never(failure_costs, expecte
 
 
 def test_the_cost_of_the_step_before_is_forgotten_where_an_episode_begins():
-    model = ACSTD3("MlpPolicy", Wall(), constraint=constraint(), **QUICK)
+    model = ACSTD3("MlpPolicy", Wall(), constraint=constraint(), **quick())
     model.collector.execute(np.zeros((1, 1)), np.zeros((1, 1)), model.actors, guarded=False)
     seen = []
     for cost, done in ((1.0, False), (1.0, True), (0.0, False)):
@@ -94,20 +92,20 @@ def test_the_cost_may_come_from_a_function():
         constraint=constraint(),
         cost=lambda _: 1.0,
         seed=0,
-        **QUICK,
+        **quick(),
     )
     assert model.learn(30).tally.violations == 30
 
 
 def test_an_environment_without_a_cost_is_refused_with_advice():
-    model = ACSTD3("MlpPolicy", Wall(has_cost=False), constraint=constraint(), **QUICK)
+    model = ACSTD3("MlpPolicy", Wall(has_cost=False), constraint=constraint(), **quick())
     with pytest.raises(ConfigError, match="cost=lambda info"):
         model.learn(10)
 
 
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_a_saved_model_proposes_and_corrects_as_before(tmp_path, layer):
-    model = ACSTD3("MlpPolicy", Wall(limit=2.0), constraint=constraint(layer), seed=0, **QUICK)
+    model = ACSTD3("MlpPolicy", Wall(limit=2.0), constraint=constraint(layer), seed=0, **quick())
     model.learn(60)
     model.save(tmp_path / "model.zip")
     again = ACSTD3.load(tmp_path / "model.zip")
@@ -123,7 +121,9 @@ def test_a_saved_model_proposes_and_corrects_as_before(tmp_path, layer):
 def test_a_loaded_model_trains_on_in_several_environments(tmp_path):
     from stable_baselines3.common.vec_env import DummyVecEnv
 
-    model = ACSSAC("MlpPolicy", DummyVecEnv([Wall, Wall]), constraint=constraint(), seed=0, **QUICK)
+    model = ACSSAC(
+        "MlpPolicy", DummyVecEnv([Wall, Wall]), constraint=constraint(), seed=0, **quick()
+    )
     model.learn(60)
     model.save(tmp_path / "model.zip")
     again = ACSSAC.load(tmp_path / "model.zip", env=DummyVecEnv([Wall, Wall]))
@@ -131,8 +131,7 @@ def test_a_loaded_model_trains_on_in_several_environments(tmp_path):
 
 
 def test_the_safeguard_alone_decides_as_the_model_does_and_guards_any_environment():
-    tight = ProjectionSettings(ChanceBound(tolerance=1e-3), critic=SMALL)
-    model = ACSTD3("MlpPolicy", Wall(limit=2.0), constraint=constraint(tight), seed=0, **QUICK)
+    model = ACSTD3("MlpPolicy", Wall(limit=2.0), constraint=constraint(TIGHT), seed=0, **quick())
     model.learn(60)
     safeguard = model.safeguard
     assert isinstance(safeguard, Safeguard)
@@ -148,20 +147,20 @@ def test_the_safeguard_alone_decides_as_the_model_does_and_guards_any_environmen
 
 
 def test_only_a_projection_stands_alone():
-    model = ACSTD3("MlpPolicy", Wall(), constraint=constraint(UnguardedSettings()), **QUICK)
+    model = ACSTD3("MlpPolicy", Wall(), constraint=constraint(UnguardedSettings()), **quick())
     with pytest.raises(ConfigError, match="Unguarded"):
         _ = model.safeguard
 
 
 def test_a_new_model_adopts_a_trained_layer_of_its_kind():
-    trained = ACSTD3("MlpPolicy", Wall(), constraint=constraint(), seed=0, **QUICK).learn(60)
-    new = ACSTD3("MlpPolicy", Wall(), constraint=constraint(), seed=1, **QUICK)
-    adopt_lower(new, trained)
+    trained = ACSTD3("MlpPolicy", Wall(), constraint=constraint(), seed=0, **quick()).learn(60)
+    new = ACSTD3("MlpPolicy", Wall(), constraint=constraint(), seed=1, **quick())
+    adopt_lower(new.lower, trained.lower)
     theirs = trained.lower.learner.critic.state_dict()
     assert all(theirs[name].equal(w) for name, w in new.lower.learner.critic.state_dict().items())
-    other = ACSTD3("MlpPolicy", Wall(), constraint=constraint(LAYERS["linear"]), **QUICK)
+    other = ACSTD3("MlpPolicy", Wall(), constraint=constraint(LAYERS["linear"]), **quick())
     with pytest.raises(ConfigError, match="different kinds"):
-        adopt_lower(other, trained)
+        adopt_lower(other.lower, trained.lower)
 
 
 @pytest.mark.parametrize(
