@@ -173,7 +173,6 @@ class _Run:
         settings = self.settings
         seed = derive(settings.seed, f"segment {counters.segment}") >> (63 - _SEED_BITS)
         env = DummyVecEnv([lambda: make_env(find_task(settings.task).env)])
-        env.seed(seed)
         set_random_seed(seed)
         if model is None:
             model = _make(settings, env)
@@ -182,6 +181,7 @@ class _Run:
         else:
             model.set_env(env)
         trainer = cast(Trainer, model)
+        env.seed(seed)  # after the library's constructor, which seeds it otherwise
         model.action_space.seed(seed)
         set_random_seed(seed)
         trainer.begin_segment(seed)
@@ -306,6 +306,6 @@ def _speed(rows: list[curve.Row]) -> float:
     return rows[-1].step / sum(times)
 
 
-def _mean(values: list[float]) -> float | None:
+def _mean(values: list[int | float]) -> float | None:
     finite = [value for value in values if np.isfinite(value)]
     return float(np.mean(finite)) if finite else None

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Iterable
 from importlib.util import find_spec
 
+from safectl_agents.bench.acs_training import TRAINING
 from safectl_agents.bench.benchmark import Benchmark
 from safectl_agents.bench.foundation import FOUNDATION
 from safectl_agents.bench.mcu_adaptation import ADAPTATION
@@ -35,6 +36,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         *NETWORKS,
         *FILTERS,
         *PEERS,
+        *TRAINING,
         *_from_above(),
     )
 }

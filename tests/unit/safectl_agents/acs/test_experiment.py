@@ -143,7 +143,7 @@ def test_normalised_scores_are_shares_of_the_reference():
     [([0.0] * 9, None), ([0, 1, 0, 0, 0, 0, 0], 1), ([1, 0, 1] + [0] * 5, 3), ([1, 0, 0], None)],
 )
 def test_recovery_lasts_from_the_first_violation_to_five_calm_steps(costs, expected):
-    assert recovery_steps(costs) == expected
+    assert recovery_steps([float(cost) for cost in costs]) == expected
 
 
 def test_scores_count_violating_steps_and_calm_episodes():
@@ -153,9 +153,11 @@ def test_scores_count_violating_steps_and_calm_episodes():
 
 
 def test_the_last_ten_evaluations_count_but_never_more_than_a_fifth():
-    assert len(final_rows(list(range(100)))) == 10
-    assert final_rows(list(range(20))) == [16, 17, 18, 19]
-    assert final_rows([7, 8]) == [8]
+    scores = summarise([Episode(0.0, [0.0])])
+    rows = [curve.Row(step, scores, *(0.0,) * 2, 0, *(0.0,) * 6) for step in range(100)]
+    assert final_rows(rows) == rows[90:]
+    assert final_rows(rows[:20]) == rows[16:20]
+    assert final_rows(rows[:2]) == rows[1:2]
 
 
 def test_a_plan_lists_methods_of_one_seed_side_by_side(tmp_path):

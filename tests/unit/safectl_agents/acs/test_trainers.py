@@ -55,11 +55,10 @@ def test_a_binding_bound_changes_what_is_executed_and_both_actions_are_stored():
 
 def test_nothing_is_corrected_before_the_share_of_the_training_that_is_warm_up():
     settings = ConstraintSettings(TIGHT, warmup_ratio=0.5)
-    model = ACSTD3("MlpPolicy", Wall(), constraint=settings, seed=0, **quick())
-    model.learn(80)
-    buffer = model.replay_buffer
-    assert np.array_equal(buffer.actions[:40], buffer.proposals[:40])
-    assert not np.array_equal(buffer.actions[40:80], buffer.proposals[40:80])
+    collector = ACSTD3("MlpPolicy", Wall(), constraint=settings, **quick()).collector
+    assert [collector.guards(step, 80) for step in (0, 39, 40, 79)] == [False, False, True, True]
+    fixed = ACSTD3("MlpPolicy", Wall(), constraint=constraint(TIGHT), **quick()).collector
+    assert fixed.guards(0, 80)
 
 
 @pytest.mark.parametrize(("failure_costs", "expected"), [(True, 1.0), (False, 0.0)])
