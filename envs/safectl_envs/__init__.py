@@ -11,6 +11,7 @@ from safectl_envs.check import EnvironmentProblem, check_env
 from safectl_envs.double_integrator import DoubleIntegrator
 from safectl_envs.env import SafeEnv
 from safectl_envs.guard import Guard, VectorGuard, true_state
+from safectl_envs.jaka_reach import JakaReach
 from safectl_envs.planar_reach import PlanarReach
 from safectl_envs.point_hazard import PointHazard
 from safectl_envs.safety_gymnasium import register_safety_gymnasium
@@ -27,6 +28,7 @@ __all__ = [
     "Entry",
     "EnvironmentProblem",
     "Guard",
+    "JakaReach",
     "Outcome",
     "PlanarReach",
     "PointHazard",

@@ -9,6 +9,7 @@ from safectl.errors import UnknownNameError
 from safectl_envs.ant_run import AntRun
 from safectl_envs.cartpole import CartPoleStab
 from safectl_envs.double_integrator import DoubleIntegrator
+from safectl_envs.jaka_reach import JakaReach
 from safectl_envs.planar_reach import PlanarReach
 from safectl_envs.point_hazard import PointHazard
 from safectl_envs.safety_tasks import SAFETY_TASKS
@@ -21,7 +22,9 @@ WORLDS: Mapping[str, type[World]] = {
 }
 """Our worlds by their name in the registry, `safectl/<name>-v0`."""
 
-SIMULATED: Mapping[str, type[AntRun]] = {AntRun.name: AntRun}
+SIMULATED: Mapping[str, type[AntRun] | type[JakaReach]] = {
+    robot.name: robot for robot in (AntRun, JakaReach)
+}
 """Robots in a physics engine, under the same names; they are no `World`."""
 
 

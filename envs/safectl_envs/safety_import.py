@@ -7,7 +7,6 @@ import copy
 import dataclasses
 import functools
 import importlib
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +20,7 @@ from gymnasium import wrappers
 from gymnasium.envs import registration
 
 from safectl.errors import MissingExtra
+from safectl_envs.graphics import prefer_headless
 
 Untyped: TypeAlias = Any
 """Something that belongs to a package without type annotations."""
@@ -35,8 +35,7 @@ def construct(entry_point: str, options: Mapping[str, object]) -> Untyped:
     Raises:
         MissingExtra: If the package or something it needs is not installed.
     """
-    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
-        os.environ.setdefault("MUJOCO_GL", "egl")  # pictures without a display
+    prefer_headless()
     creator = load_creator(entry_point)
     with warnings.catch_warnings():
         # A float32 bound of a float64 box, compared with the largest float64.

@@ -201,7 +201,8 @@ class _Run:
             episodes_bytes=size,
         )
         trainer.tally.reset()
-        if after.step % settings.checkpoint_every == 0 or after.step >= settings.steps:
+        every = settings.checkpoint_every
+        if after.step // every > counters.step // every or after.step >= settings.steps:
             save_state(self.folder / "checkpoints", model, after, keep=1)
         return model, after
 

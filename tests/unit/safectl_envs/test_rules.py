@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from safectl.errors import RangeError
-from safectl_envs import CartPoleStab, DoubleIntegrator, PointHazard, SpeedLimit
+from safectl_envs import CartPoleStab, DoubleIntegrator, PlanarReach, PointHazard, SpeedLimit
 from safectl_envs.placement import place
 
 CLOSE = {"rtol": 0.0, "atol": 1e-6}  # float32 rounding of numbers of order one
@@ -175,6 +175,43 @@ def test_the_cart_pole_costs_by_angle_and_rate_and_ends_off_the_track(state, cos
     assert (float(outcome.cost), bool(outcome.terminated)) == (cost, ended)
 
 
+def arm(angles=(0.0, 0.0, 0.0), x=-0.4, direction=1.0, target=(0.0, 0.5)):
+    """The last seven targets lie at (0.5, 0.5)."""
+    return torch.tensor([[*angles, x, direction, 0.0, *target, *([0.5, 0.5] * 7)]])
+
+
+def test_the_arm_is_rewarded_for_progress_and_arrival():
+    world, still, turn = PlanarReach(), torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0]])
+    assert float(world.step(arm(), still).reward) == 0.0
+    # The stretched arm of 1 m turns by 0.05 rad.
+    outcome = world.step(arm(), turn)
+    moved = math.hypot(1.0, 0.5) - math.hypot(math.cos(0.05), math.sin(0.05) - 0.5)
+    torch.testing.assert_close(outcome.reward, torch.tensor([moved]), **CLOSE)
+    arrived = world.step(arm(target=(1.0, 0.04)), still)
+    torch.testing.assert_close(arrived.reward, torch.tensor([1.0]), **CLOSE)
+    offset = world.observe(arrived.state)[0, 6:8]
+    torch.testing.assert_close(offset, torch.tensor([-0.5, 0.5]), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("x", "direction", "after", "turned"),
+    [(0.0, 1.0, 0.015, 1.0), (0.49, 1.0, 0.495, -1.0), (-0.49, -1.0, -0.495, 1.0)],
+)
+def test_the_disc_slides_and_turns_round(x, direction, after, turned):
+    state = PlanarReach().step(arm(x=x, direction=direction), torch.zeros(1, 3)).state
+    torch.testing.assert_close(state[0, 3:5], torch.tensor([after, turned]), **CLOSE)
+    observed = PlanarReach().observe(state)[0]
+    torch.testing.assert_close(observed[-1], torch.tensor(0.3 * turned), **CLOSE)
+    torch.testing.assert_close(observed[8:10], torch.tensor([1.0 - after, -0.55]), **CLOSE)
+
+
+@pytest.mark.parametrize(("x", "cost"), [(0.1599 - 0.015, 1.0), (0.1601 - 0.015, 0.0)])
+def test_the_arm_costs_within_two_centimetres_of_the_disc(x, cost):
+    # The arm stands upright on x = 0; radii 0.04 m and 0.1 m and the gap of 0.02 m make 0.16 m.
+    outcome = PlanarReach().step(arm(angles=(math.pi / 2, 0.0, 0.0), x=x), torch.zeros(1, 3))
+    assert float(outcome.cost) == cost
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -183,6 +220,8 @@ def test_the_cart_pole_costs_by_angle_and_rate_and_ends_off_the_track(state, cos
         lambda: CartPoleStab(limit=2.0),
         lambda: PointHazard(hazards=0),
         lambda: CartPoleStab(force=-1.0),
+        lambda: PlanarReach(rate=0.0),
+        lambda: PlanarReach(height=0.1),
     ],
 )
 def test_parameters_out_of_range_are_refused(make):

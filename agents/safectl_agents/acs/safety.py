@@ -1,0 +1,147 @@
+"""What the on-policy trainer learns of safety: Psi(s) by cross-entropy, A_Psi(s, a) by squares.
+
+Specification section 2.2 with the corrections of 2.6: Psi has a sigmoid, the discount is 1, and an
+episode that the rollout cuts is labelled by Psi at the cut.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from safectl.errors import RangeError
+from safectl.models import LearnedSafety, ScoreNetwork, budget_labels, horizon_labels
+from safectl_agents.acs.watched import Rollout
+
+_NARROWEST = 0.1  # deviation by which an observation that hardly varied at first is divided
+
+
+@dataclass(frozen=True, slots=True)
+class SafetySettings:
+    """Labels and learning; the defaults are those of the authors' prototype.
+
+    Raises:
+        RangeError: If a number lies outside its range.
+    """
+
+    label: Literal["budget", "horizon"] = "budget"
+    """`budget`: does the whole episode cost less than `budget`? `horizon`: do the next `horizon`
+    steps cost nothing? Its gradients are denser, and it fits tasks that allow no violation."""
+    budget: float = 25.0
+    """Cost of an episode from which on it is unsafe; 0 allows none."""
+    horizon: int | None = None
+    """Steps that count; None for the rest of the episode."""
+    learning_rate: float = 1e-3
+    """Of Adam, > 0."""
+    safety_iterations: int = 80
+    """Steps of Adam for Psi per rollout, on all of it."""
+    advantage_iterations: int = 160
+    """The same for A_Psi."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Units per hidden layer, tanh."""
+
+    def __post_init__(self) -> None:
+        if self.label not in ("budget", "horizon"):
+            raise RangeError("label", value=self.label, expected="'budget' or 'horizon'")
+        if not self.budget >= 0.0:
+            raise RangeError("budget", value=self.budget, expected="a number >= 0")
+        if self.horizon is not None and self.horizon < 1:
+            raise RangeError("horizon", value=self.horizon, expected="at least 1, or None")
+        if not self.learning_rate > 0.0:
+            raise RangeError("learning_rate", value=self.learning_rate, expected="a number > 0")
+
+
+class SafetyLearner:
+    """Networks for Psi and A_Psi with their optimisers.
+
+    Args:
+        nx: Observations.
+        nu: Actions, in their units.
+        settings: How it learns.
+        seed: Of the initial weights.
+        device: Of the networks.
+    """
+
+    def __init__(
+        self, nx: int, nu: int, settings: SafetySettings, *, seed: int, device: torch.device
+    ) -> None:
+        self.settings = settings
+        generator = torch.Generator().manual_seed(seed)
+        self.safety, self.advantage = (
+            ScoreNetwork(nx, size, hidden=settings.hidden, generator=generator).float().to(device)
+            for size in (0, nu)
+        )
+        self.safety_optimizer, self.advantage_optimizer = (
+            torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+            for network in (self.safety, self.advantage)
+        )
+
+    @property
+    def critic(self) -> LearnedSafety:
+        """Both networks as a cost critic."""
+        return LearnedSafety(self.safety, self.advantage)
+
+    def labels(
+        self, rollout: Rollout, spent: Float[Tensor, " rows"]
+    ) -> Float[Tensor, "steps rows"]:
+        """Return y per step, 1 for safe.
+
+        Args:
+            rollout: What happened.
+            spent: Cost before the first step, of the episodes that began earlier.
+        """
+        with torch.no_grad():
+            at_cut = self.safety(rollout.last).sigmoid().squeeze(-1)
+        settings = self.settings
+        if settings.label == "horizon":
+            return horizon_labels(rollout.cost, rollout.end, at_cut, horizon=settings.horizon)
+        return budget_labels(rollout.cost, rollout.end, at_cut, budget=settings.budget, spent=spent)
+
+    def fit(
+        self, rollout: Rollout, spent: Float[Tensor, " rows"], *, first: bool
+    ) -> dict[str, float]:
+        """Learn from a rollout; return the last losses and the share of safe labels.
+
+        Args:
+            rollout: What happened.
+            spent: As in `labels`.
+            first: Whether it is the first one, whose statistics normalise the observations.
+        """
+        observation, action = rollout.observation.flatten(0, 1), rollout.action.flatten(0, 1)
+        if first:
+            normalise_by(rollout, self.safety, self.advantage)
+        label = self.labels(rollout, spent).reshape(-1, 1)
+        with torch.no_grad():
+            # The sum of Psi(s') - Psi(s) over the rest of the episode, with y in place of its end.
+            gain = label - self.safety(observation).sigmoid()
+        settings = self.settings
+        losses = {"safety_loss": 0.0, "advantage_loss": 0.0}
+        for _ in range(settings.safety_iterations):
+            score = self.safety.each(observation)
+            loss = functional.binary_cross_entropy_with_logits(score, label.expand_as(score))
+            losses["safety_loss"] = descend(self.safety_optimizer, self.safety, loss)
+        for _ in range(settings.advantage_iterations):
+            score = self.advantage.each(observation, action)
+            loss = functional.mse_loss(score, gain.expand_as(score))
+            losses["advantage_loss"] = descend(self.advantage_optimizer, self.advantage, loss)
+        return {**losses, "safe_labels": float(label.mean())}
+
+
+def normalise_by(rollout: Rollout, *networks: ScoreNetwork) -> None:
+    """Let networks normalise observations by the statistics of a rollout."""
+    deviation, mean = torch.std_mean(rollout.observation.flatten(0, 1), 0)
+    for network in networks:
+        network.mean.copy_(mean)
+        network.deviation.copy_(deviation.clamp(min=_NARROWEST))
+
+
+def descend(optimizer: torch.optim.Optimizer, network: nn.Module, loss: Tensor) -> float:
+    """Take one step down a loss of one network; return the loss."""
+    weights = list(network.parameters())
+    for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
+        weight.grad = gradient
+    optimizer.step()
+    return float(loss.detach())
