@@ -12,10 +12,9 @@ from safectl.safeguards.correction import CorrectionOptions
 from safectl.safeguards.cost_critic import ChanceBound
 from safectl_agents.acs.collect import ConstraintSettings
 from safectl_agents.acs.critic import CriticSettings, Target
-from safectl_agents.acs.lagrange import PPOLag, TRPOLag
 from safectl_agents.acs.linear_layer import LinearLayerSettings
 from safectl_agents.acs.lower import LowerSettings
-from safectl_agents.acs.ppo import ACSPPO
+from safectl_agents.acs.on_policy import acs_ppo, ppo, ppo_lag, trpo_lag
 from safectl_agents.acs.projection import ProjectionSettings
 from safectl_agents.acs.recovery import RecoverySettings
 from safectl_agents.acs.sac import ACSSAC
@@ -73,13 +72,6 @@ def _off_policy(
     return make
 
 
-def _on_policy(
-    kind: type[ACSPPO] | type[PPOLag] | type[TRPOLag],
-) -> Callable[[VecEnv, MethodContext], BaseAlgorithm]:
-    """Take the seed alone: options and tolerances of the off-policy methods mean nothing here."""
-    return lambda env, context: kind("MlpPolicy", env, seed=context.seed, device="cpu")
-
-
 def _critic(context: MethodContext, target: Target = "first_hit") -> CriticSettings:
     return CriticSettings(target, hidden=context.hidden)
 
@@ -135,9 +127,10 @@ METHODS: Mapping[str, Method] = {
     "shaping": Method("TD3 on r - b c", _shaping),
     "td3": Method("TD3, unconstrained", _off_policy(ACSTD3, _none)),
     "sac": Method("SAC, unconstrained", _off_policy(ACSSAC, _none)),
-    "acs-ppo": Method("ACS on PPO", _on_policy(ACSPPO)),
-    "ppo-lag": Method("PPO-Lagrangian", _on_policy(PPOLag)),
-    "trpo-lag": Method("TRPO-Lagrangian", _on_policy(TRPOLag)),
+    "acs-ppo": Method("ACS on PPO", lambda env, run: acs_ppo(env, run.seed, run.eps)),
+    "ppo-lag": Method("PPO-Lagrangian", lambda env, run: ppo_lag(env, run.seed)),
+    "trpo-lag": Method("TRPO-Lagrangian", lambda env, run: trpo_lag(env, run.seed)),
+    "ppo": Method("PPO, unconstrained", lambda env, run: ppo(env, run.seed)),
 }
 """Methods by name."""
 

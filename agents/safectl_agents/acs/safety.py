@@ -44,8 +44,6 @@ class SafetySettings:
     """Units per hidden layer, tanh."""
 
     def __post_init__(self) -> None:
-        if self.label not in ("budget", "horizon"):
-            raise RangeError("label", value=self.label, expected="'budget' or 'horizon'")
         if not self.budget >= 0.0:
             raise RangeError("budget", value=self.budget, expected="a number >= 0")
         if self.horizon is not None and self.horizon < 1:

@@ -310,10 +310,8 @@ def test_lagrangian_trainers_mix_the_advantages(kind, tmp_path):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: OnPolicySettings(store="both"),
         lambda: OnPolicySettings(eps_floor=0.0),
         lambda: OnPolicySettings(reward_penalty=-1.0),
-        lambda: SafetySettings(label="other"),
         lambda: SafetySettings(horizon=0),
         lambda: LagrangeSettings(limit=-1.0),
         lambda: LagrangeSettings(learning_rate=0.0),
