@@ -84,7 +84,7 @@ def filter_overhead(batch: int) -> Measurement:
     model, plan_filter = _full_size()
     plan = _noise(batch)
     step = sampling_steps(model.kept)[200]
-    index = torch.full((batch,), step.index)
+    index = torch.full((batch,), step.at)
     with torch.no_grad():
         ours = time_calls(lambda: plan_filter.correct(plan, plan, step), calls=_CALLS)
         theirs = time_calls(lambda: model.denoiser(plan, index), calls=_CALLS)

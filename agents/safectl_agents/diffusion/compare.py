@@ -137,7 +137,7 @@ def compare(
         stages = list[Stage]()
 
         def keep(step: Step, plan: Tensor, stages: list[Stage] = stages) -> None:
-            stages.append(Stage(f"t = {step.index}", _places(setup.model, plan)))
+            stages.append(Stage(f"t = {step.at}", _places(setup.model, plan)))
 
         planner.propose(starts[:1])  # warm up
         planner.generator.manual_seed(seed)
