@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 
 from safectl_agents.bench.benchmark import Benchmark
+from safectl_agents.bench.fb import FORWARD_BACKWARD
 from safectl_agents.bench.foundation import FOUNDATION
 from safectl_agents.bench.mcu_adaptation import ADAPTATION
 from safectl_agents.bench.mcu_boards import BOARDS
@@ -35,6 +36,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         *NETWORKS,
         *FILTERS,
         *PEERS,
+        *FORWARD_BACKWARD,
         *_from_above(),
     )
 }

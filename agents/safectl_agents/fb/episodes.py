@@ -84,7 +84,7 @@ def load_episode(path: Path) -> Episode:
         NonFiniteError: If a number is NaN or infinite.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             kept = ("observation", "action", "reward", "discount", "physics")
             arrays = {name: np.asarray(file[name]) for name in kept if name in file.files}
         observation = arrays["observation"].astype(np.float32)
