@@ -21,6 +21,7 @@ from safectl.safeguards.fit_signal import (
 from safectl.safeguards.memory import Memory, Remembering
 from safectl.safeguards.safety_layer import Least, SafetyLayer
 from safectl.safeguards.stop import StopProfile, decide_stop
+from safectl.safeguards.visit_limit import VisitLimit
 
 __all__ = [
     "Affine",
@@ -41,6 +42,7 @@ __all__ = [
     "SafetyLayer",
     "StopProfile",
     "Transitions",
+    "VisitLimit",
     "calibrate",
     "decide_stop",
     "fit_affine_signal",

@@ -33,6 +33,7 @@ from safectl.safeguards import (
     RateLimit,
     Remembering,
     SafetyLayer,
+    VisitLimit,
 )
 from safectl.safeguards.convex import ConvexGuard
 from safectl.solve.convex import ConvexSet
@@ -130,6 +131,13 @@ def remembering(rows: int) -> Remembering:
     return Remembering(BarrierQP(speed_box(), DYNAMICS, fallback=hold), [hold])
 
 
+def visit_limit(limit: float) -> VisitLimit:
+    def bound(observation: Tensor, action: Tensor) -> Tensor:
+        return torch.sigmoid(3.0 * (observation[:, 2:] + action).norm(dim=-1) - 4.0)
+
+    return VisitLimit(bound, spec=spec(), limit=limit)
+
+
 @dataclass(frozen=True)
 class Case:
     make: Callable[[int], Safeguard]  # from the number of rows
@@ -160,6 +168,7 @@ SAFEGUARDS = {
         lambda _: safety_layer(rate=0.5), lambda _: safety_layer(0.7, rate=0.5)
     ),
     "set in CVXPY": Case(lambda _: convex(1.0), lambda _: convex(1.2)),
+    "visit limit": Case(lambda _: visit_limit(0.1), lambda _: visit_limit(0.2)),
     "chain": Case(chain),
     "remembering": Case(remembering),
 }
