@@ -48,7 +48,8 @@ def unsafe_embedding(
     count = int(is_unsafe.sum())
     if count < MIN_UNSAFE:
         raise UnsafeSetUnseen(count=count, needed=MIN_UNSAFE)
-    return backward(observation[is_unsafe]).sum(0) / len(observation)
+    total: Tensor = backward(observation[is_unsafe]).sum(0)
+    return total / len(observation)
 
 
 def visit_bounds(occupancy: Float[Tensor, " batch"], discount: float) -> VisitBounds:
@@ -120,7 +121,7 @@ def calibrate_visits(
         expected = f"at least {10 * ranges} for {ranges} ranges"
         raise RangeError("calibration rollouts", value=len(occupancy), expected=expected)
     levels = torch.arange(1, ranges, device=occupancy.device) / ranges
-    edges = torch.quantile(occupancy, levels.to(occupancy)).unique()
+    edges = torch.unique_consecutive(torch.quantile(occupancy, levels.to(occupancy)))
     where = torch.bucketize(occupancy, edges)
     count = torch.bincount(where, minlength=len(edges) + 1).to(occupancy)
     hits = torch.bincount(where, visited.to(occupancy), minlength=len(edges) + 1).to(occupancy)
@@ -168,7 +169,8 @@ class VisitCritic:
     ) -> Float[Tensor, "batch 1"]:
         """Return C_U(s, a) as the model has it; outside its possible range the model is wrong."""
         rows = self.task.vector.to(observation).expand(len(observation), -1)
-        heads = self.model.forward(observation, action, rows) @ self.unsafe.to(observation)
+        embedded: Tensor = self.model.forward(observation, action, rows)
+        heads = embedded @ self.unsafe.to(observation)
         return heads.amax(0).unsqueeze(-1)
 
     def value(self, observation: Float[Tensor, "batch nx"], /) -> Float[Tensor, "batch 1"]:

@@ -51,7 +51,8 @@ class VisitLimit:
         if candidates < 1:
             raise RangeError("candidates", value=candidates, expected=">= 1")
         self.bound, self.spec, self.limit = bound, spec, limit
-        self._unit = torch.quasirandom.SobolEngine(spec.nu).draw(candidates)
+        sequence = torch.quasirandom.SobolEngine(spec.nu)  # type: ignore[no-untyped-call]  # torch
+        self._unit = sequence.draw(candidates)
 
     @property
     def claim(self) -> str:
