@@ -107,6 +107,13 @@ def test_the_barrier_of_a_world_is_that_of_the_process(tmp_path):
     assert "h(x[k+1])" in loaded.safeguard.claim
 
 
+@pytest.mark.parametrize("name", ["PointHazard", "DoubleIntegrator"])
+def test_the_barrier_of_a_world_is_compiled(tmp_path, name):
+    robot = load_robot(f"safectl/{name}-v0", sees_state=True)
+    loaded = load(tmp_path, robot, "kind = 'world'")
+    assert compile_rows(loaded, robot.spec)[1] == "compiled"
+
+
 def test_stated_constraints_hold_and_name_their_signals(tmp_path, base):
     text = """
 kind = "convex"
