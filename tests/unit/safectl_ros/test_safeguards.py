@@ -207,7 +207,7 @@ def test_what_cannot_be_compiled_is_decided_by_torch_and_says_why(tmp_path, base
     limit = load(tmp_path, base, "kind = 'rate_limit'\nrate = [5.0, 5.0]")
     same, how = compile_rows(limit, base.spec)
     assert same is limit
-    assert how.startswith("torch: cannot export the safeguard Remembering")
+    assert how.startswith("torch: cannot export a safeguard with memory")
     monkeypatch.setenv("PATH", str(tmp_path))
     clip = load(tmp_path, base, "kind = 'clip'")
     same, how = compile_rows(clip, base.spec)
