@@ -17,7 +17,7 @@ from safectl.safeguards.evidence import Limits
 from safectl.seed import torch_generator
 from safectl.types import Gaussian
 from safectl_agents.bench import acs_theory, acs_toy
-from safectl_agents.bench.benchmark import Benchmark, Measurement
+from safectl_agents.bench.benchmark import NOTHING_DRAWN, Benchmark, Measurement
 from safectl_agents.bench.programs import details_of, perceptron, spec_of
 from safectl_agents.bench.timing import time_calls
 from safectl_agents.reliability import reliability
@@ -62,6 +62,7 @@ def gamma_vectors() -> Measurement:
     return Measurement(
         worst,
         details={
+            "seed": NOTHING_DRAWN,
             "iterations": iterations,
             "iterations_specified": {mode: count for mode, (_, count) in vectors.items()},
         },
