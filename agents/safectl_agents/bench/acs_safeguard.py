@@ -1,5 +1,7 @@
 """Benchmarks of the adaptive chance-constraint safeguard itself, without training a policy."""
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import NamedTuple
@@ -78,8 +80,8 @@ def calibration_error() -> Measurement:
         predicted = critic.safety(state).sigmoid()[:, 0]
     found = reliability(predicted.double().numpy(), truth.double().numpy())
     distance = (predicted - truth).abs()
-    details = {"seed": 0, "states": 4000, "repeats": 400, "bins": len(found.states)}
-    details |= {"mean_absolute_error": float(distance.mean())}
+    details: dict[str, float] = {"seed": 0, "states": 4000, "repeats": 400}
+    details |= {"bins": len(found.states), "mean_absolute_error": float(distance.mean())}
     return Measurement(found.error, details=details)
 
 
@@ -202,11 +204,12 @@ def response_overhead() -> Measurement:
     try:
         seconds = {}
         for name in ("policy", "guarded"):
-            rows = iter(scene.observation.split(1) * 2)
+            places = itertools.cycle(range(_SINGLE))
 
             @torch.no_grad()
-            def act(name: str = name, rows: object = rows) -> None:
-                row = next(rows)  # type: ignore[call-overload]  # an iterator
+            def act(name: str = name, places: Iterator[int] = places) -> None:
+                place = next(places)
+                row = scene.observation[place : place + 1]
                 action = scene.policy(row).clamp(-1.0, 1.0)
                 if name == "guarded":
                     scene.acs.filter(row, action)
@@ -235,7 +238,7 @@ def batch_overhead() -> Measurement:
         scene.acs.filter(scene.observation, scene.policy(scene.observation).clamp(-1.0, 1.0))
 
     bare, whole = time_calls(alone, calls=30), time_calls(guarded, calls=10)
-    details = {"seed": 0, "rows": _BATCH, "threads": torch.get_num_threads()}
+    details: dict[str, float] = {"seed": 0, "rows": _BATCH, "threads": torch.get_num_threads()}
     details |= bare.as_details("policy") | whole.as_details("guarded")
     return Measurement(whole.median / bare.median, details=details)
 
