@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import NamedTuple
@@ -47,6 +48,16 @@ class _LinearCritic:
         return 0.5 - 0.3 * action[:, :1] + 0.4 * action[:, 1:]
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def gamma_vectors() -> Measurement:
     """Compare corrected actions of a linear critic with the specified ones."""
     origin, threshold = torch.zeros(1, 2), torch.full((1, 1), 0.1)
@@ -73,9 +84,10 @@ def gamma_vectors() -> Measurement:
 def calibration_error() -> Measurement:
     """Learn the safety value of the toy task and compare it with Monte-Carlo."""
     generator = torch_generator(0, "toy task")
-    critic = acs_toy.learn(episodes=4000, updates=1500, generator=generator)
-    state = acs_toy.starts(4000, generator)
-    truth = acs_toy.monte_carlo(state, repeats=400, generator=generator)
+    with _one_thread():
+        critic = acs_toy.learn(episodes=4000, updates=1500, generator=generator)
+        state = acs_toy.starts(4000, generator)
+        truth = acs_toy.monte_carlo(state, repeats=400, generator=generator)
     with torch.no_grad():
         predicted = critic.safety(state).sigmoid()[:, 0]
     found = reliability(predicted.double().numpy(), truth.double().numpy())
@@ -199,10 +211,8 @@ def _scene(rows: int, *, iterations: int = 5) -> _Scene:
 def response_overhead() -> Measurement:
     """Time one action with and without the safeguard, batch 1, one thread, another row each."""
     scene = _scene(_SINGLE)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        seconds = {}
+    seconds = {}
+    with _one_thread():
         for name in ("policy", "guarded"):
             places = itertools.cycle(range(_SINGLE))
 
@@ -215,8 +225,6 @@ def response_overhead() -> Measurement:
                     scene.acs.filter(row, action)
 
             seconds[name] = time_calls(act, calls=_SINGLE, warm_up=100)
-    finally:
-        torch.set_num_threads(threads)
     status = scene.acs.filter(scene.observation, scene.proposal).certificate.status
     details = {"seed": 0, "threads": 1, "iterations": 5, "mode": "newton"}
     details |= {"statuses": np.bincount(status.numpy(), minlength=3).tolist()}
