@@ -163,7 +163,8 @@ class LearnedSafety:
         self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
     ) -> Float[Tensor, "batch m"]:
         """Return 1 - Psi(s) - A_Psi(s, a)."""
-        return self.value(observation) - self.advantage(observation, action)
+        advantage: Tensor = self.advantage(observation, action)
+        return self.value(observation) - advantage
 
     def scale(self, cost: Float[Tensor, "batch m"], /) -> Float[Tensor, "batch m"]:
         """Return the cost: it is linear in the advantage, which has no sigmoid."""

@@ -1,5 +1,8 @@
 """Benchmarks of the adaptive chance-constraint safeguard itself, without training a policy."""
 
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import NamedTuple
@@ -45,6 +48,16 @@ class _LinearCritic:
         return 0.5 - 0.3 * action[:, :1] + 0.4 * action[:, 1:]
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def gamma_vectors() -> Measurement:
     """Compare corrected actions of a linear critic with the specified ones."""
     origin, threshold = torch.zeros(1, 2), torch.full((1, 1), 0.1)
@@ -72,15 +85,16 @@ def gamma_vectors() -> Measurement:
 def calibration_error() -> Measurement:
     """Learn the safety value of the toy task and compare it with Monte-Carlo."""
     generator = torch_generator(0, "toy task")
-    critic = acs_toy.learn(episodes=4000, updates=1500, generator=generator)
-    state = acs_toy.starts(4000, generator)
-    truth = acs_toy.monte_carlo(state, repeats=400, generator=generator)
+    with _one_thread():
+        critic = acs_toy.learn(episodes=4000, updates=1500, generator=generator)
+        state = acs_toy.starts(4000, generator)
+        truth = acs_toy.monte_carlo(state, repeats=400, generator=generator)
     with torch.no_grad():
         predicted = critic.safety(state).sigmoid()[:, 0]
     found = reliability(predicted.double().numpy(), truth.double().numpy())
     distance = (predicted - truth).abs()
-    details = {"seed": 0, "states": 4000, "repeats": 400, "bins": len(found.states)}
-    details |= {"mean_absolute_error": float(distance.mean())}
+    details: dict[str, float] = {"seed": 0, "states": 4000, "repeats": 400}
+    details |= {"bins": len(found.states), "mean_absolute_error": float(distance.mean())}
     return Measurement(found.error, details=details)
 
 
@@ -198,23 +212,20 @@ def _scene(rows: int, *, iterations: int = 5) -> _Scene:
 def response_overhead() -> Measurement:
     """Time one action with and without the safeguard, batch 1, one thread, another row each."""
     scene = _scene(_SINGLE)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        seconds = {}
+    seconds = {}
+    with _one_thread():
         for name in ("policy", "guarded"):
-            rows = iter(scene.observation.split(1) * 2)
+            places = itertools.cycle(range(_SINGLE))
 
             @torch.no_grad()
-            def act(name: str = name, rows: object = rows) -> None:
-                row = next(rows)  # type: ignore[call-overload]  # an iterator
+            def act(name: str = name, places: Iterator[int] = places) -> None:
+                place = next(places)
+                row = scene.observation[place : place + 1]
                 action = scene.policy(row).clamp(-1.0, 1.0)
                 if name == "guarded":
                     scene.acs.filter(row, action)
 
             seconds[name] = time_calls(act, calls=_SINGLE, warm_up=100)
-    finally:
-        torch.set_num_threads(threads)
     status = scene.acs.filter(scene.observation, scene.proposal).certificate.status
     details = {"seed": 0, "threads": 1, "iterations": 5, "mode": "newton"}
     details |= {"statuses": np.bincount(status.numpy(), minlength=3).tolist()}
@@ -236,7 +247,7 @@ def batch_overhead() -> Measurement:
         scene.acs.filter(scene.observation, scene.policy(scene.observation).clamp(-1.0, 1.0))
 
     bare, whole = time_calls(alone, calls=30), time_calls(guarded, calls=10)
-    details = {"seed": 0, "rows": _BATCH, "threads": torch.get_num_threads()}
+    details: dict[str, float] = {"seed": 0, "rows": _BATCH, "threads": torch.get_num_threads()}
     details |= bare.as_details("policy") | whole.as_details("guarded")
     return Measurement(whole.median / bare.median, details=details)
 
