@@ -35,7 +35,12 @@ def training_speed() -> Measurement:
 
 
 def _training_speed() -> Measurement:
-    options = {"seed": 0, "learning_starts": 1_000, "buffer_size": _BUFFER, "device": "cpu"}
+    options: dict[str, Any] = {
+        "seed": 0,
+        "learning_starts": 1_000,
+        "buffer_size": _BUFFER,
+        "device": "cpu",
+    }
     env = make_env("safectl/AntRun-v0")
     noise = NormalActionNoise(np.zeros(8), np.full(8, 0.1))
     plain = {**defaults(), "policy_kwargs": {"net_arch": [256, 256]}, **options}
@@ -120,26 +125,24 @@ def _cost_vs_baselines(task: str) -> Callable[[], Measurement]:
 
     def measure() -> Measurement:
         found = _recorded(task)
-        table = {
-            name: {
-                "cost": float(np.mean(_finals(seeds, "cost_mean"))),
-                "return": float(np.mean(_finals(seeds, "return_mean"))),
-                "per_seed_cost": _finals(seeds, "cost_mean"),
-                "per_seed_return": _finals(seeds, "return_mean"),
-            }
-            for name, seeds in found.items()
-        }
-        others = [table[name]["cost"] for name in _BASELINES if name in table]
+        costs = {name: _finals(seeds, "cost_mean") for name, seeds in found.items()}
+        others = [float(np.mean(costs[name])) for name in _BASELINES if name in costs]
         if not others:
             advice = f"run: safectl bench acs --task {task} --method all"
             raise FileFormatError(results_folder() / "acs" / task, "holds no baseline", advice)
-        ours = table["acs"]["cost"]
+        ours = float(np.mean(costs["acs"]))
         lowest = min(others)
         return Measurement(
             lowest / max(ours, _LEAST_COST),
             ours=ours,
             theirs=lowest,
-            details={"methods": table, "settings": found["acs"][0]["settings"]},
+            details={
+                "cost_per_seed": costs,
+                "return_per_seed": {
+                    name: _finals(seeds, "return_mean") for name, seeds in found.items()
+                },
+                "settings": found["acs"][0]["settings"],
+            },
         )
 
     return measure
