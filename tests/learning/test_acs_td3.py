@@ -12,10 +12,10 @@ from safectl_agents.acs.tasks import find_task
 
 @pytest.mark.slow
 def test_acs_learns_to_drive_at_the_speed_limit_and_its_guard_keeps_it(tmp_path, monkeypatch):
-    task = replace(find_task("speed-limit"), hidden=(32, 32))
+    task = replace(find_task("speed-limit"), learning_starts=500, hidden=(32, 32))
     monkeypatch.setattr(seed_run, "find_task", lambda _: task)
     settings = RunSettings(
-        "speed-limit", "acs", 5_000, 0, evaluate_every=1_000, episodes=2, checkpoint_every=5_000
+        "speed-limit", "acs", 3_000, 0, evaluate_every=600, episodes=2, checkpoint_every=3_000
     )
     run_seed(settings, tmp_path, command="")
     first, *_, last = curve.read(tmp_path / "curve.csv")

@@ -16,7 +16,14 @@ from safectl.errors import ConfigError, RangeError
 from safectl.seed import derive, numpy_generator
 from safectl_agents.acs.lower import Actors, Corrected, Lower, LowerSettings, Proposed, Sizes
 from safectl_agents.acs.projection import ProjectionSettings
-from safectl_agents.acs.replay import COST, COST_BEFORE, PROPOSAL, CostReplayBuffer, CostSamples
+from safectl_agents.acs.replay import (
+    COST,
+    COST_BEFORE,
+    PROPOSAL,
+    CostReplayBuffer,
+    CostSamples,
+    joined,
+)
 
 Array = NDArray[Any]
 Infos = list[dict[str, Any]]
@@ -168,13 +175,8 @@ class Collector:
         with torch.no_grad():
             following = actors.following(extra.next_observations)
         keep = len(batch.rewards) - len(extra.rewards)
-        mixed = CostSamples(
-            *(
-                None if new is None else torch.cat([old[:keep], new])
-                for old, new in zip(batch, extra, strict=True)
-            )
-        )
-        return self.lower.update(mixed, torch.cat([next_action[:keep], following]), actors)
+        actions = torch.cat([next_action[:keep], following])
+        return self.lower.update(joined(batch, extra), actions, actors)
 
 
 def cost_of(info: Mapping[str, Any]) -> float:
@@ -206,7 +208,8 @@ def collector_of(
     model: OffPolicyAlgorithm, settings: ConstraintSettings, cost: CostOf | None
 ) -> Collector:
     """Make a trainer's collector once the library has built the policy."""
-    sizes = Sizes(*_shape(model.observation_space), *_shape(model.action_space), model.device)
+    (nx,), (nu,) = _shape(model.observation_space), _shape(model.action_space)
+    sizes = Sizes(nx, nu, model.device)
     return Collector(settings, cost, sizes, rows=model.n_envs, seed=model.seed or 0)
 
 

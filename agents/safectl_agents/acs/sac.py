@@ -167,8 +167,7 @@ class ACSSAC(SAC):
             target = reward + (1 - batch.dones) * self.gamma * value
         action = batch.actions if constraint.store == "executed" else batch.proposals
         losses = [functional.mse_loss(q, target) for q in self.critic(batch.observations, action)]
-        total: Tensor = 0.5 * sum(losses)
-        return total
+        return 0.5 * sum(losses, torch.zeros(()))
 
     def _entropy_weight(self, log_probability: Tensor) -> Tensor:
         """Return the weight of the entropy as it was, and move it by its own loss if it learns."""
