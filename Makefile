@@ -29,7 +29,7 @@ endef
 # Off-screen rendering without a display; the variable is MuJoCo's.
 export MUJOCO_GL ?= egl
 
-.PHONY: help setup demo check test test-slow test-kilted bench c wheel colcon docs clean
+.PHONY: help setup demo check test test-slow test-kilted bench figures c wheel colcon docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -84,6 +84,10 @@ c: $(STAMP)  ## generated C: host with sanitizers, emulated Cortex-M4
 
 bench: $(STAMP)  ## the named benchmarks that take under a minute
 	@$(BIN)/safectl bench --quick || [ $$? -eq 3 ]  # 3: ran, but a target is not met
+	@$(BIN)/python tests/docs/figures.py
+
+figures: $(STAMP)  ## write docs/figures.md from the recorded results
+	@$(BIN)/python tests/docs/figures.py
 
 wheel: $(STAMP)  ## source distribution, wheel, names and files inside it
 	@$(BIN)/python tests/packaging/wheel_gate.py

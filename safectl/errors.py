@@ -102,6 +102,17 @@ class StorageError(SafectlError):
         )
 
 
+class TaskNotInferable(SafectlError):
+    """The labels of a task say nothing about it."""
+
+    def __init__(self, *, labels: int, nonzero: int) -> None:
+        self.labels, self.nonzero = labels, nonzero
+        super().__init__(
+            f"the task is not inferable from this data: {nonzero} of {labels} labels hold a "
+            "reward, and they give no direction; label more data, or name a goal"
+        )
+
+
 class ConvexityError(SafectlError):
     """A constraint set stated in CVXPY is not a parametrised quadratic program."""
 

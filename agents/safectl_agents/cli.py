@@ -20,6 +20,7 @@ _EXTRA_OF = {
     "rclpy": "ros",
     "rosbags": "bags",
     "minari": "bags",
+    "dm_control": "agents",
 }
 
 
@@ -41,11 +42,19 @@ COMMANDS = {
         "demo", "train with and without a safeguard, compare, run on an emulated board"
     ),
     "train": Command("train", "train a stable-baselines3 agent through a safeguard"),
+    "train diffuser": Command("train_diffuser", "train a diffusion model of plans"),
+    "plan": Command("plan", "draw safe plans with a diffusion model, or --demo", "model"),
+    "train fb": Command("train_fb", "train a forward-backward model from reward-free data"),
+    "collect": Command("collect", "collect reward-free data by exploring, for train fb"),
     "evaluate": Command("evaluate", "evaluate a trained folder", "folder"),
+    "evaluate fb": Command(
+        "evaluate_fb", "score a forward-backward model on every task of its domain", "folder"
+    ),
     "export": Command("export", "write a trained folder or a model file as C99", "folder"),
     "verify": Command("verify", "build, run and compare exported C on host and board", "folder"),
     "flash": Command("flash", "write exported firmware to a board and verify it", "folder"),
     "run": Command("run", "run a trained policy with its guard on a robot", "folder"),
+    "data": Command("data", "collect a data set of maze2d or locomotion", "kind"),
     "envs": Command("envs", "list the environments: spaces, cost, source", "name"),
     "bench": Command("bench", "list or run the named benchmarks", "name"),
     "experiment": Command(
@@ -74,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if words else 2
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        return _run(words[0], words[1:])
+        is_double = " ".join(words[:2]) in COMMANDS
+        return _run(" ".join(words[: 1 + is_double]), words[1 + is_double :])
     except KeyboardInterrupt as stop:
         sys.stderr.write(f"interrupted: {stop}\n" if str(stop) else "interrupted\n")
         return 130
@@ -94,6 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, rest: Sequence[str]) -> int:
+    if rest and f"{name} {rest[0]}" in COMMANDS:  # a command of two words
+        name, rest = f"{name} {rest[0]}", rest[1:]
     if name not in COMMANDS:
         raise UnknownNameError("command", name, known=list(COMMANDS))
     if [name, *rest[:1]] == ["bench", "acs"]:

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from safectl.errors import RangeError
 
 CONFIDENCE = 0.95
 _RESAMPLES = 10_000
+_STRATIFIED_RESAMPLES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,29 @@ def rate_interval(
         rng=generator,
     ).confidence_interval
     return Interval(rate, float(found.low), float(found.high))
+
+
+def iqm_interval(scores: NDArray[np.float64], generator: np.random.Generator) -> Interval:
+    """Estimate the mean of the middle half of scores over runs and tasks (IQM).
+
+    The interval is a stratified bootstrap: runs are drawn anew within every task (2,000 percentile
+    resamples), after Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the
+    Statistical Precipice".
+
+    Args:
+        scores: Shape (runs, tasks).
+        generator: Source of the resamples.
+
+    Raises:
+        RangeError: If there are fewer than two runs.
+    """
+    runs = _at_least_two(len(scores))
+    rows = generator.integers(runs, size=(_STRATIFIED_RESAMPLES, *scores.shape))
+    resampled = np.take_along_axis(scores[None], rows, 1).reshape(_STRATIFIED_RESAMPLES, -1)
+    found = stats.trim_mean(resampled, 0.25, axis=1)
+    tail = 0.5 * (1.0 - CONFIDENCE)
+    low, high = np.quantile(found, [tail, 1.0 - tail])
+    return Interval(float(stats.trim_mean(scores, 0.25, axis=None)), float(low), float(high))
 
 
 def _at_least_two(count: int) -> int:

@@ -1,7 +1,8 @@
 """What there is: our worlds by name, and a table of every environment for people."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import gymnasium
 
@@ -10,17 +11,19 @@ from safectl_envs.ant_run import AntRun
 from safectl_envs.cartpole import CartPoleStab
 from safectl_envs.double_integrator import DoubleIntegrator
 from safectl_envs.jaka_reach import JakaReach
+from safectl_envs.maze_layout import LAYOUTS
 from safectl_envs.planar_reach import PlanarReach
 from safectl_envs.point_hazard import PointHazard
+from safectl_envs.point_maze import maze2d
 from safectl_envs.safety_tasks import SAFETY_TASKS
 from safectl_envs.speed_limit import SpeedLimit
 from safectl_envs.world import World
 
-WORLDS: Mapping[str, type[World]] = {
+WORLDS: Mapping[str, Callable[[], World]] = {
     world.name: world
     for world in (DoubleIntegrator, PointHazard, SpeedLimit, CartPoleStab, PlanarReach)
-}
-"""Our worlds by their name in the registry, `safectl/<name>-v0`."""
+} | {f"Maze2d{name.capitalize()}": partial(maze2d, name) for name in LAYOUTS}
+"""What makes our worlds, by their name in the registry, `safectl/<name>-v0`."""
 
 SIMULATED: Mapping[str, type[AntRun] | type[JakaReach]] = {
     robot.name: robot for robot in (AntRun, JakaReach)

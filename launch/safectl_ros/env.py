@@ -10,12 +10,13 @@ from gymnasium.spaces import Box
 from jaxtyping import Float
 
 from safectl.errors import BridgeError, ShapeError
-from safectl_ros.adapters import Interface
+from safectl_ros.adapters import Array, Interface
 from safectl_ros.link import Received, RobotLink
 from safectl_ros.qos import SENSOR, STATE
 from safectl_ros.simulator import SimulatorClient
 
 _NANOSECONDS = 1e9
+_REPEATS = 2  # of a state after a command: the first may have crossed it on the way
 _HALF = 0.5  # of a period: a state stamped this much early still counts as the next one
 
 
@@ -23,7 +24,8 @@ class RosEnv(gymnasium.Env[Float[np.ndarray, " nx"], Float[np.ndarray, " nu"]]):
     """A robot with Gymnasium's interface.
 
     `step` publishes a command with the stamp of the state it answers. In lock-step it waits for the
-    next state, whenever that comes; the simulator steps once per command. Free-running it waits
+    next state, whenever that comes; the simulator steps once per command, and a command is sent
+    again where it was lost, which the simulator shows by repeating its state. Free-running it waits
     for the first state that is stamped one period later, so that a step lasts as long in the
     robot's time whatever the load of this machine. It never waits longer than `timeout_s`: then the
     step is truncated, the observation is the last one and `info["stale"]` is true.
@@ -141,7 +143,7 @@ class RosEnv(gymnasium.Env[Float[np.ndarray, " nx"], Float[np.ndarray, " nu"]]):
         due_ns = before.stamp_ns + (
             1 if self._is_lockstep else self._period_ns - round(_HALF * self._period_ns)
         )
-        received = self._link.wait(lambda new: self._answers(new, due_ns), self._timeout_s)
+        received = self._follow(command, due_ns)
         info = self._info(received or before, started, is_stale=received is None)
         if received is None:
             return self._observation(before), 0.0, False, True, info
@@ -169,6 +171,18 @@ class RosEnv(gymnasium.Env[Float[np.ndarray, " nx"], Float[np.ndarray, " nu"]]):
             self._reset_robot(seed)
         newest = self._link.newest
         return newest.stamp_ns + 1 if newest else 0
+
+    def _follow(self, command: Array, due_ns: int) -> Received | None:
+        """Wait for the state that answers a command; none when that takes too long."""
+        limit = time.monotonic() + self._timeout_s
+        while True:
+            received = self._link.wait(
+                lambda new: self._answers(new, due_ns) or self._link.repeats >= _REPEATS,
+                limit - time.monotonic(),
+            )
+            if received is None or self._answers(received, due_ns):
+                return received
+            self._link.send(command)
 
     def _answers(self, new: Received, due_ns: int) -> bool:
         has_outcome = self._simulator is None or self._simulator.has_reached(new.stamp_ns)

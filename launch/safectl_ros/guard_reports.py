@@ -40,6 +40,7 @@ class Counters:
     infeasible: int = 0
     refused_commands: int = 0
     refused_observations: int = 0
+    refused_transitions: int = 0
     changes: int = 0
     by_state: dict[str, int] = field(default_factory=dict)
 

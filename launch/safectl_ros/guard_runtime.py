@@ -38,11 +38,12 @@ from safectl_ros.guard_parameters import STEADY, settings_from
 from safectl_ros.process import Message
 from safectl_ros.qos import COMMAND, DIAGNOSTICS, LATCHED, SENSOR, safe_command
 from safectl_ros.robot_file import Robot, limited, load_robot
-from safectl_ros.safeguards import Loaded, load_safeguard
+from safectl_ros.safeguards import Loaded, compile_rows, load_safeguard
 
 _ANSWERS_PER_TURN = 4
 """So many commands at most are answered between two turns of the timer; the rest wait for it."""
 
+_REPORT_S = 1.0
 _SECOND = 1e9
 
 
@@ -63,7 +64,7 @@ class GuardRuntime:
             if not values[name]:
                 raise ConfigError(f"parameters of {node.get_name()}", f"{name} is not set")
         self.robot: Robot = load_robot(values["robot"], sees_state=values["sees_state"])
-        self.loaded = self._load(values["limit_shares"])
+        self.loaded, self.decided_by = compile_rows(*self._load(values["limit_shares"]))
         _warm_up(self.loaded.safeguard, self.robot.spec)
         self.filter = BudgetedFilter(
             self.loaded.safeguard,
@@ -86,12 +87,14 @@ class GuardRuntime:
         self._last: Output | None = None
         self._is_stuck = False
         self._entities: list[Any] = []
+        self._show_due = self._report_due = -math.inf
         self._advertise(safe_command(values["rate_hz"]))
         self._subscribe()
         wall = Clock(clock_type=ClockType.STEADY_TIME)
-        timers = [(1.0 / values["margins_hz"], self._show), (1.0, self.report)]
         if self._is_steady:
-            timers.append((self._period_s, self._on_timer))
+            timers = [(self._period_s, self._on_timer)]
+        else:
+            timers = [(1.0 / values["margins_hz"], self._show), (_REPORT_S, self.report)]
         self._timers = [node.create_timer(*timer, clock=wall) for timer in timers]
 
     def now(self) -> float:
@@ -107,7 +110,8 @@ class GuardRuntime:
             ConfigError: If the safeguard cannot be built with the new limits.
         """
         if list(values["limit_shares"]) != list(self._values["limit_shares"]):
-            self.loaded = self._load(values["limit_shares"])
+            self.loaded, _ = self._load(values["limit_shares"])
+            self.decided_by = "torch: the limits have changed since the node was configured"
             self.filter.safeguard = self.loaded.safeguard
         self.logic.change(settings_from(values))
         self._values = dict(values)
@@ -125,6 +129,8 @@ class GuardRuntime:
         self.counters.count(output)
         if has_changed:
             self._announce(output)
+        elif self._is_steady:
+            self._show_and_report()
 
     def report(self) -> None:
         """Publish the diagnostics."""
@@ -161,9 +167,9 @@ class GuardRuntime:
             self._node.destroy_publisher(publisher)
         self.filter.close()
 
-    def _load(self, shares: Iterable[float]) -> Loaded:
+    def _load(self, shares: Iterable[float]) -> tuple[Loaded, Spec]:
         spec = limited(self.robot.spec, list(shares))
-        return load_safeguard(Path(self._values["safeguard"]), self.robot, spec)
+        return load_safeguard(Path(self._values["safeguard"]), self.robot, spec), spec
 
     def _advertise(self, offer: QoSProfile) -> None:
         interface, node = self.robot.interface, self._node
@@ -282,6 +288,19 @@ class GuardRuntime:
             return self._command_stamp
         return int(self._node.get_clock().now().nanoseconds)
 
+    def _show_and_report(self) -> None:
+        """Publish what is due, at most one of the two.
+
+        Just after an output nothing waits; a timer of its own would delay the next command.
+        """
+        now = time.monotonic()
+        if now >= self._report_due:
+            self._report_due = now + _REPORT_S
+            self.report()
+        elif now >= self._show_due:
+            self._show_due = now + 1.0 / self._values["margins_hz"]
+            self._show()
+
     def _announce(self, output: Output) -> None:
         status = self._status(output)
         self._interventions.publish(status)
@@ -304,6 +323,7 @@ class GuardRuntime:
         median, p99 = self.filter.solve_times()
         return {
             "claim": self.loaded.safeguard.claim,
+            "decided_by": self.decided_by,
             "rate_hz": self._values["rate_hz"],
             "command_age_s": logic.command.age(now),
             "observation_age_s": logic.observation.age(now),
@@ -316,6 +336,7 @@ class GuardRuntime:
             "infeasible": counters.infeasible,
             "refused_commands": counters.refused_commands,
             "refused_observations": counters.refused_observations,
+            "refused_transitions": counters.refused_transitions,
             "limit_shares": list(self._values["limit_shares"]),
             "spec_digest": f"{self.robot.spec.digest():08x}",
         }

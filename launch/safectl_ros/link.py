@@ -45,6 +45,7 @@ class RobotLink:
     Attributes:
         thread: The thread, for further clients and subscriptions.
         changed: Notified when a state arrives, and by those further subscriptions.
+        repeats: How often the newest state has come again since the last command.
         problem: Why the newest message could not be read; empty when it could.
         intervention: What the guard last said about its commands; empty without a guard.
     """
@@ -62,6 +63,7 @@ class RobotLink:
         self.interface = interface
         self.changed = threading.Condition()
         self.problem = self.intervention = ""
+        self.repeats = 0
         self._newest: Received | None = None
         self.thread = RosThread(lambda context: Node(name, context=context), domain_id=domain_id)
         offer = safe_command(1.0 / interface.spec.period)
@@ -95,7 +97,8 @@ class RobotLink:
 
     def send(self, command: Array) -> None:
         """Publish a command of shape (nu,) with the stamp of the newest state."""
-        stamp_ns = self._newest.stamp_ns if self._newest else 0
+        with self.changed:
+            stamp_ns, self.repeats = self._newest.stamp_ns if self._newest else 0, 0
         self._commands.publish(self.interface.array_to_command(command, stamp_ns))
 
     def wait(self, holds: Callable[[Received], bool], timeout_s: float) -> Received | None:
@@ -118,6 +121,8 @@ class RobotLink:
                 return
             stamp_ns = self.interface.stamp_of(message)
             stamp_ns = round(arrival * 1e9) if stamp_ns is None else stamp_ns
+            is_known = self._newest is not None and self._newest.stamp_ns == stamp_ns
+            self.repeats = self.repeats + 1 if is_known else 0
             self._newest, self.problem = Received(state, stamp_ns, arrival), ""
             self.changed.notify_all()
 

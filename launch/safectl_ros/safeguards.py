@@ -4,7 +4,7 @@ A kind is one line in `KINDS`: the settings with their defaults, and what builds
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from safectl.barriers import Discs, HalfSpaces, Stack, StoppingDistance
 from safectl.dynamics import Unicycle, double_integrator
 from safectl.errors import ConfigError, FileFormatError, RangeError, SafectlError
+from safectl.export.compiled import CompiledFilter
 from safectl.safeguards import (
     BarrierQP,
     Brake,
@@ -151,6 +152,20 @@ def load_safeguard(path: Path, robot: Robot, spec: Spec) -> Loaded:
         raise
     except SafectlError as error:
         raise ConfigError(f"safeguard {path}", str(error)) from error
+
+
+def compile_rows(loaded: Loaded, spec: Spec) -> tuple[Loaded, str]:
+    """Let compiled code decide single rows where that is possible.
+
+    It takes a second or two, for the compiler, and is not for a running control loop.
+
+    Returns:
+        The safeguard, and by what it decides: `compiled`, or `torch` and why.
+    """
+    try:
+        return replace(loaded, safeguard=CompiledFilter(loaded.safeguard, spec)), "compiled"
+    except SafectlError as error:
+        return loaded, f"torch: {error}"
 
 
 def _from_run(folder: Path, robot: Robot, spec: Spec) -> Loaded:

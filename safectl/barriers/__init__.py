@@ -2,8 +2,9 @@
 
 from safectl.barriers.barrier import HasGradient, Lie, Linearisation, lie_derivatives, linearise
 from safectl.barriers.compose import Minimum, SoftMinimum, Stack
-from safectl.barriers.discs import Discs, ObservedDiscs
-from safectl.barriers.half_spaces import HalfSpaces, box, corridor
+from safectl.barriers.discs import Discs, ObservedDiscs, speed_limit
+from safectl.barriers.half_spaces import HalfSpaces, box, corridor, roof
+from safectl.barriers.moving import Moving
 from safectl.barriers.second_order import RelativeDegreeTwo, StoppingDistance
 from safectl.barriers.superellipse import Superellipse
 
@@ -14,6 +15,7 @@ __all__ = [
     "Lie",
     "Linearisation",
     "Minimum",
+    "Moving",
     "ObservedDiscs",
     "RelativeDegreeTwo",
     "SoftMinimum",
@@ -24,4 +26,6 @@ __all__ = [
     "corridor",
     "lie_derivatives",
     "linearise",
+    "roof",
+    "speed_limit",
 ]

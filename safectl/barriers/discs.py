@@ -57,6 +57,15 @@ class Discs:
         return select(state, self.positions).unsqueeze(1) - self.centres.to(state)
 
 
+def speed_limit(limit: float, *, velocities: Sequence[int]) -> Discs:
+    """Build |v| <= limit [m/s] for the velocities at these indices of the state.
+
+    Raises:
+        RangeError: If the limit is not positive.
+    """
+    return Discs(torch.zeros(1, len(velocities)), limit, positions=velocities, inside=True)
+
+
 class ObservedDiscs:
     """h_i(x) = |p - c_i| - r with the centres c_i read from the state, for discs that move or vary.
 

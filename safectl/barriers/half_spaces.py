@@ -72,6 +72,31 @@ def box(low: Sequence[float], high: Sequence[float], *, positions: Sequence[int]
     return HalfSpaces(normals[finite], offsets[finite], positions=positions)
 
 
+def roof(
+    height: float, *, position: int, velocity: int | None = None, lookahead_s: float = 0.0
+) -> HalfSpaces:
+    """Build z + lookahead v_z <= height for one position and its velocity.
+
+    Source: the roofs of Xiao et al., "SafeDiffuser", ICLR 2025, with lookahead 0.1 s. The value is
+    scaled to a unit normal: (height - z - lookahead v_z) / sqrt(1 + lookahead^2).
+
+    Args:
+        height: Upper limit [m].
+        position: Index of z in the state.
+        velocity: Index of v_z; needed with a lookahead.
+        lookahead_s: Time over which the velocity is held [s], >= 0.
+
+    Raises:
+        RangeError: If the lookahead is below zero, or has no velocity.
+    """
+    if not (lookahead_s == 0.0 or (lookahead_s > 0.0 and velocity is not None)):
+        value = (lookahead_s, velocity)
+        raise RangeError("lookahead_s, velocity", value=value, expected=">= 0 and an index")
+    indices = (position,) if velocity is None else (position, velocity)
+    normal = torch.tensor([[-1.0, -lookahead_s][: len(indices)]], dtype=torch.float64)
+    return HalfSpaces(normal, torch.tensor([-height], dtype=torch.float64), positions=indices)
+
+
 def corridor(
     point: tuple[float, float],
     direction: tuple[float, float],

@@ -58,6 +58,12 @@ class LinearDynamics:
         mean = state @ self.Ad.T.to(state) + action @ self.Bd.T.to(state)
         return with_noise(mean, self.noise)
 
+    def propagate(self, belief: Gaussian, action: Float[Tensor, "batch nu"], /) -> Gaussian:
+        """Return Ad x + Bd u for an uncertain x: Ad P Ad^T plus the process noise, exact."""
+        mean, noise = self.predict(belief.mean, action)
+        transition = self.Ad.to(belief.mean)
+        return Gaussian(mean, transition @ belief.covariance @ transition.T + noise)
+
 
 def double_integrator(
     period: float, *, axes: int = 1, noise: Sequence[float] | None = None

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from safectl.dynamics.dynamics import check_noise, check_period, with_noise
+from safectl.dynamics.moments import moved_by, velocity_moments
 from safectl.types import Gaussian
 
 
@@ -45,3 +46,21 @@ class Unicycle:
         heading, step = state[:, 2], self.period * action[:, 0]
         change = [step * heading.cos(), step * heading.sin(), self.period * action[:, 1]]
         return with_noise(state + torch.stack(change, dim=-1), self.noise)
+
+    def propagate(self, belief: Gaussian, action: Float[Tensor, "batch nu"], /) -> Gaussian:
+        """Return mean and covariance of this step, exact for a Gaussian state."""
+        mean = belief.mean
+        velocity = velocity_moments(
+            belief,
+            heading=2,
+            speed=action[:, 0],
+            speed_cross=torch.zeros_like(mean),
+            speed_variance=torch.zeros_like(mean[:, 0]),
+        )
+        identity = torch.eye(self.nx, dtype=mean.dtype, device=mean.device).expand(
+            len(mean), -1, -1
+        )
+        moved = moved_by(belief, identity, velocity, self.period)
+        change = torch.cat([velocity.mean, action[:, 1:]], dim=-1)
+        noise = with_noise(mean, self.noise).covariance
+        return Gaussian(mean + self.period * change, moved + noise)

@@ -18,6 +18,7 @@ from safectl.export.safety_layer import signal_of
 from safectl.export.store import load_program, save_program
 from safectl.export.torch_import import torch_network
 from safectl.export.trace import Tracer
+from safectl.export.tracking import follower_network, waypoint_spec
 from safectl.export.verify import VerifyReport, verify
 from safectl.export.watchdog import Mode, Watchdog
 
@@ -40,6 +41,7 @@ __all__ = [
     "chance_constrained_program",
     "emit_c",
     "example_observations",
+    "follower_network",
     "forward_model_of",
     "guarded_policy_program",
     "guarded_program",
@@ -56,4 +58,5 @@ __all__ = [
     "signal_of",
     "torch_network",
     "verify",
+    "waypoint_spec",
 ]

@@ -38,6 +38,7 @@ class ChanceConstraint:
             of step grad / max |grad_i|.
         step: Damping or length of a step, above zero.
         iterations: At most so many steps.
+        aim: How far beyond the bound a Newton step leads, so that rounding does not leave it short.
     """
 
     critic: nn.Sequential
@@ -46,6 +47,7 @@ class ChanceConstraint:
     newton: bool = True
     step: float = 1.0
     iterations: int = 5
+    aim: float = 0.0
 
 
 def chance_constrained_program(
@@ -88,7 +90,7 @@ def chance_constrained_program(
             outputs,
             (*limits, step, *constants),
             activation,
-            detail=Loop(constraint.iterations, newton=constraint.newton),
+            detail=Loop(constraint.iterations, newton=constraint.newton, aim=constraint.aim),
         )
     )
     after = tracer.slice("rooms", 0, 1, name="room_after")

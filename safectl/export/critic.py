@@ -64,6 +64,7 @@ def correct(
     step: np.float32,
     newton: bool,
     iterations: int,
+    aim: np.float32 = _ZERO,
 ) -> Correction:
     """Move each action until the critic reaches its bound, at most `iterations` times.
 
@@ -72,10 +73,11 @@ def correct(
         action: Proposals within the limits, shape (batch, nu).
         bound: What the critic must reach, shape (batch,).
         limits: Low and high, shape (nu,) each.
-        step: For `newton` the damping of a -> a + step (bound - g) grad / |grad|^2, else the length
-            of a -> a + step grad / max |grad_i|.
+        step: For `newton` the damping of a -> a + step (bound + aim - g) grad / |grad|^2, else the
+            length of a -> a + step grad / max |grad_i|.
         newton: Which of the two.
         iterations: Bound of the loop.
+        aim: How far beyond the bound a Newton step leads.
 
     Returns:
         The first iterate that reaches the bound, else the best one.
@@ -88,7 +90,7 @@ def correct(
         going = going & ~(value >= bound) & (square > FLATTEST)
         if not going.any():
             break
-        factor = step * (bound - value) / square if newton else step / _largest(gradient)
+        factor = step * (bound + aim - value) / square if newton else step / _largest(gradient)
         moved = clip(action + factor[:, None] * gradient, *limits)
         action = np.where(going[:, None], moved, action)
         value, gradient = value_and_gradient(layers, action)

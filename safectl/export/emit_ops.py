@@ -120,4 +120,12 @@ def _lines(op: Op, plan: BufferPlan, places: Mapping[str, str], program: Program
         form=values[op.inputs[0]].dtype,
         is_action=ACTION in op.outputs,
     )
-    return KINDS[op.kind].lines(call)
+    return [*_finite_lines(call), *KINDS[op.kind].lines(call)]
+
+
+def _finite_lines(call: Call) -> list[str]:
+    """Fall back before an operation hides what is not finite; the observation has been tested."""
+    if not KINDS[call.op.kind].hides or call.inputs[0].startswith("&observation"):
+        return []
+    condition = f"!sf_all_finite({call.inputs[0]}, {call.sizes[0]})"
+    return [f"if ({condition}) {{", "    return fail_safe(state, action, certificate);", "}"]

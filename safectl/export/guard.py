@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from safectl.errors import RangeError, UnsupportedLayer
+from safectl.export.acs import chance_constraint_of
+from safectl.export.asked import affine_law, chosen_entries
 from safectl.export.assemble import Network, append_network, limit_constants, start_program
+from safectl.export.chance import chance_constrained_program
 from safectl.export.constraints import (
     BarrierConstraint,
     Constraint,
@@ -30,6 +32,7 @@ from safectl.export.program import ACTION, MARGIN, OBSERVATION, STATUS, Program,
 from safectl.export.safety_layer import signal_network
 from safectl.export.trace import Tracer
 from safectl.safeguards import (
+    ACS,
     BarrierQP,
     Brake,
     Chain,
@@ -41,16 +44,12 @@ from safectl.safeguards import (
 )
 from safectl.safeguards.cbf import BACKOFF_ULPS as BARRIER_ULPS
 from safectl.safeguards.cbf import PULLS
-from safectl.safeguards.fallback import Law
 from safectl.safeguards.linear import BACKOFF_ULPS as SIGNAL_ULPS
-from safectl.seed import torch_generator
 from safectl.solve.active_set import step_bound
-from safectl.spec import Spec
+from safectl.spec import Signal, Spec
 from safectl.types import Barrier, Safeguard
 
-SUPPORTED = ("Clip", "RateLimit", "BarrierQP", "SafetyLayer", "Chain of these")
-LAW_TOLERANCE = 1e-9
-"""Relative deviation from an affine function at which a braking law is refused."""
+SUPPORTED = ("ACS", "Clip", "RateLimit", "BarrierQP", "SafetyLayer", "Chain of all but ACS")
 
 
 def guarded_program(
@@ -83,11 +82,41 @@ def guarded_program(
         UnsupportedLayer: If the safeguard, its barrier, model or fallback has no operations.
         ShapeError: If sizes do not fit.
     """
+    if isinstance(safeguard, ACS):
+        constraint = chance_constraint_of(safeguard)
+        return chance_constrained_program(name, spec, policy, constraint, fail_safe=fail_safe)
     tracer = start_program(name, spec, fail_safe)
     proposal = append_network(tracer, policy, name="policy", outputs=spec.nu)
+    return _behind(tracer, proposal, safeguard, range(spec.nx) if state is None else state)
+
+
+def filter_program(name: str, spec: Spec, safeguard: Safeguard) -> Program:
+    """Export a safeguard alone: its observation is that of the robot, then the proposal.
+
+    Args:
+        name: Lower-case C identifier.
+        spec: Signals of the robot, with the action limits.
+        safeguard: One of `SUPPORTED`.
+
+    Raises:
+        UnsupportedLayer, ShapeError: As `guarded_program`.
+    """
+    proposal = tuple(
+        Signal(f"proposed_{signal.name}", signal.unit, signal.low, signal.high)
+        for signal in spec.action
+    )
+    tracer = start_program(
+        name, Spec((*spec.observation, *proposal), spec.action, spec.period), None
+    )
+    entries = range(spec.nx, spec.nx + spec.nu)
+    proposed = pick(tracer, OBSERVATION, entries, name="proposal")
+    return _behind(tracer, proposed, safeguard, range(spec.nx))
+
+
+def _behind(tracer: Tracer, proposal: str, safeguard: Safeguard, entries: Sequence[int]) -> Program:
     limits = limit_constants(tracer)
     limited = tracer.op(Op("clip", (proposal,), ("limited",), limits))
-    guard = _Guard(tracer, limited, tuple(range(spec.nx)) if state is None else tuple(state))
+    guard = _Guard(tracer, limited, tuple(entries))
     guard.collect(safeguard)
     guard.finish(limits)
     return tracer.finish()
@@ -103,6 +132,7 @@ class _Guard:
     constraints: list[Constraint] = field(default_factory=list)
     fallback: Brake | Least | None = None
     window: tuple[str, str] | None = None
+    remembers: bool = False
     iterations: int = 1
 
     def collect(self, safeguard: Safeguard) -> None:
@@ -117,15 +147,16 @@ class _Guard:
             case RateLimit():
                 self._fall_back_to(safeguard.fallback)
                 self._add_window(safeguard)
-            case BarrierQP():
+            case BarrierQP() if safeguard.tolerance is None:
                 self._fall_back_to(safeguard.fallback)
                 self._add_barrier(safeguard)
             case SafetyLayer():
                 self._fall_back_to(safeguard.fallback)
                 self._add_signals(safeguard)
             case _:
+                what = " with a tolerance" if isinstance(safeguard, BarrierQP) else ""
                 raise UnsupportedLayer(
-                    f"the safeguard {type(safeguard).__name__}",
+                    f"the safeguard {type(safeguard).__name__}{what}",
                     supported=SUPPORTED,
                     advice="Keep it on the host.",
                 )
@@ -133,6 +164,8 @@ class _Guard:
     def finish(self, limits: tuple[str, str]) -> None:
         """Append corrections, fallback and the choice among them."""
         box = self.window or self._box()
+        if not self.constraints:  # then the margin is the distance to the nearest limit
+            self.window = box
         start = self._room(self.limited, "proposal")
         first, corner = self._first(box)
         reserve = self._reserve(corner, box)
@@ -141,7 +174,7 @@ class _Guard:
         room = self._room(point, "candidate")
         pairs = (self.limited, start, point, room, reserve, reserve_room)
         self.tracer.op(Op("first_admissible", pairs, (ACTION, MARGIN, STATUS), limits))
-        if self.window is not None:
+        if self.remembers:
             self.tracer.keep("previous", ACTION)
 
     def _first(self, box: tuple[str, str]) -> tuple[str, str]:
@@ -224,26 +257,26 @@ class _Guard:
         tracer = self.tracer
         previous = tracer.state("previous", safeguard.start.numpy())
         step = tracer.constant("rate_step", safeguard.step.numpy())
-        self.window = ("window_low", "window_high")
+        self.window, self.remembers = ("window_low", "window_high"), True
         constants = (step, *limit_constants(tracer))
         tracer.op(Op("rate_window", (previous,), self.window, constants))
 
     def _add_barrier(self, safeguard: BarrierQP) -> None:
         tracer = self.tracer
+        entries, state = self.entries, "state"
         if safeguard.observe is not None:
-            raise UnsupportedLayer(
-                "a BarrierQP with a function from observations to states",
-                supported=("a state that is part of the observation",),
-                advice="Name the entries of the observation that are the state.",
-            )
-        if len(self.entries) != safeguard.dynamics.nx:
+            chosen = chosen_entries(safeguard.observe, nx=len(entries))
+            entries, state = tuple(entries[index] for index in chosen), "model_state"
+        if len(entries) != safeguard.dynamics.nx:
             raise RangeError(
                 "state",
-                value=self.entries,
+                value=entries,
                 expected=f"the {safeguard.dynamics.nx} entries of the observation that the model "
                 "needs",
             )
-        motion = motion_of(tracer, safeguard.dynamics, self._state())
+        motion = motion_of(
+            tracer, safeguard.dynamics, pick(tracer, OBSERVATION, entries, name=state)
+        )
         self.iterations = max(self.iterations, safeguard.iterations)
         for barrier in parts_of(safeguard.barrier):
             self.constraints.append(self._barrier(barrier, motion, safeguard))
@@ -321,27 +354,6 @@ class _Guard:
             weight, bias = affine_law(law, nx=len(self.entries))
             value = tracer.dense(self._state(), weight, bias, name="brake")
         return tracer.op(Op("clamp", (value, *box), ("reserve",)))
-
-
-def affine_law(law: Law, *, nx: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Find weight (nu, nx) and bias (nu,) of a braking law, by asking it.
-
-    Raises:
-        UnsupportedLayer: If it is not affine.
-    """
-    generator = torch_generator(0, "braking law")
-    bias = law(torch.zeros(1, nx, dtype=torch.float64))[0]
-    weight = (law(torch.eye(nx, dtype=torch.float64)) - bias).T
-    rows = 10.0 * torch.randn(64, nx, generator=generator, dtype=torch.float64)
-    if not torch.allclose(
-        law(rows), rows @ weight.T + bias, rtol=LAW_TOLERANCE, atol=LAW_TOLERANCE
-    ):
-        raise UnsupportedLayer(
-            "a braking law that is not affine in the state",
-            supported=("a fixed action", "velocities", "an affine law"),
-            advice="Replace it by an affine law, which the limits of the action then clip.",
-        )
-    return weight.numpy(), bias.numpy()
 
 
 def _difference(tracer: Tracer, left: str, right: str, *, name: str) -> str:

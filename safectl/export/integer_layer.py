@@ -101,6 +101,24 @@ def requantisation(weights: IntegerWeights, result: Quantisation) -> Requantisat
     return Requantisation(np.array(multiplier, np.int32), np.array(shift, np.int8), left)
 
 
+def twice_rounded(weights: IntegerWeights, result: Quantisation) -> Requantisation | None:
+    """Return multiplier and shift with sum * scale = multiplier / 2^(31 + shift) * step.
+
+    These are what TensorFlow Lite finds (`QuantizeMultiplier`), but for channels that it shifts to
+    the left: a layer with such a channel has none, nor one whose sums could fill 31 bits.
+    """
+    parts = [math.frexp(ratio) for ratio in weights.scale / result.scale]
+    pairs = [(round(fraction * 2**31), -exponent) for fraction, exponent in parts]
+    pairs = [
+        (whole // 2, shift - 1) if whole == 2**31 else (whole, shift) for whole, shift in pairs
+    ]
+    pairs = [(whole, shift) if shift <= 31 else (0, 0) for whole, shift in pairs]
+    if min(shift for _, shift in pairs) < 0 or weights.bound > _SUM_LIMIT // 2:
+        return None
+    multiplier, shifts = zip(*pairs, strict=True)
+    return Requantisation(np.array(multiplier, np.int32), np.array(shifts, np.int8), 0)
+
+
 def quantisation(low: float, high: float, bits: int) -> Quantisation:
     """Return integers for the range [low, high], widened to hold zero: asymmetric in 8 bits."""
     low, high = min(low, 0.0), max(high, 0.0)

@@ -53,9 +53,9 @@ def interpret(
 ) -> Steps:
     """Run one step of a program on every observation of a batch.
 
-    A row with NaN or infinity, or whose action, margin or next state overflows to such, returns the
-    fail-safe action with `Status.FALLBACK` and leaves its state as it was. Row i depends on nothing
-    but row i; `replay` treats rows as consecutive steps instead.
+    A row with NaN or infinity, or whose action, margin, next state or input of an integer layer
+    becomes such, returns the fail-safe action with `Status.FALLBACK` and keeps its state. Row i
+    depends on nothing but row i; `replay` treats rows as consecutive steps instead.
 
     Without a constraint the status is `CORRECTED` where the limits changed the action, else `KEPT`.
 
@@ -148,6 +148,8 @@ def _finish(
         status = np.where(is_kept, np.int8(Status.KEPT), np.int8(Status.CORRECTED))
     finite = np.isfinite(observation).all(axis=1) & np.isfinite(action).all(axis=1)
     finite &= np.isfinite(margin)
+    for name in (name for op in program.ops if KINDS[op.kind].hides for name in op.inputs):
+        finite &= np.isfinite(values[name]).all(axis=1)
     following = {name: values[state.following] for name, state in program.states.items()}
     for array in following.values():
         finite &= np.isfinite(array).all(axis=1)

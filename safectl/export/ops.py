@@ -4,6 +4,7 @@ Every value is a flat vector of one number format: images channel-last (height, 
 sequences are (steps, features). What a kind of operation means is in `export/kinds/`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -91,16 +92,20 @@ class Recurrence:
         return_sequences: Whether the first output holds the state after every step of the sequence.
         reset_after: For `gru`: whether the reset gate acts after the recurrent product.
         recurrent_activation: Activation of the gates.
+        cell_limit: For `lstm`: largest magnitude of an entry of the cell, None for no limit.
     """
 
     steps: int
     return_sequences: bool = False
     reset_after: bool = True
     recurrent_activation: str = "sigmoid"
+    cell_limit: float | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise RangeError("steps", value=self.steps, expected="at least 1")
+        if self.cell_limit is not None and not 0.0 < self.cell_limit < math.inf:
+            raise RangeError("cell_limit", value=self.cell_limit, expected="positive and finite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +257,8 @@ class Integers:
         padding: Integer of the input that stands for 0.0.
         result: Number format of the output; "float32" for sums times a scale per channel.
         left: Every sum is first multiplied by 2 to this power.
+        rounds_twice: Whether the product is rounded before the shift and again after it, as the
+            kernels of TensorFlow Lite do by default; `left` is zero then.
         zero: Added to the output.
         low: Smallest output: the activation relu begins at its zero.
         high: Largest output.
@@ -266,6 +273,7 @@ class Integers:
     low: int = 0
     high: int = 0
     window: Window | None = None
+    rounds_twice: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,10 +283,13 @@ class Loop:
     Attributes:
         iterations: Bound of the loop.
         newton: For `correct`: whether steps are sized by the distance to the bound.
+        aim: For `newton`: how far beyond the bound a step leads, so that rounding does not leave it
+            short; in the unit of the critic.
     """
 
     iterations: int
     newton: bool = False
+    aim: float = 0.0
 
     def __post_init__(self) -> None:
         if self.iterations < 1:

@@ -115,6 +115,7 @@ def lstm(
     return_sequences: bool = False,
     activation: str = "tanh",
     recurrent_activation: str = "sigmoid",
+    cell_limit: float | None = None,
     initial: tuple[str, str] | None = None,
 ) -> str:
     """Append an LSTM with gates in the order i (input), f (forget), g (candidate), o (output).
@@ -131,10 +132,13 @@ def lstm(
         return_sequences: Whether every state of the sequence is returned, not only the last.
         activation: Activation of candidate and cell.
         recurrent_activation: Activation of the gates.
+        cell_limit: Largest magnitude of an entry of the cell.
         initial: Values of state and cell that the layer starts from instead of zero.
     """
     constants = _constants(tracer, name, kernel, recurrent, bias)
-    recurrence = Recurrence(steps, return_sequences, recurrent_activation=recurrent_activation)
+    recurrence = Recurrence(
+        steps, return_sequences, recurrent_activation=recurrent_activation, cell_limit=cell_limit
+    )
     op = Op("lstm", (value,), (), constants, activation, detail=recurrence)
     return _append(
         tracer,

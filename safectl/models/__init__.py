@@ -1,6 +1,45 @@
-"""Networks that predict costs, and what they learn."""
+"""Networks and what they learn: cost critics, denoisers of plans, forward-backward world models."""
 
 from safectl.models.cost_targets import budget_labels, horizon_labels
 from safectl.models.critic import LearnedCost, LearnedSafety, ScoreNetwork
+from safectl.models.forward_backward import ForwardBackward
+from safectl.models.learner import Learner
+from safectl.models.networks import Actor, Backward, Forward, Sizes
+from safectl.models.tasks import (
+    TaskQuality,
+    infer_from_function,
+    infer_from_goal,
+    infer_from_rewards,
+    sample_tasks,
+    task_quality,
+)
+from safectl.models.temporal_unet import TemporalUnet
+from safectl.models.temporal_value import TemporalValue
+from safectl.models.update import METHODS, Batch, Draws, UpdateSettings, draw
 
-__all__ = ["LearnedCost", "LearnedSafety", "ScoreNetwork", "budget_labels", "horizon_labels"]
+__all__ = [
+    "METHODS",
+    "Actor",
+    "Backward",
+    "Batch",
+    "Draws",
+    "Forward",
+    "ForwardBackward",
+    "LearnedCost",
+    "LearnedSafety",
+    "Learner",
+    "ScoreNetwork",
+    "Sizes",
+    "TaskQuality",
+    "TemporalUnet",
+    "TemporalValue",
+    "UpdateSettings",
+    "budget_labels",
+    "draw",
+    "horizon_labels",
+    "infer_from_function",
+    "infer_from_goal",
+    "infer_from_rewards",
+    "sample_tasks",
+    "task_quality",
+]

@@ -78,7 +78,7 @@ class Pursuit:
             state = self._model.predict(state, command).mean
             states.append(state)
             actions.append(command / scale)
-        return Plan(torch.stack(states, 1), torch.stack(actions, 1), _no_claim(observation))
+        return Plan(torch.stack(states, 1), torch.stack(actions, 1), no_claim(observation))
 
     def _law(self, state: Tensor) -> Tensor:
         way = state.new_tensor(self.goal) - state[:, :2]
@@ -141,10 +141,11 @@ class JointLine:
         steps = torch.arange(1, self.horizon + 1, dtype=start.dtype, device=start.device)
         share = self.spec.period * steps / lasts.clamp(min=self.spec.period).unsqueeze(1)
         points = start.unsqueeze(1) + share.clamp(max=1.0).unsqueeze(2) * way.unsqueeze(1)
-        return Plan(points, points.clamp(*action_limits(self.spec, start)), _no_claim(start))
+        return Plan(points, points.clamp(*action_limits(self.spec, start)), no_claim(start))
 
 
-def _no_claim(like: Tensor) -> Certificate:
+def no_claim(like: Float[Tensor, "batch nx"]) -> Certificate:
+    """Return certificates that assert nothing, one per row."""
     rows = len(like)
     return Certificate(
         torch.full((rows,), Status.FALLBACK.value, dtype=torch.int8, device=like.device),

@@ -1,6 +1,7 @@
 """The barrier quadratic program: the nearest action that keeps a barrier from falling too fast."""
 
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from safectl.safeguards.evidence import (
 )
 from safectl.safeguards.fallback import Fallback, fallback_action
 from safectl.solve import project
-from safectl.types import Barrier, Decision, Dynamics
+from safectl.types import Barrier, Decision, Dynamics, Gaussian
 
 BACKOFF_ULPS = 32.0
 """Corrections aim this many units of rounding (of 1 + the largest entry of the state) inside the
@@ -59,10 +60,17 @@ class BarrierQP:
     limits. A fallback does not prove that no action is admissible: of
     random single integrators among discs at rate 0.3, 0.6 % have one and still fall back.
 
+    With a `tolerance` delta it is a chance constraint: h is taken at the predicted mean less z
+    standard deviations of h there (to first order), z the normal quantile of 1 - delta / m, so that
+    all m constraints hold with probability >= 1 - delta. That is exact for half-spaces and a normal
+    prediction, on the cautious side for discs to keep out of, and an approximation for other
+    barriers. With `safectl.dynamics.Uncertain` the error of a measured state counts too.
+
     Not promised: anything about the error of the model, about time between samples, or that the
     constraint can be met at all states; a state with h < 0 is led back at the given rate only. The
-    risk is that of the mean prediction: 0 for a model without noise. Where the predicted covariance
-    is not zero it is 1, as nothing bounds the probability that h(x[k+1]) falls short.
+    risk is that of the prediction: 0 for a model without noise. Where the predicted covariance is
+    not zero it is the tolerance; 1 without one, as nothing bounds the probability that h(x[k+1])
+    falls short.
 
     Args:
         barrier: Safe set {x : h(x) >= 0}.
@@ -73,10 +81,12 @@ class BarrierQP:
         iterations: Linearisations per row and call, at most.
         escape: Whether in a state with h_i(x) < 0 every action that does not decrease h_i is
             admissible, so that a robot within a keep-out zone may drive out of it at any speed.
+        tolerance: delta, the probability in (0, 0.5] of violating the condition under the model's
+            noise; None asks for it at the mean prediction only.
 
     Raises:
         ShapeError: If the model and the specification disagree on nu.
-        RangeError: If the rate or the iterations are out of range.
+        RangeError: If the rate, the iterations or the tolerance are out of range.
     """
 
     def __init__(
@@ -89,6 +99,7 @@ class BarrierQP:
         observe: Callable[[Tensor], Tensor] | None = None,
         iterations: int = 3,
         escape: bool = False,
+        tolerance: float | None = None,
     ) -> None:
         if dynamics.nu != fallback.spec.nu:
             raise ShapeError("action", expected=(dynamics.nu,), got=(fallback.spec.nu,))
@@ -96,18 +107,23 @@ class BarrierQP:
             raise RangeError("rate", value=rate, expected="a number in (0, 1]")
         if iterations < 1:
             raise RangeError("iterations", value=iterations, expected="at least 1")
+        if tolerance is not None and not 0.0 < tolerance <= 0.5:
+            raise RangeError("tolerance", value=tolerance, expected="a number in (0, 0.5], or None")
         self.barrier, self.dynamics, self.fallback = barrier, dynamics, fallback
         self.rate, self.observe, self.iterations = rate, observe, iterations
-        self.escape = escape
+        self.escape, self.tolerance = escape, tolerance
         _wake_autograd()
 
     @property
     def claim(self) -> str:
         """The condition on the barrier, under the model."""
         outside = ", and h(x[k+1]) >= h(x[k]) where h(x[k]) < 0," if self.escape else ""
+        for_what = "for the mean prediction of the model"
+        if self.tolerance is not None:
+            for_what = f"with probability >= {1.0 - self.tolerance:g} under the noise of the model"
         return (
-            f"h(x[k+1]) >= {1.0 - self.rate:g} h(x[k]){outside} for the mean prediction of the "
-            f"model; fallback: {self.fallback.name}"
+            f"h(x[k+1]) >= {1.0 - self.rate:g} h(x[k]){outside} {for_what}; "
+            f"fallback: {self.fallback.name}"
         )
 
     @torch.no_grad()
@@ -150,17 +166,32 @@ class BarrierQP:
         return _Problem(state, required, backoff, action_limits(self.fallback.spec, action))
 
     def _room(self, problem: _Problem, action: Tensor) -> Tensor:
-        mean = self.dynamics.predict(problem.state, action).mean
-        return self.barrier.value(mean) - problem.required
+        prediction = self.dynamics.predict(problem.state, action)
+        return self._lower_bound(prediction) - problem.required
+
+    def _lower_bound(self, prediction: Gaussian) -> Tensor:
+        if self.tolerance is None:
+            return self.barrier.value(prediction.mean)
+        value, gradient = linearise(self.barrier, prediction.mean)
+        return self._tighten(value, gradient, prediction.covariance)
+
+    def _tighten(self, value: Tensor, gradient: Tensor, covariance: Tensor) -> Tensor:
+        """Return h at the mean, less z standard deviations of it if there is a tolerance."""
+        if self.tolerance is None or value.shape[1] == 0:
+            return value
+        quantile = NormalDist().inv_cdf(1.0 - self.tolerance / value.shape[1])
+        variance = ((gradient @ covariance) * gradient).sum(-1).clamp(min=0.0)
+        return value - quantile * variance.sqrt()
 
     def _evaluate(self, problem: _Problem, action: Tensor) -> Candidate:
         prediction = self.dynamics.predict(problem.state, action)
-        room = self.barrier.value(prediction.mean) - problem.required
+        room = self._lower_bound(prediction) - problem.required
         covariance = prediction.covariance
         if not bool(covariance.any()):
             return evidence(action, room, problem.limits)
-        noisy = (covariance != 0.0).flatten(1).any(1)
-        return evidence(action, room, problem.limits, risk=noisy.to(room))
+        noisy = (covariance != 0.0).flatten(1).any(1).to(room)
+        risk = noisy if self.tolerance is None else self.tolerance * noisy
+        return evidence(action, room, problem.limits, risk=risk)
 
     def _correct(
         self, problem: _Problem, proposal: Tensor, fallback: Tensor, rows: Tensor
@@ -190,16 +221,18 @@ class BarrierQP:
     def _linearise(self, problem: _Problem, action: Tensor) -> tuple[Tensor, Tensor]:
         """Return the room (batch, m) and its gradient with respect to u (batch, m, nu).
 
-        Each row is repeated m times, so that one backward pass serves all constraints.
+        The gradient is that of h at the mean, as if the spread stayed. Each row is repeated m
+        times, so that one backward pass serves all constraints.
         """
         m = problem.required.shape[1]
         if m == 0:
             return problem.required, action.new_zeros(len(action), 0, action.shape[1])
         with torch.enable_grad():
             leaf = _repeat(action, m).requires_grad_(True)
-            mean = self.dynamics.predict(_repeat(problem.state, m), leaf).mean
+            mean, covariance = self.dynamics.predict(_repeat(problem.state, m), leaf)
         value, gradient = linearise(self.barrier, mean.detach()[::m])
         (normals,) = torch.autograd.grad(mean, leaf, gradient.flatten(0, 1))
+        value = self._tighten(value, gradient, covariance.detach()[::m])
         return value - problem.required, normals.reshape(len(action), m, -1)
 
     def _pull(self, problem: _Problem, point: Tensor, fallback: Tensor) -> Candidate:

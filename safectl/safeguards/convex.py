@@ -1,11 +1,12 @@
 """A safeguard over constraints stated in CVXPY."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from safectl.barriers import HalfSpaces, box
 from safectl.errors import RangeError, ShapeError
 from safectl.safeguards.evidence import Limits, at_the_door, check_batch, finite_rows
 from safectl.safeguards.fallback import Fallback
@@ -87,3 +88,26 @@ class ConvexGuard:
             usable=seen & finite_rows(action),
             risk=0.0,
         )
+
+
+def stated_barrier(constraints: ConvexSet, positions: Sequence[int]) -> HalfSpaces:
+    """Return a set of positions stated in CVXPY, with its limits, as a barrier.
+
+    Args:
+        constraints: A set without parameters; its variable holds the positions.
+        positions: Indices of these positions in the state.
+
+    Raises:
+        ConvexityError: If the set has parameters.
+        ShapeError: If the number of positions differs.
+    """
+    if len(positions) != constraints.nu:
+        raise ShapeError("positions", expected=(constraints.nu,), got=(len(positions),))
+    point = torch.zeros(1, constraints.nu, dtype=torch.float64)
+    normals, offsets = constraints.rows({}, point)
+    limits = box(constraints.low, constraints.high, positions=positions)
+    return HalfSpaces(
+        torch.cat([normals[0], limits.normals]),
+        torch.cat([offsets[0], limits.offsets]),
+        positions=positions,
+    )

@@ -225,7 +225,7 @@ UNSUPPORTED = {
     "the barrier SoftMinimum": {"barrier": SoftMinimum(WORLD.barrier, sharpness=10.0)},
     "the fallback Hold": {"fallback": Hold(WORLD.fallback, rows=1)},
     "not affine": {"fallback": Brake(WORLD.spec, law=lambda state: state[:, :2].square())},
-    "function from observations": {"observe": lambda rows: rows},
+    "function from observations": {"observe": lambda rows: 2.0 * rows},
 }
 
 

@@ -159,6 +159,27 @@ def test_a_gru_that_resets_before_equals_the_interpreter():
     )
 
 
+def test_the_cell_of_an_lstm_stays_within_its_limit():
+    torch.manual_seed(0)
+    kernel, matrix, limit = 3.0 * torch.randn(24, 4), torch.randn(24, 6), 0.75
+    program = trace(
+        4 * 5,
+        lambda t, v: t.lstm(
+            v, kernel, matrix, np.zeros(24), steps=5, name="memory", cell_limit=limit
+        ),
+    )
+    rows = torch.randn(30, 5, 4)
+    h = c = torch.zeros(30, 6)
+    for x in rows.unbind(1):
+        i, f, g, o = (x @ kernel.T + h @ matrix.T).chunk(4, dim=1)
+        c = (f.sigmoid() * c + i.sigmoid() * g.tanh()).clamp(-limit, limit)
+        h = o.sigmoid() * c.tanh()
+    observations = rows.flatten(1).numpy()
+    assert np.abs(interpret(program, observations).action - h.numpy()).max() < 1e-5
+    assert (c.abs() == limit).any()
+    verify(program, observations=observations)
+
+
 def test_a_state_survives_a_step_and_not_a_reset(tmp_path):
     program = recurrent("gru", 5, 3, 1, stateful=True)
     save_program(program, tmp_path / "p")

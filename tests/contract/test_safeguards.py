@@ -19,7 +19,7 @@ from safectl.barriers import (
     StoppingDistance,
     box,
 )
-from safectl.dynamics import double_integrator
+from safectl.dynamics import Uncertain, double_integrator
 from safectl.errors import RangeError, ShapeError
 from safectl.safeguards import (
     ACS,
@@ -95,6 +95,11 @@ def discs(radius: float, *, escape: bool = False) -> BarrierQP:
 def second_order(radius: float) -> BarrierQP:
     barrier = RelativeDegreeTwo(Discs(torch.tensor([[0.5, 0.1]]), radius), DYNAMICS, rate=2.0)
     return BarrierQP(barrier, DYNAMICS, fallback=BRAKE, rate=0.2)
+
+
+def noisy() -> BarrierQP:
+    model = Uncertain(DYNAMICS, 0.0004 * torch.eye(4))
+    return BarrierQP(speed_box(), model, fallback=BRAKE, rate=0.7, tolerance=0.05)
 
 
 def safety_layer(limit: float = 0.6, rate: float = 1.0) -> SafetyLayer:
@@ -175,6 +180,7 @@ SAFEGUARDS = {
     "barrier, with escape": Case(
         lambda _: discs(0.3, escape=True), lambda _: discs(0.25, escape=True)
     ),
+    "barrier, with noise": Case(lambda _: noisy()),
     "barrier, second order": Case(lambda _: second_order(0.3)),
     "safety layer": Case(lambda _: safety_layer(), lambda _: safety_layer(0.7)),
     "safety layer, gradual": Case(

@@ -432,7 +432,7 @@ def make_tflite_lstm() -> None:
 
     model = keras_model(tf.keras, lstm)
     given = tf.keras.Input(batch_shape=(1, *model.inputs[0].shape[1:]))
-    convert(tf.keras.Model(given, model(given)), "../refused/tflite_lstm", whole=False)  # cell clip
+    convert(tf.keras.Model(given, model(given)), "tflite_lstm", whole=False)
 
 
 COMMANDS: Mapping[str, Callable[[], None]] = {

@@ -9,7 +9,7 @@ from rosbags.typesys import Stores, get_typestore
 from safectl_ros.env import RosEnv
 from safectl_ros.robot import SimulatedRobot, make_env
 from safectl_ros.robot_file import load_robot
-from safectl_ros.safeguards import load_safeguard
+from safectl_ros.safeguards import compile_rows, load_safeguard
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 SECONDS = 60.0
@@ -43,7 +43,7 @@ def proposals(spec, steps):
 def in_process(env_id, file, actions, *, sees_state):
     """Return what the same safeguard decides, and the costs, without ROS; states as they come."""
     robot = load_robot(env_id, sees_state=sees_state)
-    safeguard = load_safeguard(file, robot, robot.spec).safeguard
+    safeguard = compile_rows(load_safeguard(file, robot, robot.spec), robot.spec)[0].safeguard
     world = SimulatedRobot(make_env(env_id))
     world.restart(0)
     decided, costs = [], []
@@ -65,8 +65,6 @@ def over_topics(env, actions):
     costs = []
     for action in actions:
         *_, terminated, truncated, info = env.step(action)
-        while info["stale"] and not costs:  # the guard may find us later than the recorder does
-            *_, terminated, truncated, info = env.step(action)
         assert not info["stale"], info
         costs.append(info["cost"])
         if terminated or truncated:

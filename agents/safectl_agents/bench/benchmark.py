@@ -12,6 +12,9 @@ from typing import Any, Literal
 from safectl.errors import FileFormatError, RangeError
 from safectl.files import read_json, write_json
 
+NOTHING_DRAWN = "nothing is drawn at random"
+"""What a result says in place of a seed where it has none."""
+
 _CHECKOUT_RESULTS = Path(__file__).parents[3] / "tests" / "benchmarks" / "results"
 
 
@@ -24,7 +27,7 @@ class Measurement:
         ours: Our own side of a ratio, None where the value is no ratio.
         theirs: The baseline's side, in the same unit as `ours`.
         seconds: How long the measurement took where that is not the time of the call [s].
-        details: Seeds, sizes, spread and whatever else a reader needs, JSON values only.
+        details: `seed` or `seeds`, sizes, spread and what else a reader needs, JSON values only.
     """
 
     value: float

@@ -35,6 +35,7 @@ class HardwareLoop:
     """What happened in a closed loop over a noisy line.
 
     Attributes:
+        seed: Of the environment, of the network and of the harm.
         board: Name of the board.
         steps: Observations that were answered.
         wrong: Accepted actions that differ from the interpreter in one bit or more.
@@ -48,6 +49,7 @@ class HardwareLoop:
         silence_periods: After how much silence the board stopped, on its own clock.
     """
 
+    seed: int
     board: str
     steps: int
     wrong: int
@@ -102,6 +104,7 @@ def hardware_loop(steps: int, *, board: str = "mps2-an386", seed: int = 0) -> Ha
             controller.line.close()
     env.close()
     return HardwareLoop(
+        seed=seed,
         board=board,
         steps=steps,
         wrong=wrong,

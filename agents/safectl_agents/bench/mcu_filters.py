@@ -24,7 +24,7 @@ from safectl.planners import LinearMPC
 from safectl.safeguards import BarrierQP
 from safectl.seed import torch_generator
 from safectl.spec import Signal, Spec
-from safectl_agents.bench.benchmark import Benchmark, Measurement
+from safectl_agents.bench.benchmark import NOTHING_DRAWN, Benchmark, Measurement
 from safectl_agents.bench.programs import details_of, perceptron, spec_of
 from safectl_envs.catalogue import find_world
 from safectl_hardware.board import load_board
@@ -71,7 +71,11 @@ def lmpc_image_bytes() -> Measurement:
         image = build_image(program, Path(name) / "build", board=load_board(_MPC_BOARD))
         return Measurement(
             float(image.total_flash_bytes),
-            details={"controller_bytes": image.flash_bytes, "board": image.board.name},
+            details={
+                "controller_bytes": image.flash_bytes,
+                "board": image.board.name,
+                "seed": NOTHING_DRAWN,
+            },
         )
 
 
@@ -90,6 +94,7 @@ def lmpc_error() -> Measurement:
     return Measurement(
         float(np.abs(ours - optimum).max()),
         details={
+            "seed": 0,
             "states": _ROWS,
             "saturated": int((np.abs(optimum) > 0.4999).sum()),
             "closed_loop_steps": _STEPS,

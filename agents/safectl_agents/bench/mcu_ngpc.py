@@ -49,7 +49,9 @@ def hasel_instructions() -> Measurement:
 
 def hasel_flash() -> Measurement:
     """Measure code, weights and constants of that controller."""
-    return Measurement(float(hasel_report().flash_bytes), details={"compiler": _OPTIMISATION})
+    return Measurement(
+        float(hasel_report().flash_bytes), details={"seed": 0, "compiler": _OPTIMISATION}
+    )
 
 
 def hasel_ram() -> Measurement:
@@ -57,7 +59,7 @@ def hasel_ram() -> Measurement:
     report = hasel_report()
     total = report.ram_bytes + report.stack_bound_bytes
     details = {"state_and_work": report.ram_bytes, "stack_bound": report.stack_bound_bytes}
-    return Measurement(float(total), details=details)
+    return Measurement(float(total), details={"seed": 0, **details})
 
 
 def hasel_rate() -> Measurement:
@@ -65,7 +67,7 @@ def hasel_rate() -> Measurement:
     instructions = hasel_report().instructions_max
     rate = CLOCK_HZ / (instructions * CYCLES_PER_INSTRUCTION)
     details = {"instructions": instructions, "cycles_per_instruction": CYCLES_PER_INSTRUCTION}
-    return Measurement(rate, details=details)
+    return Measurement(rate, details={"seed": 0, **details})
 
 
 def _report(program: Program) -> BoardReport:

@@ -97,6 +97,8 @@ def emlearn_ratio(build: Callable[[], Program]) -> Measurement:
         ours=ours.instructions_max,
         theirs=theirs.instructions,
         details={
+            "seed": 0,
+            "rows": _ROWS,
             "board": ours.board,
             "multiply_adds": program.multiply_adds(),
             "largest_difference": difference,

@@ -132,6 +132,7 @@ def spring_itae() -> Measurement:
     value, pid = max(nominal.values()), responses.pid["nominal"].itae
     barrier = run_spring(spring_controller(exact_spring_model(), sharpness=1e-6), CASES["nominal"])
     details = {
+        "seed": 0,
         "itae": nominal,
         "exact_with_barrier": step_response(barrier, SPRING_PERIOD)._asdict(),
         "all": _table(responses),
@@ -146,7 +147,9 @@ def spring_overshoot() -> Measurement:
         model: 100.0 * cases["nominal"].overshoot for model, cases in responses.predictive.items()
     }
     value, pid = max(nominal.values()), 100.0 * responses.pid["nominal"].overshoot
-    return Measurement(value, theirs=pid, details={"percent": nominal, "all": _table(responses)})
+    return Measurement(
+        value, theirs=pid, details={"seed": 0, "percent": nominal, "all": _table(responses)}
+    )
 
 
 def spring_steady_error() -> Measurement:
@@ -159,7 +162,7 @@ def spring_steady_error() -> Measurement:
     }
     without = spring_controller(exact_spring_model(), disturbance_gain=0.0)
     naive = step_response(run_spring(without, CASES["disturbed"]), SPRING_PERIOD).steady
-    details = {"steady_m": errors, "exact_disturbed_without_innovation": naive}
+    details = {"seed": 0, "steady_m": errors, "exact_disturbed_without_innovation": naive}
     return Measurement(max(errors.values()), details=details)
 
 
@@ -203,7 +206,9 @@ def _path_error(rig: PlatformRig, names: tuple[str, ...], *, axes: tuple[int, ..
         "instructions": report.instructions_max,
         "estimated_rate_hz": CLOCK_HZ / (report.instructions_max * CYCLES_PER_INSTRUCTION),
     }
-    return Measurement(max(errors), details={"paths": details, **cost, "plant": "synthetic"})
+    return Measurement(
+        max(errors), details={"seed": 0, "paths": details, **cost, "plant": "synthetic"}
+    )
 
 
 def _staircase(case: SpringCase, outputs: int) -> Rows:

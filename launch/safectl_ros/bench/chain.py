@@ -67,7 +67,7 @@ def p99() -> Measurement:
         f"{name}_ms": round(1e3 * float(np.quantile(latencies, share)), 2)
         for name, share in quantiles.items()
     }
-    details |= {"commands": len(latencies), "observations": watch.seen, "loads": LOADS}
+    details |= {"seed": 0, "commands": len(latencies), "observations": watch.seen, "loads": LOADS}
     return Measurement(1e3 * float(np.quantile(latencies, 0.99)), details=details)
 
 

@@ -16,7 +16,7 @@ from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
 from safectl.errors import BridgeError
-from safectl_agents.bench.benchmark import Measurement
+from safectl_agents.bench.benchmark import NOTHING_DRAWN, Measurement
 from safectl_ros.bench.fuzz import ROBOT, TIMEOUT_S
 from safectl_ros.bench.graph import loopback_graph, node_process
 from safectl_ros.process import Message, RosThread
@@ -61,6 +61,7 @@ def stop_time() -> Measurement:
                     times.append(watch.seconds_to_rest(process.pid))
     rows = 1e3 * np.array(times)
     details = {
+        "seed": NOTHING_DRAWN,
         "kills": KILLS,
         "cmd_timeout_ms": 1e3 * TIMEOUT_S,
         "period_ms": 1e3 * PERIOD_S,

@@ -24,7 +24,7 @@ from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
 from safectl.errors import BridgeError
-from safectl_agents.bench.benchmark import Measurement
+from safectl_agents.bench.benchmark import NOTHING_DRAWN, Measurement
 from safectl_ros.adapters.stamps import from_time
 from safectl_ros.bench.fuzz import ROBOT
 from safectl_ros.bench.graph import loopback_graph, node_process
@@ -209,7 +209,10 @@ def _quantile(hops: Hops, way: str, rate: float, share: float) -> float:
 
 
 def _details(hops: Hops) -> dict[str, object]:
-    details: dict[str, object] = {"commands_per_way_and_rate": BLOCKS * BLOCK}
+    details: dict[str, object] = {
+        "seed": NOTHING_DRAWN,
+        "commands_per_way_and_rate": BLOCKS * BLOCK,
+    }
     for way, rate in hops.latencies:
         rows = hops.latencies[way, rate]
         for name, share in (("median", 0.5), ("p99", 0.99), ("max", 1.0)):

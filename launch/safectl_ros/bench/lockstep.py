@@ -37,7 +37,12 @@ def rate() -> Measurement:
             seconds = time.monotonic() - started
         finally:
             env.close()
-    details = {"environment": ENV_ID, **timing.as_details("step"), **alone.as_details("in_process")}
+    details = {
+        "seed": 0,
+        "environment": ENV_ID,
+        **timing.as_details("step"),
+        **alone.as_details("in_process"),
+    }
     return Measurement((STEPS + _WARM_UP) / seconds, details=details)
 
 

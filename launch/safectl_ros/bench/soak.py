@@ -74,7 +74,8 @@ class SoakResult:
 def soak() -> Measurement:
     """Run for 30 minutes."""
     result = run(_SECONDS)
-    return Measurement(float(result.broken), seconds=result.seconds, details=asdict(result))
+    details = asdict(result) | {"load_average_15_min": os.getloadavg()[2]}
+    return Measurement(float(result.broken), details=details)
 
 
 def run(seconds: float) -> SoakResult:

@@ -10,9 +10,12 @@ stops until the reset, with true is refused, because there is no bypass.
 
 import gc
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.context import Context
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -23,7 +26,7 @@ from safectl.errors import ConfigError, SafectlError
 from safectl_ros.guard_parameters import PARAMETERS, settings_from, why_looser
 from safectl_ros.guard_runtime import GuardRuntime
 from safectl_ros.parameters import declare
-from safectl_ros.process import spin_node
+from safectl_ros.process import Message, spin_node
 from safectl_ros.robot_file import limited
 
 
@@ -44,6 +47,9 @@ class GuardNode(LifecycleNode):
         self.add_post_set_parameters_callback(self._after_change)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/enable", self._on_enable)
+        for service in self.services:
+            if service.srv_type is ChangeState:
+                service.callback = partial(self._on_transition, service.callback)
         if self._values["autostart"]:
             if self.trigger_configure() != TransitionCallbackReturn.SUCCESS:
                 raise ConfigError(f"guard {self.get_name()}", self._problem)
@@ -110,6 +116,20 @@ class GuardNode(LifecycleNode):
             runtime, self._runtime = self._runtime, None
             runtime.close()
             gc.unfreeze()  # else Kilted's DDS is never destroyed and leaves its shared memory
+
+    def _on_transition(
+        self, change: Callable[..., Message], request: Message, response: Message
+    ) -> Message:
+        """Refuse a transition that the present state does not have; rclpy's own service raises."""
+        try:
+            return change(request, response)
+        except RuntimeError as error:  # rclpy's RCLError, which it does not export
+            wanted = request.transition.label or request.transition.id
+            self.get_logger().error(f"transition {wanted} is refused: {error}")
+            if self._runtime is not None:
+                self._runtime.counters.refused_transitions += 1
+            response.success = False
+            return response
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._runtime is None:

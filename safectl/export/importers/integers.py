@@ -1,9 +1,10 @@
 """Layers of a quantised model as integer operations, with the very integers of its file.
 
-One rounding, to nearest and halves upwards, where the TFLite interpreter rounds twice: a result can
-differ from its by one step, as builds of TFLite with and without single rounding do.
+Sums of 8-bit convolutions are rounded twice and those of dense layers once, as by the reference
+kernels of TensorFlow Lite: their results are equal bit for bit.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -20,12 +21,12 @@ from safectl.export.importers.layers import (
     Pool,
     Shape,
 )
-from safectl.export.integer_layer import IntegerWeights, Numbers, requantisation
+from safectl.export.integer_layer import IntegerWeights, Numbers, requantisation, twice_rounded
 from safectl.export.kinds.activation import FUNCTIONS, activate
 from safectl.export.ops import AnyArray, Integers, Op, Quantisation, Window
 from safectl.export.trace import Tracer
 
-_LARGEST_WEIGHT, _LARGEST_SUM = 127, 2**31 - 1
+_LARGEST_WEIGHT, _LARGEST_SUM, _LARGEST_MEAN = 127, 2**31 - 1, 2**20
 
 
 class Whole(NamedTuple):
@@ -56,6 +57,8 @@ def append_integer(
         detail = Integers(form.dtype, form.zero, form.dtype, window=window)
         kind = f"integer_{layer.kind}_pool2d"
         return Whole(tracer.op(Op(kind, (source.value,), (name,), detail=detail)), form)
+    if isinstance(layer, Pool) and layer.kind == "average" and layer.window == shape[:2]:
+        return _mean(tracer, source, _image(shape), result, name)
     if isinstance(layer, Activation) and layer.kind in FUNCTIONS:
         return _lookup(tracer, layer, source, result, name)
     return None
@@ -76,6 +79,31 @@ def _lookup(
     return Whole(tracer.op(Op("lookup", (source.value,), (name,), (constant,))), result)
 
 
+def _mean(
+    tracer: Tracer, source: Whole, shape: tuple[int, int, int], result: Quantisation, name: str
+) -> Whole | None:
+    """Append the mean of an image as a depthwise convolution with ones; MEAN of TensorFlow Lite."""
+    count, channels = shape[0] * shape[1], shape[2]
+    if (source.form.dtype, result.dtype) != ("int8", "int8") or count > _LARGEST_MEAN:
+        return None
+    fraction, exponent = math.frexp(source.form.scale / result.scale)
+    up = count.bit_length() - 1
+    if exponent > up:
+        return None
+    arrays: Mapping[str, AnyArray] = {
+        "weight": np.ones((channels, *shape[:2], 1), np.int8),
+        "bias": np.full(channels, -source.form.zero * count, np.int32),
+        "multiplier": np.full(channels, (round(fraction * 2**31) << up) // count, np.int32),
+        "shift": np.full(channels, up - exponent, np.int8),
+    }
+    constants = tuple(tracer.constant(f"{name}_{key}", array) for key, array in arrays.items())
+    window = Window(shape, shape[:2], groups=channels)
+    zero, (low, high) = source.form.zero, result.range
+    detail = Integers("int8", zero, "int8", 0, result.zero, low, high, window, rounds_twice=True)
+    op = Op("integer_depthwise_conv2d", (source.value,), (name,), constants, detail=detail)
+    return Whole(tracer.op(op), result)
+
+
 def _weighted(
     tracer: Tracer,
     layer: Dense | Convolution,
@@ -88,8 +116,9 @@ def _weighted(
     weights = _integers(layer, source.form)
     if weights is None or limits is None:
         return None
+    twice = twice_rounded(weights, result) if _rounds_twice(layer, result) else None
     try:
-        scaling = requantisation(weights, result)
+        scaling = twice or requantisation(weights, result)
     except RangeError:
         return None  # a scale that 32 bits cannot hold stays in float
     arrays: Mapping[str, AnyArray] = {
@@ -100,7 +129,16 @@ def _weighted(
     }
     constants = tuple(tracer.constant(f"{name}_{key}", array) for key, array in arrays.items())
     form, (low, high) = source.form, limits
-    detail = Integers(form.dtype, form.zero, result.dtype, scaling.left, result.zero, low, high)
+    detail = Integers(
+        form.dtype,
+        form.zero,
+        result.dtype,
+        scaling.left,
+        result.zero,
+        low,
+        high,
+        rounds_twice=twice is not None,
+    )
     if isinstance(layer, Dense):
         rows = int(np.prod(shape[:-1]))
         op = Op("integer_dense", (source.value,), (name,), constants, rows=rows, detail=detail)
@@ -127,6 +165,10 @@ def _integers(layer: Dense | Convolution, form: Quantisation) -> IntegerWeights 
         return None
     weight = whole.astype(np.int8).reshape(layer.weight.shape)
     return IntegerWeights(weight, start.astype(np.int32), scale, bound)
+
+
+def _rounds_twice(layer: Dense | Convolution, result: Quantisation) -> bool:
+    return isinstance(layer, Convolution) and result.dtype == "int8"
 
 
 def _limits(activation: Activation, result: Quantisation) -> tuple[int, int] | None:

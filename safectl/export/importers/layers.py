@@ -125,6 +125,7 @@ class Recurrent:
         reset_after: For a GRU: whether the reset gate acts behind the recurrent product.
         activation: Of the candidate (and of the cell of an LSTM).
         recurrent_activation: Of the gates.
+        cell_limit: For an LSTM: largest magnitude of an entry of the cell, None for no limit.
     """
 
     cell: Literal["simple_rnn", "gru", "lstm"]
@@ -136,6 +137,7 @@ class Recurrent:
     reset_after: bool = False
     activation: str = "tanh"
     recurrent_activation: str = "sigmoid"
+    cell_limit: float | None = None
 
     @property
     def units(self) -> int:

@@ -273,6 +273,7 @@ class _Writer:
                 return_sequences=sequences,
                 activation=activation,
                 recurrent_activation=gates,
+                cell_limit=layer.cell_limit,
             )
         return self.tracer.gru(
             *weights,

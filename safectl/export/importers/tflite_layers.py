@@ -249,9 +249,6 @@ def _lstm(layer: TfliteLayer) -> str:
 
     options = layer.options(tflite.UnidirectionalSequenceLSTMOptions)
     extra = [place for place in (9, 10, 11, 16, 17, 20, 21, 22, 23) if layer.has(place)]
-    if options.CellClip():
-        advice = "Export the Keras model instead: its LSTM has no limit."
-        raise layer.refuse(f"cells limited to {options.CellClip()}", advice)
     if extra or options.ProjClip() or not layer.has(1):
         raise layer.refuse("peepholes, projection or layer norm", "Use a plain LSTM.")
     kernel, recurrent, bias = (
@@ -261,7 +258,15 @@ def _lstm(layer: TfliteLayer) -> str:
         raise layer.refuse("an activation other than tanh", "Use tanh.")
     batch = 1 if options.TimeMajor() else 0
     steps = layer.view(layer.value(), lambda index: index.squeeze(batch))
-    cell = Recurrent("lstm", kernel.T, recurrent.T, bias, return_sequences=True, stateful=True)
+    cell = Recurrent(
+        "lstm",
+        kernel.T,
+        recurrent.T,
+        bias,
+        return_sequences=True,
+        stateful=True,
+        cell_limit=options.CellClip() or None,
+    )
     return layer.draft.reshape(layer.add(cell, steps), layer.output.shape, layer.name)
 
 

@@ -2,8 +2,10 @@
 
 A sum a becomes the output y = clamp(round(a 2^left m / 2^(33 + s)) + zero), with m and s >= 0 per
 channel: multiplier and shift of TensorFlow Lite with one rounding, to nearest and halves upwards
-(`CMSIS_NN_USE_SINGLE_ROUNDING`). The zero of the input is part of the bias. Weights and biases are
-such that no sum leaves 32 bits; see `export/integer_layer.py`.
+(`CMSIS_NN_USE_SINGLE_ROUNDING`). With `rounds_twice` it is clamp(away(round(a m / 2^31) / 2^s) +
+zero), the outer one with halves away from zero, as in its convolutions. The zero of the input is
+part of the bias. Weights and biases are such that no sum leaves 32 bits; see
+`export/integer_layer.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -129,9 +131,14 @@ def _results(op: Op, sums: _Sums, scaling: _Arrays) -> AnyArray:
         scaled = sums.astype(np.float32) * scaling[0]
         return activate(op, scaled.reshape(len(sums), -1))
     multiplier, shift = scaling[0].astype(np.int64), scaling[1].astype(np.int64)
-    high = (sums * 2**form.left * multiplier) >> 32
-    rounded = (((high >> shift) + 1) >> 1) + form.zero
-    limited: AnyArray = np.clip(rounded, form.low, form.high).astype(form.result)
+    if form.rounds_twice:
+        high = (sums * multiplier + 2**30) >> 31
+        rest, half = high & (2**shift - 1), (2**shift - 1) >> 1
+        rounded = (high >> shift) + (rest > half + (high < 0))
+    else:
+        high = (sums * 2**form.left * multiplier) >> 32
+        rounded = ((high >> shift) + 1) >> 1
+    limited: AnyArray = np.clip(rounded + form.zero, form.low, form.high).astype(form.result)
     return limited.reshape(len(sums), -1)
 
 
@@ -190,13 +197,17 @@ def _finish(c: Call, target: str, outputs: int) -> str:
         arguments = (target, c.scratch[0], *c.tables[2:], form.zero, outputs)
         return call(f"sf_requantise_{suffix}", *arguments)
     limited = (target, c.scratch[0], *c.tables[2:], f"&range_{c.op.outputs[0]}", outputs)
-    return call(f"sf_requantise_in_{suffix}", *limited)
+    return call(f"sf_requantise_{'twice' if form.rounds_twice else 'in'}_{suffix}", *limited)
 
 
 def _saturates(form: Integers) -> bool:
     """Return whether outputs may take every value of their format and sums need no gain."""
     limits = np.iinfo(form.result)
-    return form.left == 0 and (form.low, form.high) == (limits.min, limits.max)
+    return (
+        form.left == 0
+        and not form.rounds_twice
+        and (form.low, form.high) == (limits.min, limits.max)
+    )
 
 
 def _range_line(c: Call) -> list[str]:
@@ -340,7 +351,7 @@ _FILES = ("sf_integer", "sf_activation")
 _WINDOW_FILES = (*_FILES, "sf_nn", "sf_spatial")
 
 KINDS: Mapping[str, Kind] = {
-    "quantise": Kind((1,), _quantise_rule, _quantise, _quantise_lines, _FILES),
+    "quantise": Kind((1,), _quantise_rule, _quantise, _quantise_lines, _FILES, hides=True),
     "dequantise": Kind((1,), _dequantise_rule, _dequantise, _dequantise_lines, _FILES),
     "lookup": Kind((1,), _lookup_rule, _lookup, _lookup_lines, _FILES),  # table (256)
     # constants weight (out, in), bias (out); multiplier (out) and shift (out), or scale (out)

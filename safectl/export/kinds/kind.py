@@ -70,6 +70,8 @@ class Kind:
         stored: How each constant lies in flash; None for one that the statements hold.
         scratch: Working memory, from the sizes of the inputs and the shapes of the constants.
         multiply_adds: Products with weights in one step, from the shapes of the constants.
+        hides: Whether NaN or infinity would leave it as a number like any other. A program falls
+            back where such an input is not finite.
     """
 
     inputs: tuple[int, ...]
@@ -80,6 +82,7 @@ class Kind:
     stored: Callable[[Op, Sequence[AnyArray]], Sequence[AnyArray | None]] = _as_they_are
     scratch: Callable[[Op, Sequence[int], Sequence[Shape]], tuple[Value, ...]] = _none
     multiply_adds: Callable[[Op, Sequence[Shape]], int] = _nothing
+    hides: bool = False
 
 
 def expect(op: Op, got: Sequence[Shape], expected: Sequence[Shape]) -> None:

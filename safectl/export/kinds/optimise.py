@@ -57,6 +57,7 @@ def _correct(op: Op, inputs: _Arrays, constants: _Arrays) -> tuple[AnyArray, ...
         step=constants[2][0],
         newton=loop.newton,
         iterations=loop.iterations,
+        aim=np.float32(loop.aim),
     )
     return found.action, np.stack([found.room, found.start_room], axis=1)
 
@@ -90,7 +91,8 @@ def _correct_lines(c: Call) -> list[str]:
         f"const sf_critic critic_{name} = {{.layers = layers_{name}, .count = {len(weights)},",
         f"    .low = {c.tables[0]}, .high = {c.tables[1]}, .size = {c.sizes[0]},",
         f"    .step = {float_literal(c.constants[2][0])}, .newton = {int(loop.newton)},",
-        f"    .iterations = {loop.iterations}, .widest = {max(widths)}}};",
+        f"    .aim = {float_literal(np.float32(loop.aim))}, .iterations = {loop.iterations},",
+        f"    .widest = {max(widths)}}};",
         call(
             "sf_correct", *c.outputs, c.scratch[0], c.inputs[0], c.inputs[2][1:], f"&critic_{name}"
         ),

@@ -6,7 +6,8 @@ With x the features of one step, h the state of u units, W the kernel and R the 
     simple_rnn  h = act(b + W x + R h)
     gru         z, r = gate(b + W x + R h);  candidate k = act(b + W x + r (b' + R' h)), or, without
                 `reset_after`, act(b + W x + R' (r h));  h = z h + (1 - z) k
-    lstm        i, f, g, o = b + W x + R h;  c = gate(f) c + gate(i) act(g);  h = gate(o) act(c)
+    lstm        i, f, g, o = b + W x + R h;  c = gate(f) c + gate(i) act(g), within the limit of
+                the cell if there is one;  h = gate(o) act(c)
 
 Inputs are the sequence and, if the layer is given one, the state before it: h, for `lstm` h and c.
 Without, it starts at zero. Outputs are all states h of the sequence if they are asked for, and the
@@ -18,10 +19,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from safectl.errors import RangeError
-from safectl.export.arithmetic import multiply_add
+from safectl.export.arithmetic import clip, multiply_add
 from safectl.export.kinds.activation import FUNCTIONS, activation_lines, check_activation
 from safectl.export.kinds.dense import block_weights
 from safectl.export.kinds.kind import Call, Kind, call, detail_of, expect, expect_size, indent
+from safectl.export.literals import float_literal
 from safectl.export.ops import AnyArray, Array, Op, Recurrence, Shape, Value
 
 _Cell = Callable[[Op, Array, Sequence[Array], Sequence[AnyArray]], tuple[Array, ...]]
@@ -94,11 +96,14 @@ def _lstm_cell(
 ) -> tuple[Array, ...]:
     (kernel, recurrent, bias), (h, c) = constants, state
     units = h.shape[1]
-    gate = _function(op, detail_of(op, Recurrence).recurrent_activation)
+    recurrence = detail_of(op, Recurrence)
+    gate = _function(op, recurrence.recurrent_activation)
     activation = _function(op, op.activation)
     sums = multiply_add(h, recurrent, multiply_add(x, kernel, bias))
     enter, forget = gate(sums[:, :units]), gate(sums[:, units : 2 * units])
     c = forget * c + enter * activation(sums[:, 2 * units : 3 * units])
+    if recurrence.cell_limit is not None:
+        c = clip(c, np.float32(-recurrence.cell_limit), np.float32(recurrence.cell_limit))
     return gate(sums[:, 3 * units :]) * activation(c), c
 
 
@@ -192,7 +197,11 @@ def _gru_body(c: Call, x: str, states: Sequence[str], units: int) -> list[str]:
 
 def _lstm_body(c: Call, x: str, states: Sequence[str], units: int) -> list[str]:
     (h, cell), (kernel, recurrent, bias) = states, c.tables
-    gate = detail_of(c.op, Recurrence).recurrent_activation
+    recurrence = detail_of(c.op, Recurrence)
+    gate, limit = recurrence.recurrent_activation, recurrence.cell_limit
+    limited = (
+        [] if limit is None else [call("sf_limit", cell, float_literal(np.float32(limit)), units)]
+    )
     enter, forget = c.scratch[0], f"{c.scratch[0]} + {units}"
     proposed, leave = f"{c.scratch[0]} + {2 * units}", f"{c.scratch[0]} + {3 * units}"
     work = f"{c.scratch[0]} + {4 * units}"
@@ -205,6 +214,7 @@ def _lstm_body(c: Call, x: str, states: Sequence[str], units: int) -> list[str]:
         call("sf_multiply", cell, forget, cell, units),
         call("sf_multiply", proposed, enter, proposed, units),
         call("sf_add", cell, cell, proposed, units),
+        *limited,
         *_apply(c, work, cell, units, c.op.activation),
         call("sf_multiply", h, leave, work, units),
     ]

@@ -123,8 +123,9 @@ void sf_correct(float *action, float *room, float *work, const float *proposal, 
         if (!(square > FLATTEST)) {
             break;
         }
-        const float factor = critic->newton ? (critic->step * (bound - value)) / square
-                                            : critic->step / largest(slopes, size);
+        const float factor = critic->newton
+                                 ? (critic->step * ((bound + critic->aim) - value)) / square
+                                 : critic->step / largest(slopes, size);
         for (size_t j = 0; j < size; j++) {
             present[j] =
                 sf_clip1(present[j] + factor * slopes[j], critic->low[j], critic->high[j]);

@@ -20,8 +20,8 @@ typedef struct {
 } sf_layer;
 
 /* A perceptron from the action to one number; the bias of its first layer holds what the
- * observation adds. Each iteration moves the action by step (bound - g) grad / |grad|^2 (newton) or
- * step grad / max |grad_i|, within the limits, until g >= bound. */
+ * observation adds. Each iteration moves the action by step (bound + aim - g) grad / |grad|^2
+ * (newton) or step grad / max |grad_i|, within the limits, until g >= bound. */
 typedef struct {
     const sf_layer *layers;
     size_t count;
@@ -30,6 +30,7 @@ typedef struct {
     size_t size; /* entries of the action */
     float step;
     int newton;
+    float aim;
     size_t iterations;
     size_t widest; /* most outputs of a layer, at least `size` */
 } sf_critic;

@@ -58,6 +58,14 @@ static inline int32_t scaled(int32_t sum, int32_t multiplier, int32_t shift, int
     return zero + (((high >> shift) + 1) >> 1);
 }
 
+/* What remains below the shift decides, a half by the sign: the bits of a word rounded down. */
+static inline int32_t scaled_twice(int32_t sum, int32_t multiplier, int32_t shift) {
+    const int32_t high = (int32_t)(((int64_t)sum * multiplier + ((int64_t)1 << 30)) >> 31);
+    const int32_t mask = (int32_t)(((uint32_t)1 << shift) - 1u);
+    const int32_t half = (mask >> 1) + ((high < 0) ? 1 : 0);
+    return (high >> shift) + (((high & mask) > half) ? 1 : 0);
+}
+
 /* Saturation to so many bits; and the integer in a magic word, saturated. */
 #ifdef SF_PAIRS
 #define SF_SATURATION(bits)                                                       \

@@ -13,7 +13,8 @@
 extern "C" {
 #endif
 
-/* How sums become outputs: clamp(sum * gain * multiplier / 2^(33 + shift) + zero, low, high). */
+/* How sums become outputs: clamp(sum * gain * multiplier / 2^(33 + shift) + zero, low, high), or,
+ * rounded twice, clamp(sum * multiplier / 2^31 / 2^shift + zero, low, high). */
 typedef struct {
     int32_t gain;
     int32_t zero;
@@ -29,12 +30,14 @@ void sf_lookup_s8(int8_t *y, const int8_t *x, const int8_t *table, size_t size);
 
 /* The same functions for both number formats.
  *
- * quantise: y = x inverse + zero, to nearest, ties to even; saturates, and so does NaN.
+ * quantise: y = x inverse + zero, to nearest, ties to even; saturates, and so does NaN, which
+ *     the step has therefore refused before.
  * dequantise: y = (x - zero) scale.
  * accumulate: sums of a dense layer. The weights lie in blocks of 4, 2 and 1 rows, four inputs of
  *     each row in turn, zeros after the last; `inputs` counts these zeros and is a multiple of four.
  *     Up to three entries past the end of x are read and multiplied by zero.
- * requantise: outputs from sums, rounded to nearest, halves upwards, saturated; or, `in`, limited.
+ * requantise: outputs from sums, rounded to nearest, halves upwards, saturated; or, `in`, limited;
+ *     or, `twice`, rounded before and after the shift, then with halves away from zero, and limited.
  * conv, depthwise: sums of all channels of one pixel; outside the image lies `padding`. patch: one
  *     group of one window, and up to three entries more.
  * max_pool, average_pool: the average is rounded to nearest, halves away from zero. */
@@ -47,6 +50,8 @@ void sf_lookup_s8(int8_t *y, const int8_t *x, const int8_t *table, size_t size);
                                 const int8_t *shift, int32_t zero, size_t size);                   \
     void sf_requantise_in_##suffix(number *y, const int32_t *sums, const int32_t *multiplier,      \
                                    const int8_t *shift, const sf_range *range, size_t size);       \
+    void sf_requantise_twice_##suffix(number *y, const int32_t *sums, const int32_t *multiplier,   \
+                                      const int8_t *shift, const sf_range *range, size_t size);    \
     void sf_conv_##suffix(int32_t *sums, const number *x, const int8_t *weight,                    \
                           const int32_t *bias, const sf_window *window, int32_t padding,           \
                           size_t pixel, number *patch);                                            \

@@ -107,6 +107,15 @@ void SF_NAME(sf_requantise_in)(SF_NUMBER *y, const int32_t *sums, const int32_t 
     }
 }
 
+void SF_NAME(sf_requantise_twice)(SF_NUMBER *y, const int32_t *sums, const int32_t *multiplier,
+                                  const int8_t *shift, const sf_range *range, size_t size) {
+    const int32_t zero = range->zero, low = range->low, high = range->high;
+    for (size_t i = 0; i < size; i++) {
+        const int32_t value = zero + scaled_twice(sums[i], multiplier[i], shift[i]);
+        y[i] = (SF_NUMBER)clamp(value, low, high);
+    }
+}
+
 /* The entries of the pixel under a tap, or NULL outside the image. */
 static const SF_NUMBER *SF_NAME(seen)(const SF_NUMBER *x, const sf_window *w, size_t pixel,
                                       size_t tap) {

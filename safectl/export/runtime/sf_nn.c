@@ -163,6 +163,12 @@ void sf_fill(float *y, float value, size_t size) {
     }
 }
 
+void sf_limit(float *y, float limit, size_t size) {
+    for (size_t i = 0; i < size; i++) {
+        y[i] = sf_clip1(y[i], -limit, limit);
+    }
+}
+
 void sf_copy_rows(float *y, const float *x, size_t rows, size_t size, size_t stride) {
     for (size_t row = 0; row < rows; row++) {
         for (size_t i = 0; i < size; i++) {

@@ -40,6 +40,9 @@ void sf_blend(float *y, const float *share, const float *other, size_t size);
 
 void sf_fill(float *y, float value, size_t size);
 
+/* y = clip(y, -limit, limit) */
+void sf_limit(float *y, float limit, size_t size);
+
 /* Copies rows of `size` entries to rows that begin `stride` entries apart. */
 void sf_copy_rows(float *y, const float *x, size_t rows, size_t size, size_t stride);
 

@@ -79,6 +79,23 @@ def test_a_quantised_network_in_c_equals_the_interpreter(name, bits):
     verify(quantise(program, rows_of(program), bits=bits), observations=10.0 * rows_of(program))
 
 
+class _Squares(nn.Module):
+    def forward(self, x):
+        return x[:, :2] * x[:, :2] - x[:, 2:] * x[:, 2:]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_what_is_not_finite_before_an_integer_layer_falls_back(bits):
+    program = network(_Squares(), nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2), shape=(4,))
+    quantised = quantise(program, rows_of(program), bits=bits)
+    rows = np.zeros((4, 4), np.float32)
+    rows[0, 0], rows[1, 0], rows[2] = 1e19, 1e20, 1e20  # 1e38, infinity, infinity - infinity
+    steps = interpret(quantised, rows)
+    assert steps.status.tolist() == [0, 2, 2, 0]
+    assert np.array_equal(steps.action[1:3], np.zeros((2, 2)))
+    verify(quantised, observations=rows)
+
+
 def test_layers_stay_integer_from_one_to_the_next():
     program = NETWORKS["conv"]
     kinds = [op.kind for op in quantise(program, rows_of(program)).ops]

@@ -1,12 +1,21 @@
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
 from safectl.barriers import Discs, HalfSpaces, StoppingDistance, Superellipse, box
-from safectl.dynamics import CartPole, LinearDynamics, Unicycle, double_integrator
+from safectl.dynamics import (
+    Bicycle,
+    CartPole,
+    LinearDynamics,
+    Propagates,
+    Uncertain,
+    Unicycle,
+    double_integrator,
+)
 from safectl.errors import RangeError, ShapeError
 from safectl.safeguards import BarrierQP, Brake
 from safectl.spec import Signal, Spec
@@ -183,6 +192,54 @@ def test_a_noisy_model_leaves_no_bound_on_the_risk() -> None:
         decision = BarrierQP(wall, model, fallback=Brake(spec(2, 2))).filter(state, action)
         assert decision.certificate.status.tolist() == [Status.KEPT, Status.CORRECTED]
         assert decision.certificate.risk.tolist() == [risk, risk]
+
+
+def measured(model: Propagates, deviations: list[float]) -> Uncertain:
+    return Uncertain(model, torch.diag(torch.tensor(deviations).square()))
+
+
+def noisy_bicycle(tolerance: float | None) -> BarrierQP:
+    barrier = HalfSpaces(torch.tensor([[-1.0, -0.5]]), torch.tensor([-0.5]), positions=(0, 3))
+    model = measured(
+        Bicycle(PERIOD, wheelbase=0.5, noise=[0.01, 0.01, 0.02, 0.05]), [0.02, 0.02, 0.05, 0.1]
+    )
+    return BarrierQP(barrier, model, fallback=Brake(spec(4, 2, 8.0)), tolerance=tolerance)
+
+
+def noisy_unicycle(tolerance: float | None) -> BarrierQP:
+    barrier = Discs(torch.tensor([[0.5, 0.05]]), 0.3)
+    model = measured(Unicycle(PERIOD, noise=[0.02, 0.02, 0.01]), [0.02, 0.02, 0.05])
+    return BarrierQP(barrier, model, fallback=Brake(spec(3, 2, 8.0)), tolerance=tolerance)
+
+
+@pytest.mark.parametrize(("make", "exact"), [(noisy_bicycle, True), (noisy_unicycle, False)])
+@pytest.mark.parametrize("tolerance", [0.01, 0.1])
+def test_a_chance_constraint_is_violated_as_often_as_tolerated(
+    make: Callable[[float], BarrierQP], exact: bool, tolerance: float
+) -> None:
+    guard = make(tolerance)
+    nx = guard.dynamics.nx
+    state, action = torch.tensor([[0.0, 0.0, 0.0, 0.5]])[:, :nx], torch.tensor([[4.0, 0.0]])
+    decision = guard.filter(state, action)
+    assert decision.certificate.status.item() == Status.CORRECTED
+    assert decision.certificate.risk.item() == pytest.approx(tolerance)
+    mean, covariance = guard.dynamics.predict(state, decision.action)
+    drawn = torch.randn(100_000, nx, generator=torch.Generator().manual_seed(3))
+    after = mean + drawn @ torch.linalg.cholesky(covariance[0]).T
+    violated = (guard.barrier.value(after) < 0.0).double().mean().item()
+    assert violated <= tolerance + 0.003
+    if exact:
+        assert violated == pytest.approx(tolerance, abs=0.003)
+
+
+def test_a_tolerance_keeps_a_distance_that_the_mean_does_not() -> None:
+    state, action = torch.zeros(1, 3), torch.tensor([[4.0, 0.0]])
+    loose, tight = (
+        noisy_unicycle(tolerance).filter(state, action).action[0, 0] for tolerance in (None, 0.05)
+    )
+    assert loose > tight > 0.0
+    with pytest.raises(RangeError, match="tolerance"):
+        noisy_unicycle(0.7)
 
 
 def test_states_of_another_width_are_refused() -> None:

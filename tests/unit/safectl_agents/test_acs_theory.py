@@ -112,12 +112,13 @@ def test_the_statements_hold_for_random_processes(eps: float) -> None:
     assert recovery.cases > 10 or eps == 0.8
 
 
-def test_without_the_constraint_the_statements_fail() -> None:
+def test_the_constraint_excludes_actions_that_contradict_the_statements() -> None:
     process = random_processes(50, generator=torch.Generator().manual_seed(2))
     tables = solve(process, 30)
-    course = drive(process, tables, tables.after.argmin(-1))
-    inside = tables.safety[0] >= 1.0 - 0.05
-    assert (course.violation > 0.05).any(0)[inside].any()
+    excluded = ~admissible(tables, tolerance=0.05, recovery_rate=0.8)
+    inside = (tables.safety[:-1] >= 1.0 - 0.05).unsqueeze(-1)
+    next_unsafe = (process.transition * process.unsafe[:, None, None]).sum(-1)
+    assert (excluded & inside & (next_unsafe > 0.05)).any()
 
 
 @pytest.mark.parametrize(

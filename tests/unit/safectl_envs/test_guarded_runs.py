@@ -48,6 +48,7 @@ def run(name, count, steps, *, guarded, held=1):
         ("SpeedLimit", 250, 400),
         ("CartPoleStab", 250, 400),
         ("PlanarReach", 250, 400),
+        ("Maze2dLarge", 100, 200),
     ],
 )
 def test_a_guard_with_the_true_model_never_pays(name, count, steps, held):

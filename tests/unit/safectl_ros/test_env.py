@@ -14,7 +14,7 @@ from safectl_envs import PointHazard
 from safectl_ros.adapters import make_interface
 from safectl_ros.env import RosEnv
 from safectl_ros.process import RosThread
-from safectl_ros.qos import LATCHED, SENSOR
+from safectl_ros.qos import COMMAND, LATCHED, SENSOR
 from safectl_ros.robot import make_env
 from tests.ros_graph import Inbox, wait_until
 
@@ -40,6 +40,21 @@ class SimulatedPoint(Node):
         message = self.interface.array_to_state(np.zeros(self.interface.spec.nx), 0)
         message.layout.dim.clear()
         self._states.publish(message)
+
+
+class Lossy(Node):
+    """Passes on what comes on `action_lossy`, but the first command."""
+
+    def __init__(self, context):
+        super().__init__("lossy", context=context)
+        self.dropped = 0
+        self._out = self.create_publisher(Float64MultiArray, "action_safe", COMMAND)
+        self.create_subscription(Float64MultiArray, "action_lossy", self._pass, COMMAND)
+
+    def _pass(self, message):
+        if self.dropped:
+            self._out.publish(message)
+        self.dropped += not self.dropped
 
 
 @pytest.fixture
@@ -134,6 +149,21 @@ def test_an_action_of_nan_is_refused_by_the_simulator_and_changes_nothing(simula
     np.testing.assert_array_equal(thread.node.robot.observation, start)
     wait_until(lambda: not env.step(np.ones(2, np.float32))[-1]["stale"])
     assert thread.node.robot.observation[0] == 1.0
+
+
+def test_a_lost_command_is_sent_again_when_the_simulator_repeats_its_state(simulator, connect):
+    thread = simulator(POINT)
+    with RosThread(Lossy) as lossy:
+        env = connect(interface_of(thread), command_topic="action_lossy", timeout_s=15.0)
+        env.reset(seed=1)
+        wait_until(lambda: lossy.node._out.get_subscription_count() == 1)
+        first_ns = env._link.newest.stamp_ns
+        for _ in range(3):
+            *_, info = env.step(np.ones(2, np.float32))
+            assert not info["stale"]
+        assert lossy.node.dropped == 1
+    steps = (thread.node.robot.stamp_ns - first_ns) / 50_000_000
+    assert steps == 3, "a command that came twice moves the robot once"
 
 
 def test_free_running_a_step_lasts_a_period_of_the_robots_time(simulator, connect):

@@ -152,6 +152,23 @@ def test_an_inactive_guard_sends_zeros_at_full_rate(site):
     here.wait_for("NOMINAL")
 
 
+def test_an_invalid_transition_of_a_foreign_client_changes_nothing(site):
+    here = site()
+    here.drive()
+    here.wait_for("NOMINAL")
+    for wanted in (Transition(id=Transition.TRANSITION_ACTIVATE), Transition(id=200)):
+        answer = here.call(
+            ChangeState, "guard/change_state", ChangeState.Request(transition=wanted)
+        )
+        assert not answer.success
+    assert here.guard.is_alive
+    before = len(here.safe.messages)
+    here.safe.wait(lambda messages: len(messages) >= before + 10)
+    here.wait_for_output(0.5, -0.4)
+    here.command(math.nan)
+    here.interventions.wait(lambda _: here.state()["refused_transitions"] == "2")
+
+
 def test_commands_pass_and_are_limited(site):
     here = site()
     here.drive()
@@ -387,6 +404,7 @@ def test_diagnostics_name_state_ages_solve_times_and_the_specification(site):
     assert state.hardware_id.endswith("robot.toml")
     values = {pair.key: pair.value for pair in state.values}
     assert float(values["command_age_s"]) < 0.5
+    assert values["decided_by"] == "compiled"
     assert 0.0 <= float(values["solve_median_s"]) <= float(values["solve_p99_s"])
     assert values["spec_digest"] == f"{here.guard.node.runtime.robot.spec.digest():08x}"
     assert "h(x[k+1])" in values["claim"]

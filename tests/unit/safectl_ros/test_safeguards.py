@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from safectl.errors import ConfigError
 from safectl.export import interpret, load_program, save_program
@@ -18,7 +20,7 @@ from safectl_ros.guard_logic import GuardSettings, State
 from safectl_ros.planners import HasGoal, load_planner
 from safectl_ros.policies import load_policy
 from safectl_ros.robot_file import limited, load_robot
-from safectl_ros.safeguards import KINDS, load_safeguard
+from safectl_ros.safeguards import KINDS, compile_rows, load_safeguard
 from tests.unit.safectl_ros.robot_files import ARM, BASE, write
 
 WORLD = "safectl/DoubleIntegrator-v0"
@@ -131,6 +133,79 @@ def test_a_chain_agrees_on_one_action(tmp_path, base):
     speeds = [float(decide(loaded, near, [1.0, 0.0]).action[0, 0]) for _ in range(3)]
     assert speeds == pytest.approx([0.4, 0.5, 0.5], abs=1e-3)
     assert loaded.labels == ("rate", "barrier_0")
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory):
+    """Safeguards in torch by name, each with its compiled twin and how wide its row is."""
+    folder = tmp_path_factory.mktemp("twins")
+    robot = load_robot(write(folder, "robot.toml", BASE))
+    texts = {
+        "clip": "kind = 'clip'",
+        "discs": "kind = 'barrier'\ndiscs = [[1.0, 0.0], [0.0, 1.5]]\nrate = 0.5",
+        "half_spaces": "kind = 'barrier'\nhalf_spaces = [[0.0, 1.0, -1.0]]\nrate = 0.3",
+    }
+    made = {}
+    for name, text in texts.items():
+        loaded = load(folder, robot, text)
+        compiled, how = compile_rows(loaded, robot.spec)
+        assert how == "compiled"
+        made[name] = (loaded.safeguard, compiled.safeguard)
+    return made
+
+
+NUMBERS = st.floats(-3.0, 3.0, width=32) | st.sampled_from([0.0, -0.0, 1.0, 0.7, 2.0])
+FAR = 2e-4
+"""Rows where rounding decides whether a touched constraint holds have a margin below this."""
+
+
+@pytest.mark.parametrize("name", ["clip", "discs", "half_spaces"])
+@given(
+    observation=st.lists(NUMBERS, min_size=5, max_size=5),
+    action=st.lists(NUMBERS, min_size=2, max_size=2),
+)
+def test_compiled_rows_decide_as_torch_does(twins, name, observation, action):
+    reference, compiled = twins[name]
+    row = torch.tensor([observation]), torch.tensor([action])
+    ours, theirs = compiled.filter(*row), reference.filter(*row)
+    again = reference.filter(row[0], ours.action)
+    status = ours.certificate.status.item()
+    if status == Status.FALLBACK:
+        assert torch.equal(ours.action, theirs.action)
+        return
+    assert again.certificate.margin.item() >= -FAR
+    assert ours.certificate.margin.item() == pytest.approx(again.certificate.margin.item(), abs=FAR)
+    assert ours.certificate.residual.item() == ours.certificate.risk.item() == 0.0
+    assert (status == Status.KEPT) == torch.equal(ours.action, row[1])
+    if theirs.certificate.status.item() != Status.FALLBACK:
+        ways = [(found.action - row[1]).norm().item() for found in (ours, theirs)]
+        rooms = [found.certificate.margin.item() for found in (ours, theirs)]
+        is_farther = ways[0] > ways[1] + FAR
+        assert not is_farther or rooms[1] < rooms[0] < rooms[1] + FAR
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("place", range(7))
+def test_compiled_rows_that_are_not_finite_take_the_fallback_of_torch(twins, bad, place):
+    reference, compiled = twins["discs"]
+    numbers = torch.zeros(1, 7)
+    numbers[0, place] = bad
+    row = numbers[:, :5], numbers[:, 5:]
+    ours, theirs = compiled.filter(*row), reference.filter(*row)
+    assert ours.certificate.status.tolist() == [Status.FALLBACK]
+    assert torch.equal(ours.action, theirs.action)
+
+
+def test_what_cannot_be_compiled_is_decided_by_torch_and_says_why(tmp_path, base, monkeypatch):
+    limit = load(tmp_path, base, "kind = 'rate_limit'\nrate = [5.0, 5.0]")
+    same, how = compile_rows(limit, base.spec)
+    assert same is limit
+    assert how.startswith("torch: cannot export the safeguard Remembering")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    clip = load(tmp_path, base, "kind = 'clip'")
+    same, how = compile_rows(clip, base.spec)
+    assert same is clip
+    assert "gcc" in how
 
 
 @pytest.mark.parametrize(

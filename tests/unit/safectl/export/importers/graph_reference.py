@@ -145,6 +145,7 @@ def _step(
     if layer.cell == "lstm":
         a = row @ layer.kernel + h @ layer.recurrent + layer.bias
         c = gate(a[n : 2 * n]) * c + gate(a[:n]) * act(a[2 * n : 3 * n])
+        c = np.clip(c, -(layer.cell_limit or np.inf), layer.cell_limit or np.inf)
         return gate(a[3 * n :]) * act(c), c
     first, second = layer.bias if layer.reset_after else (layer.bias, np.zeros(3 * n))
     a, q = row @ layer.kernel + first, h @ layer.recurrent + second

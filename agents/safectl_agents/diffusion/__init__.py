@@ -1,0 +1,1 @@
+"""Diffusion planners: data, training, planning and pictures."""

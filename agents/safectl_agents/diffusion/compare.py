@@ -1,0 +1,142 @@
+"""The methods of a diffusion planner side by side, on the same starts and one model."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from safectl.errors import UnknownNameError
+from safectl.planners import PlanModel, Proposal, Specification, Step
+from safectl.seed import torch_generator
+from safectl_agents.diffusion.methods import make_planner
+from safectl_agents.diffusion.model import load_model
+from safectl_agents.diffusion.pictures import Scene, Stage
+from safectl_agents.diffusion.specifications import named_barriers
+from safectl_envs.maze_layout import LAYOUTS, WALL_LOW
+
+SHIPPED = Path(__file__).parent / "shipped" / "umaze"
+"""A small model of the umaze; `metrics.json` beside it holds the command that trained it."""
+START_CELL = {"umaze": (3, 3), "medium": (1, 1), "large": (1, 3)}
+"""From here the goal is within a plan's horizon."""
+_START_JITTER, _START_SPEED = 0.1, 0.1  # as resets of maze2d [m], [m/s]
+_RADIUS = 0.1  # of the mass, by which grown walls are larger [m]
+
+
+class Setup(NamedTuple):
+    """A model with its world: where plans begin, end, and what they are drawn over."""
+
+    model: PlanModel
+    specification: Specification
+    world: str
+    goal: Float[Tensor, " nx"]
+    scene: Scene
+
+
+class Compared(NamedTuple):
+    """Plans of one method with their stages and the time they took [s]."""
+
+    proposal: Proposal
+    stages: list[Stage]
+    seconds: float
+
+    def row(self, steps: int) -> dict[str, float]:
+        """Return the figures of a table, in the unit of the barriers."""
+        evidence = self.proposal.evidence
+        rows = len(evidence.jumps)
+        margins = evidence.margins.amin(0).tolist()
+        return {
+            "s_spec": margins[0],
+            "c_spec": margins[-1],
+            "waypoints_safe": float((evidence.margins >= 0.0).all(-1).double().mean()),
+            "plans_safe": float(evidence.is_safe.double().mean()),
+            "segment_margin": float(evidence.segment_margin.min()),
+            "trap_rate": float((evidence.jumps >= 1).double().mean()),
+            "trap_2_rate": float((evidence.jumps >= 2).double().mean()),
+            "corrected_share": float(evidence.corrected.mean()),
+            "clipped_share": float(evidence.clipped.mean()),
+            "ms_per_step_of_the_batch": 1e3 * self.seconds / steps,
+            "plans": float(rows),
+        }
+
+
+def set_up(folder: Path, *, specification: str | None = None, device: str = "cpu") -> Setup:
+    """Load a model of a maze and compile a specification for it; by default that of the maze.
+
+    Raises:
+        FileFormatError: If the folder holds no model.
+        UnknownNameError: If the model is of no maze, or there is no such specification.
+    """
+    model, config, _ = load_model(folder, device=device)
+    if config.dataset not in LAYOUTS:
+        raise UnknownNameError("maze", config.dataset, known=list(LAYOUTS))
+    layout = LAYOUTS[config.dataset]
+    barriers = named_barriers(specification or config.dataset)
+    compiled = Specification(barriers, model.observation_normaliser)
+    goal = torch.tensor([*map(float, layout.goal), 0.0, 0.0], device=device)
+    corner = WALL_LOW + _RADIUS
+    walls = [(row + corner, column + corner) for row, column in layout.walls.nonzero().tolist()]
+    high = (layout.shape[0] + corner - 0.6, layout.shape[1] + corner - 0.6)
+    low = (corner + 0.6, corner + 0.6)
+    scene = Scene(compiled, walls, low, high, (float(goal[0]), float(goal[1])))
+    return Setup(model, compiled, config.dataset, goal, scene)
+
+
+def draw_starts(
+    setup: Setup, count: int, *, seed: int = 0, cell: tuple[float, float] | None = None
+) -> Float[Tensor, "count nx"]:
+    """Draw starts about a cell as maze2d resets do: +-0.1 m per axis, 0.1 m/s.
+
+    Raises:
+        UnknownNameError: If there is no cell for the maze.
+    """
+    if cell is None and setup.world not in START_CELL:
+        raise UnknownNameError("start cell of the maze", setup.world, known=list(START_CELL))
+    centre = torch.tensor(START_CELL[setup.world] if cell is None else cell, dtype=torch.float32)
+    generator = torch_generator(seed, "starts of plans")
+    jitter = _START_JITTER * (2.0 * torch.rand(count, 2, generator=generator) - 1.0)
+    speed = _START_SPEED * torch.randn(count, 2, generator=generator)
+    return torch.cat([centre + jitter, speed], dim=1).to(setup.goal.device)
+
+
+def compare(
+    setup: Setup,
+    starts: Float[Tensor, "batch nx"],
+    methods: Sequence[str],
+    *,
+    steps: int | None = None,
+    eta: float = 1.0,
+    seed: int = 0,
+) -> dict[str, Compared]:
+    """Plan from the same starts with several methods.
+
+    Raises:
+        RangeError: If a start or the goal violates the specification.
+        UnknownNameError: If there is no such method.
+    """
+    found = {}
+    for method in methods:
+        planner = make_planner(
+            method, setup.model, setup.specification, setup.goal, steps=steps, eta=eta, seed=seed
+        )
+        planner.require_start(starts)
+        stages = list[Stage]()
+
+        def keep(step: Step, plan: Tensor, stages: list[Stage] = stages) -> None:
+            stages.append(Stage(f"t = {step.index}", _places(setup.model, plan)))
+
+        planner.propose(starts[:1])  # warm up
+        planner.generator.manual_seed(seed)
+        started = time.perf_counter()
+        proposal = planner.propose(starts, watch=keep)
+        seconds = time.perf_counter() - started
+        stages.append(Stage("returned", proposal.states.cpu()))
+        found[method] = Compared(proposal, stages, seconds)
+    return found
+
+
+def _places(model: PlanModel, plan: Tensor) -> Tensor:
+    return model.observation_normaliser.unnormalise(plan[..., model.nu :]).cpu()

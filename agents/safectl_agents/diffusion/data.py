@@ -1,0 +1,156 @@
+"""Offline data as plain arrays: Minari datasets and HDF5 files of D4RL, checked while loading."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import minari
+import numpy as np
+from jaxtyping import Bool, Float32, Int64
+from minari.dataset.minari_dataset import MinariDataset
+
+from safectl.errors import FileFormatError, NonFiniteError, RangeError, ShapeError
+
+MAX_PATH = 40_000
+"""Steps of an episode after which no plan begins, less the horizon, as in Diffuser's maze2d."""
+_KEYS = ("observations", "actions", "rewards", "terminals")
+_ADVICE = "download or make it again"
+
+
+class OfflineData(NamedTuple):
+    """Episodes one after the other, float32.
+
+    Attributes:
+        observations: Shape (N, nx), in the units of the data set.
+        actions: Shape (N, nu).
+        rewards: Shape (N,).
+        ends: Whether a row is the last of its episode, shape (N,).
+    """
+
+    observations: Float32[np.ndarray, "N nx"]
+    actions: Float32[np.ndarray, "N nu"]
+    rewards: Float32[np.ndarray, " N"]
+    ends: Bool[np.ndarray, " N"]
+
+
+def load_dataset(source: Path | str) -> OfflineData:
+    """Read a data set.
+
+    Args:
+        source: Folder of a Minari dataset, an HDF5 file of D4RL, or the identifier of a Minari
+            dataset on this machine. In a file of maze2d, which is one long stream, an episode ends
+            where the mass leaves the zone of the goal (Diffuser, `maze2d_set_terminals`); the row
+            on which it leaves is not part of an episode.
+
+    Raises:
+        FileFormatError: If it does not exist, is truncated, or a part is missing.
+        NonFiniteError: If it holds NaN or infinity.
+        ShapeError: If its parts differ in length.
+    """
+    path = Path(source)
+    if path.suffix in (".hdf5", ".h5"):
+        return _checked(_read_d4rl(path))
+    return _checked(_read_minari(path if path.is_dir() else str(source)))
+
+
+def windows(data: OfflineData, horizon: int, *, max_path: int = MAX_PATH) -> Int64[np.ndarray, "M"]:
+    """Return the rows at which plans of `horizon` rows begin, without padding.
+
+    In an episode of L rows these are the first min(L - 1, max_path - horizon, L - horizon).
+
+    Raises:
+        RangeError: If the horizon is not positive.
+    """
+    if horizon < 1:
+        raise RangeError("horizon", value=horizon, expected="at least 1")
+    stops = np.flatnonzero(data.ends) + 1
+    begins = np.concatenate([[0], stops[:-1]])
+    counts = np.minimum(
+        np.minimum(stops - begins - 1, stops - begins - horizon), max_path - horizon
+    )
+    parts = [np.arange(begin, begin + count) for begin, count in zip(begins, counts, strict=True)]
+    return np.concatenate([np.empty(0, np.int64), *parts])
+
+
+def goal_exits(rewards: Float32[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
+    """Return the rows of a maze2d stream after which the mass is no longer at the goal.
+
+    Args:
+        rewards: 1 where the row's observation is within 0.5 m of the goal, else 0.
+    """
+    at_goal = rewards > 0.0
+    return np.append(at_goal[:-1] & ~at_goal[1:], False)
+
+
+def _read_minari(source: Path | str) -> OfflineData:
+    """Read a folder, or a dataset by its identifier; the last observation of an episode is left."""
+    try:
+        if isinstance(source, str):
+            dataset = minari.load_dataset(source)
+        else:
+            dataset = MinariDataset(os.fspath(source / "data"))
+        episodes = list(dataset.iterate_episodes())
+    except (OSError, KeyError, ValueError, ImportError) as error:
+        problem = f"is no whole Minari dataset ({error})"
+        raise FileFormatError(source, problem, _ADVICE) from error
+    if not episodes:
+        raise FileFormatError(source, "holds no episode", _ADVICE)
+    lengths = [len(episode.actions) for episode in episodes]
+    ends = np.zeros(sum(lengths), np.bool_)
+    ends[np.cumsum(lengths) - 1] = True
+    return OfflineData(
+        _float32(np.concatenate([episode.observations[:-1] for episode in episodes])),
+        _float32(np.concatenate([episode.actions for episode in episodes])),
+        _float32(np.concatenate([episode.rewards for episode in episodes])),
+        ends,
+    )
+
+
+def _read_d4rl(path: Path) -> OfflineData:
+    try:
+        with h5py.File(path, "r") as file:
+            missing = [key for key in _KEYS if key not in file]
+            if missing:
+                problem = f"has no {', '.join(missing)}"
+                raise FileFormatError(path, problem, "name a data set in the layout of D4RL")
+            arrays = {key: np.asarray(file[key]) for key in (*_KEYS, "timeouts") if key in file}
+            is_maze = "infos/goal" in file
+    except FileNotFoundError as error:
+        raise FileFormatError(path, "does not exist", "check the name") from error
+    except (OSError, KeyError, RuntimeError) as error:
+        raise FileFormatError(path, f"cannot be read as HDF5 ({error})", _ADVICE) from error
+    return _split_maze(arrays) if is_maze else _split_episodes(arrays)
+
+
+def _split_episodes(arrays: Mapping[str, np.ndarray]) -> OfflineData:
+    ends = arrays["terminals"].astype(np.bool_)
+    ends = ends | arrays.get("timeouts", ends).astype(np.bool_)
+    ends[-1:] = True
+    return OfflineData(*(_float32(arrays[key]) for key in _KEYS[:3]), ends)
+
+
+def _split_maze(arrays: Mapping[str, np.ndarray]) -> OfflineData:
+    observations, actions, rewards = (_float32(arrays[key]) for key in _KEYS[:3])
+    last = goal_exits(rewards)
+    last[-1:] = True
+    keep = ~last
+    ends = np.append(last[1:], True)[keep]
+    # An exit that follows another one at once leaves no row and must not end the rows before.
+    return OfflineData(observations[keep], actions[keep], rewards[keep], ends)
+
+
+def _checked(data: OfflineData) -> OfflineData:
+    for name, array in zip(data._fields, data, strict=True):
+        if len(array) != len(data.ends):
+            raise ShapeError(name, expected=(len(data.ends), "..."), got=array.shape)
+        bad = int((~np.isfinite(array)).sum())
+        if bad:
+            advice = "find the rows and leave their episodes out"
+            raise NonFiniteError(name, count=bad, size=array.size, advice=advice)
+    return data
+
+
+def _float32(array: np.ndarray) -> Float32[np.ndarray, "..."]:
+    return np.asarray(array, dtype=np.float32)

@@ -1,0 +1,74 @@
+"""One switch for how plans are made: plain Diffuser, the three invariances, and our remedy."""
+
+from typing import Literal
+
+import torch
+
+from safectl.errors import UnknownNameError
+from safectl.planners import (
+    DiffusionPlanner,
+    Invariance,
+    PlanFilter,
+    PlanModel,
+    RelaxedSafe,
+    RobustSafe,
+    Specification,
+    TimeVaryingSafe,
+    sampling_steps,
+)
+
+Method = Literal["diffuser", "ros", "res", "tvs", "best"]
+METHODS: dict[str, Invariance | None] = {
+    "diffuser": None,
+    "ros": RobustSafe(),
+    "res": RelaxedSafe(),
+    "tvs": TimeVaryingSafe(),
+    "best": TimeVaryingSafe(),
+}
+CANDIDATES = 16
+"""Plans from which the method "best" keeps one."""
+
+
+def make_planner(
+    method: str,
+    model: PlanModel,
+    specification: Specification,
+    goal: torch.Tensor | None,
+    *,
+    steps: int | None = None,
+    eta: float = 1.0,
+    seed: int = 0,
+    device: str = "cpu",
+) -> DiffusionPlanner:
+    """Return a planner.
+
+    Args:
+        method: A name of `METHODS`; "best" draws `CANDIDATES` plans per start, corrects them
+            late and keeps a certified one without a jump.
+        model: What was trained.
+        specification: What plans have to meet.
+        goal: Observation at the end, None for none.
+        steps: Of the sampler; all without.
+        eta: Share of the noise of DDPM, in [0, 1]; 0 is DDIM.
+        seed: Of the noise.
+        device: Of the noise.
+
+    Raises:
+        UnknownNameError: If there is no such method.
+        RangeError: If the steps do not fit the model.
+    """
+    if method not in METHODS:
+        raise UnknownNameError("method", method, known=list(METHODS))
+    invariance = METHODS[method]
+    plan_filter = None
+    if invariance is not None:
+        plan_filter = PlanFilter(invariance, specification, model.nu, model.period)
+    return DiffusionPlanner(
+        model,
+        sampling_steps(model.kept, steps, eta=eta),
+        specification,
+        plan_filter,
+        goal,
+        candidates=CANDIDATES if method == "best" else 1,
+        generator=torch.Generator(device).manual_seed(seed),
+    )

@@ -1,0 +1,71 @@
+"""Data as plans to learn: made or read, scaled, and cut into windows."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from safectl.planners import Normaliser, gaussian_normaliser, limits_normaliser
+from safectl.spec import Signal, Spec
+from safectl_agents.diffusion.data import load_dataset, windows
+from safectl_agents.diffusion.maze_data import MazeDataConfig, write_maze_data
+from safectl_agents.diffusion.settings import DiffuserConfig
+from safectl_agents.diffusion.train import PlanRows
+from safectl_envs import maze2d
+from safectl_envs.maze_layout import LAYOUTS
+
+
+class PlanData(NamedTuple):
+    """What a trainer needs: plans, how their transitions are scaled, and the signals."""
+
+    rows: PlanRows
+    normaliser: Normaliser
+    spec: Spec
+
+
+def plan_data(
+    config: DiffuserConfig, folder: Path, *, progress: Callable[[int], None] = lambda _: None
+) -> PlanData:
+    """Read the data of a configuration; those of a maze are made in `folder` first.
+
+    Args:
+        config: Its `dataset` is a maze, or a folder, file or identifier for `load_dataset`.
+        folder: Where data that are made lie; they are made once.
+        progress: Told the number of steps that are made.
+
+    Raises:
+        FileFormatError, NonFiniteError, ShapeError: If the data cannot be used.
+        ConfigError, StorageError: If they cannot be made.
+    """
+    source: Path | str = config.dataset
+    if config.dataset in LAYOUTS:
+        wanted = MazeDataConfig(maze=config.dataset, steps=config.data_steps, seed=config.seed)
+        source = folder / f"maze2d-{config.dataset}"
+        if not source.exists():
+            write_maze_data(wanted, source, progress=progress)
+    data = load_dataset(source)
+    actions, observations = torch.from_numpy(data.actions), torch.from_numpy(data.observations)
+    transitions = torch.cat([actions, observations], dim=1)
+    normaliser = _NORMALISERS[config.normaliser](transitions)
+    starts = torch.from_numpy(windows(data, config.horizon))
+    if config.dataset in LAYOUTS:
+        spec = maze2d(config.dataset).spec
+    else:
+        spec = _plain_spec(observations, actions)
+    return PlanData(PlanRows(normaliser.normalise(transitions), starts), normaliser, spec)
+
+
+_NORMALISERS = {"limits": limits_normaliser, "gaussian": gaussian_normaliser}
+
+
+def _plain_spec(observations: Tensor, actions: Tensor) -> Spec:
+    """Name the entries of data that say nothing about themselves; the time counts steps."""
+    inf = float("inf")
+    bounds = zip(actions.amin(0).tolist(), actions.amax(0).tolist(), strict=True)
+    return Spec(
+        tuple(Signal(f"observation_{i}", "1", -inf, inf) for i in range(observations.shape[1])),
+        tuple(Signal(f"action_{i}", "1", low, high) for i, (low, high) in enumerate(bounds)),
+        1.0,
+    )

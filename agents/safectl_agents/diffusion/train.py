@@ -1,0 +1,204 @@
+"""Training of a diffusion model of plans: Adam on the clean plan, averaged weights, resumable.
+
+The rows and the noise of an update depend on the seed and its number only, so a run that was
+stopped goes on as if it had not been.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from safectl.errors import ConfigError, FileFormatError, NonFiniteError, RangeError
+from safectl.files import new_folder, read_json, write_json
+from safectl.models import TemporalUnet
+from safectl.planners.schedule import cosine_schedule
+from safectl.seed import derive, torch_generator
+from safectl_agents.diffusion.settings import DiffuserConfig
+
+_ADVICE = "delete the folder and train again"
+_LOG_EVERY = 100
+
+
+class PlanRows(NamedTuple):
+    """Normalised transitions in one row after the other, and where a plan may begin.
+
+    Attributes:
+        transitions: Action, then observation, shape (rows, D).
+        starts: First rows of plans, shape (plans,); a plan is the H rows from there.
+    """
+
+    transitions: Float[Tensor, "rows D"]
+    starts: Int[Tensor, " plans"]
+
+    def draw(
+        self, count: int, horizon: int, generator: torch.Generator
+    ) -> Float[Tensor, "count H D"]:
+        """Return plans drawn with replacement."""
+        chosen = torch.randint(len(self.starts), (count,), generator=generator)
+        rows = self.starts[chosen].unsqueeze(-1) + torch.arange(horizon)
+        return self.transitions[rows]
+
+
+class Trainer:
+    """A network, its averaged copy and the optimiser, at some update.
+
+    Args:
+        config: Settings.
+        data: Plans to learn.
+        nu: Number of actions.
+        device: Where to train.
+
+    Raises:
+        RangeError: If there is no plan.
+    """
+
+    def __init__(
+        self, config: DiffuserConfig, data: PlanRows, *, nu: int, device: str = "cpu"
+    ) -> None:
+        if len(data.starts) == 0:
+            expected = f"at least one episode of more than {config.horizon} steps"
+            raise RangeError("plans in the data", value=0, expected=expected)
+        self.config, self.data, self.nu, self.device = config, data, nu, device
+        self.network = make_network(config, data.transitions.shape[1]).to(device)
+        self.average = deepcopy(self.network)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
+        self.kept = cosine_schedule(config.diffusion_steps).to(torch.float32)
+        self.update = 0
+
+    def step(self) -> float:
+        """Do one update and return its loss.
+
+        Raises:
+            NonFiniteError: If the loss is NaN or infinite.
+        """
+        config = self.config
+        generator = torch_generator(config.seed, f"update {self.update}")
+        plan = self.data.draw(config.batch, config.horizon, generator)
+        index = torch.randint(config.diffusion_steps, (config.batch,), generator=generator)
+        noise = torch.randn(plan.shape, generator=generator)
+        loss = self._loss(plan.to(self.device), index.to(self.device), noise.to(self.device))
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's
+        self.optimizer.step()
+        self.update += 1
+        if self.update % config.ema_every == 0:
+            self._average()
+        found = float(loss.detach())
+        if found != found or found == float("inf"):
+            raise NonFiniteError("loss", count=1, size=1, advice="lower the learning rate")
+        return found
+
+    def _loss(self, plan: Tensor, index: Tensor, noise: Tensor) -> Tensor:
+        """Weighted squared error of the clean plan; what is imposed is exact on both sides."""
+        kept = self.kept.to(plan)[index].reshape(-1, 1, 1)
+        noisy = self._impose(kept.sqrt() * plan + (1.0 - kept).sqrt() * noise, plan)
+        error = (self._impose(self.network(noisy, index), plan) - plan).square()
+        weight = torch.ones_like(error[0])
+        weight[0, : self.nu] = self.config.action_weight
+        return (weight * error).mean()
+
+    def _impose(self, plan: Tensor, clean: Tensor) -> Tensor:
+        imposed = plan.clone()
+        imposed[:, 0, self.nu :] = clean[:, 0, self.nu :]
+        if self.config.has_goal:
+            imposed[:, -1, self.nu :] = clean[:, -1, self.nu :]
+        return imposed
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = 0.0 if self.update < self.config.ema_from else self.config.ema_decay
+        pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
+        for average, weight in pairs:
+            average.lerp_(weight, 1.0 - decay)
+
+    def save(self, folder: Path) -> None:
+        """Write everything that is needed to go on.
+
+        Raises:
+            StorageError: If it cannot be written.
+        """
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{key}": value for key, value in state.items()}
+        with new_folder(folder, replace=True) as draft:
+            save_file(tensors, draft / "state.safetensors")
+            write_json(draft / "state.json", {"update": self.update, "config": _json(self.config)})
+
+    def load(self, folder: Path) -> None:
+        """Go on from what `save` wrote.
+
+        Raises:
+            ConfigError: If it belongs to other settings.
+            FileFormatError: If a file is damaged.
+        """
+        state = read_json(folder / "state.json", advice=_ADVICE)
+        ours = _json(self.config) | {"updates": 0}
+        if state["config"] | {"updates": 0} != ours:
+            raise ConfigError(str(folder), f"holds a training of other settings; {_ADVICE}")
+        try:
+            tensors = load_file(folder / "state.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise FileFormatError(folder, f"cannot be read ({error})", _ADVICE) from error
+        for name, module in (("network", self.network), ("average", self.average)):
+            module.load_state_dict({k: tensors[f"{name}.{k}"] for k in module.state_dict()})
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("adam."):
+                _, index, key = name.split(".", 2)
+                moments.setdefault(int(index), {})[key] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.update = int(state["update"])
+
+
+def make_network(config: DiffuserConfig, width: int) -> TemporalUnet:
+    """Return the U-Net with first weights from the seed, without touching the global stream."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(config.seed, "first weights"))
+        return TemporalUnet(width, channels=config.channels, multipliers=config.multipliers)
+
+
+def train(
+    trainer: Trainer, folder: Path, *, after_update: Callable[[int, float], None]
+) -> nn.Module:
+    """Train to the end of the settings, from the last checkpoint in the folder if there is one.
+
+    Writes TensorBoard curves to `folder/tensorboard` and checkpoints to `folder/state`.
+
+    Args:
+        trainer: At update zero.
+        folder: Of the run.
+        after_update: Called with the number of updates done and the loss.
+
+    Returns:
+        The averaged network.
+
+    Raises:
+        ConfigError, FileFormatError, StorageError, NonFiniteError: As the trainer.
+    """
+    config = trainer.config
+    if (folder / "state").exists():
+        trainer.load(folder / "state")
+    with SummaryWriter(str(folder / "tensorboard")) as writer:  # type: ignore[no-untyped-call]
+        while trainer.update < config.updates:
+            loss = trainer.step()
+            if trainer.update % _LOG_EVERY == 0:
+                writer.add_scalar("loss", loss, trainer.update)  # type: ignore[no-untyped-call]
+            if trainer.update % config.checkpoint_every == 0 or trainer.update == config.updates:
+                trainer.save(folder / "state")
+            after_update(trainer.update, loss)
+    return trainer.average
+
+
+def _json(config: DiffuserConfig) -> dict[str, object]:
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(config).items()}

@@ -1,0 +1,1 @@
+"""Forward-backward models: data, training and evaluation."""

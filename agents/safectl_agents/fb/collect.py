@@ -1,0 +1,185 @@
+"""Collection of reward-free data by several processes, resumable.
+
+Process w of n makes the episodes w, w + n, w + 2n, ... and, for RND, has an explorer of its own.
+What is on disk is never made again: a collection that was stopped goes on with the first missing
+episode and the explorer of its last checkpoint. So its data differ from those of an uninterrupted
+one, and no claim of equal bits is made.
+
+Folder: `collection.json`, `buffer/episode_<index>_<length>.npz`, `explorers/<process>/`.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from safectl.config import to_mapping
+from safectl.errors import ConfigError, FileFormatError, RangeError
+from safectl.files import new_file, read_json, write_json
+from safectl.seed import torch_generator
+from safectl_agents.fb.domains import Domain, facts_of
+from safectl_agents.fb.episodes import Episode, load_episode, save_episode
+from safectl_agents.fb.rnd import RNDAgent, RNDSettings
+
+Collector = Literal["rnd", "random"]
+
+_SAVE_EVERY = 10
+"""Episodes of a process between two checkpoints of its explorer."""
+_POLL_S = 1.0
+_ADVICE = "delete it; the collection then goes on with a new explorer"
+
+
+@dataclass(frozen=True, slots=True)
+class CollectConfig:
+    """What to collect.
+
+    Raises:
+        RangeError: If a number is below 1.
+        UnknownNameError: If there is no domain of this name.
+    """
+
+    domain: str = "point_mass_maze"
+    """`point_mass_maze` or `walker`."""
+    collector: Collector = "rnd"
+    """`rnd` explores what is new to it, `random` acts uniformly."""
+    episodes: int = 1_000
+    """Episodes in all, >= 1; ExORL has 10,000."""
+    processes: int = 1
+    """Processes, >= 1, each with an explorer of its own."""
+    seed: int = 0
+    """Of everything random, >= 0."""
+    device: str = "cpu"
+    """Torch device of the explorers."""
+    rnd: RNDSettings = field(default_factory=RNDSettings)
+    """The explorer."""
+
+    def __post_init__(self) -> None:
+        facts_of(self.domain)
+        for name in ("episodes", "processes"):
+            if getattr(self, name) < 1:
+                raise RangeError(name, value=getattr(self, name), expected=">= 1")
+
+
+def collect(
+    config: CollectConfig, folder: Path, *, progress: Callable[[int], None] | None = None
+) -> Path:
+    """Collect, or go on collecting.
+
+    Args:
+        config: What to collect; only `episodes` may differ from what the folder holds.
+        folder: Folder of the collection.
+        progress: Called about once a second with the number of episodes on disk.
+
+    Returns:
+        The folder of the episodes.
+
+    Raises:
+        ConfigError: If the folder holds another collection.
+        FileFormatError: If an explorer or episode on disk is damaged.
+        StorageError: If a file cannot be written.
+    """
+    _claim(config, folder)
+    buffer = folder / "buffer"
+    if config.processes == 1:
+        _work(config, folder, 0, progress)
+        return buffer
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(config.processes, mp_context=context) as pool:
+        running = [pool.submit(_work, config, folder, w) for w in range(config.processes)]
+        while not all(work.done() for work in running):
+            time.sleep(_POLL_S)
+            if progress is not None:
+                progress(len(list(buffer.glob("episode_*.npz"))))
+        for work in running:
+            work.result()
+    return buffer
+
+
+def _claim(config: CollectConfig, folder: Path) -> None:
+    path = folder / "collection.json"
+    ours = to_mapping(config)
+    if path.exists():
+        theirs = read_json(path, advice="name another folder")
+        for name, value in ours.items():
+            if name != "episodes" and theirs.get(name) != value:
+                problem = f"{name} was {theirs.get(name)!r}, now it is {value!r}"
+                raise ConfigError(str(folder), f"{problem}; only episodes may change")
+    write_json(path, ours)
+
+
+def _work(
+    config: CollectConfig,
+    folder: Path,
+    process: int,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Make the episodes of one process."""
+    torch.set_num_threads(1)
+    buffer, saved = folder / "buffer", folder / "explorers" / f"{process}.safetensors"
+    domain = Domain(config.domain, seed=0)
+    generator = torch_generator(config.seed, f"explorer {process}", config.device)
+    agent = RNDAgent(domain.nx, domain.nu, config.rnd, generator)
+    is_rnd = config.collector == "rnd"
+    numbers = range(process, config.episodes, config.processes)
+    name = f"episode_{{:06d}}_{domain.episode_steps}.npz"
+    done = 0
+    while done < len(numbers) and (buffer / name.format(numbers[done])).exists():
+        done += 1
+    if is_rnd and done < len(numbers):
+        if saved.exists():
+            _restore(agent, saved)
+        for number in numbers[max(0, done - config.rnd.capacity) : done]:
+            agent.remember(load_episode(buffer / name.format(number)))
+    for index in range(done, len(numbers)):
+        # Seeded by its number, so that an episode does not depend on where a collection stopped.
+        seeded = torch_generator(config.seed, f"episode {numbers[index]}", config.device)
+        agent.generator.set_state(seeded.get_state())
+        domain = Domain(config.domain, seed=seeded.initial_seed())
+        episode = _run(domain, agent, config, index * domain.episode_steps)
+        save_episode(episode, buffer, numbers[index])
+        if is_rnd:
+            agent.remember(episode)
+            if (index + 1) % _SAVE_EVERY == 0 or index + 1 == len(numbers):
+                with new_file(saved) as draft:
+                    save_file({k: v.contiguous() for k, v in agent.state().items()}, draft)
+        if progress is not None:
+            progress(numbers[index] + 1)
+
+
+def _run(domain: Domain, agent: RNDAgent, config: CollectConfig, first_step: int) -> Episode:
+    """Run one episode; `first_step` counts those of the process before it."""
+    is_rnd, steps = config.collector == "rnd", domain.episode_steps
+    columns = [list(domain.facts.tasks).index(task) for task in domain.facts.collected]
+    observation = [domain.reset()]
+    action = [np.zeros(domain.nu, np.float32)]
+    reward, physics = [np.zeros(len(columns), np.float32)], [domain.state()]
+    for step in range(first_step, first_step + steps):
+        is_random = not is_rnd or step < config.rnd.random_steps
+        action.append(agent.draw() if is_random else agent.act(observation[-1]))
+        observation.append(domain.step(action[-1]))
+        reward.append(domain.rewards()[columns])
+        physics.append(domain.state())
+        if is_rnd and step % config.rnd.update_every == 0:
+            agent.update()
+    return Episode(
+        np.stack(observation),
+        np.stack(action),
+        np.stack(reward),
+        np.ones(steps + 1, np.float32),
+        np.stack(physics),
+    )
+
+
+def _restore(agent: RNDAgent, path: Path) -> None:
+    try:
+        agent.load_state(load_file(path))
+    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+        raise FileFormatError(path, f"is no explorer of this size ({error})", _ADVICE) from error

@@ -1,0 +1,187 @@
+"""Episodes on disk in the format of ExORL, and transitions drawn from them.
+
+One compressed npz per episode, `episode_<index>_<length>.npz`, read without pickle. Row t of every
+array belongs to the state after step t; row 0 is the reset, with action, reward and discount of
+no meaning. Transition t is (observation[t-1], action[t], observation[t]).
+"""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from safectl.errors import FileFormatError, NonFiniteError, RangeError
+from safectl.files import new_file
+from safectl.seed import numpy_generator
+
+Subset = Literal["uniform", "contiguous"]
+
+_ADVICE = "collect it again, or convert it with numpy.savez to plain float arrays"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Episode:
+    """One episode of T steps.
+
+    Attributes:
+        observation: Shape (T + 1, nx).
+        action: Action that led to the row, shape (T + 1, nu).
+        reward: On entering the row, shape (T + 1, tasks).
+        discount: 1, or 0 where the episode terminated, shape (T + 1,).
+        physics: Simulator states, shape (T + 1, states); None where they were not stored.
+    """
+
+    observation: NDArray[np.float32]
+    action: NDArray[np.float32]
+    reward: NDArray[np.float32]
+    discount: NDArray[np.float32]
+    physics: NDArray[np.float64] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Number of transitions."""
+        return len(self.observation) - 1
+
+
+class Transitions(NamedTuple):
+    """Rows of transitions, with the simulator states that were entered where those are known."""
+
+    observation: NDArray[np.float32]
+    action: NDArray[np.float32]
+    next_observation: NDArray[np.float32]
+    discount: NDArray[np.float32]
+    physics: NDArray[np.float64] | None
+
+
+def save_episode(episode: Episode, folder: Path, index: int) -> Path:
+    """Write one episode, whole or not at all.
+
+    Raises:
+        StorageError: If it cannot be written.
+    """
+    path = folder / f"episode_{index:06d}_{episode.steps}.npz"
+    arrays = {
+        "observation": episode.observation,
+        "action": episode.action,
+        "reward": episode.reward,
+        "discount": episode.discount,
+    }
+    if episode.physics is not None:
+        arrays["physics"] = episode.physics
+    with new_file(path) as draft, draft.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+    return path
+
+
+def load_episode(path: Path) -> Episode:
+    """Read one episode; rewards and discounts of shape (T+1,) or (T+1, n), unknown keys ignored.
+
+    Raises:
+        FileFormatError: If it is damaged, holds pickled objects, or its arrays do not fit.
+        NonFiniteError: If a number is NaN or infinite.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            kept = ("observation", "action", "reward", "discount", "physics")
+            arrays = {name: np.asarray(file[name]) for name in kept if name in file.files}
+        observation = arrays["observation"].astype(np.float32)
+        action = arrays["action"].astype(np.float32)
+        rows = len(observation)
+        reward = arrays.get("reward", np.zeros(rows)).astype(np.float32).reshape(rows, -1)
+        discount = arrays.get("discount", np.ones(rows)).astype(np.float32).reshape(rows)
+        physics = arrays["physics"].astype(np.float64) if "physics" in arrays else None
+    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise FileFormatError(path, f"is no episode ({error})", _ADVICE) from error
+    if observation.ndim != 2 or action.ndim != 2 or len(action) != rows or rows < 2:
+        shapes = f"observation {observation.shape}, action {action.shape}"
+        raise FileFormatError(path, f"holds {shapes}; expected (T+1, n) of both", _ADVICE)
+    if physics is not None and (physics.ndim != 2 or len(physics) != rows):
+        raise FileFormatError(path, f"holds physics of shape {physics.shape}", _ADVICE)
+    for name, values in (("observation", observation), ("action", action[1:]), ("reward", reward)):
+        bad = int((~np.isfinite(values)).sum())
+        if bad:
+            raise NonFiniteError(
+                f"{name} of {path}", count=bad, size=values.size, advice="delete this episode"
+            )
+    return Episode(observation, action, reward, discount, physics)
+
+
+def episode_paths(folder: Path) -> list[Path]:
+    """Return the episodes of a folder by number; their names end in `_<index>_<length>.npz`.
+
+    Raises:
+        FileFormatError: If there are none, or a name has another form.
+    """
+    paths = sorted(folder.glob("*_*_*.npz"))
+    if not paths:
+        advice = "collect data with: safectl collect, or name the folder buffer/"
+        raise FileFormatError(folder, "holds no episodes", advice)
+    for path in paths:
+        parts = path.stem.split("_")
+        if len(parts) != 3 or not (parts[1] + parts[2]).isdigit():
+            advice = "name it episode_<index>_<length>.npz"
+            raise FileFormatError(path, "has a name of another form", advice)
+    return sorted(paths, key=lambda path: int(path.stem.split("_")[1]))
+
+
+def load_transitions(
+    folder: Path, *, count: int = 100_000, subset: Subset = "uniform", seed: int = 42
+) -> Transitions:
+    """Draw transitions without replacement, reading one episode at a time.
+
+    Args:
+        folder: Episodes.
+        count: How many; all where there are fewer.
+        subset: `uniform` over all episodes, or the first `contiguous` ones.
+        seed: Of the draw, apart from that of a training, so that every training sees one subset.
+
+    Raises:
+        FileFormatError: If an episode cannot be used or differs from the first in its sizes.
+        NonFiniteError: If a number is NaN or infinite.
+        RangeError: If `count` < 1.
+    """
+    if count < 1:
+        raise RangeError("transitions", value=count, expected=">= 1")
+    paths = episode_paths(folder)
+    lengths = np.array([int(path.stem.split("_")[2]) for path in paths])
+    total = int(lengths.sum())
+    chosen = np.arange(min(count, total))
+    if subset == "uniform":
+        generator = numpy_generator(seed, "subset")
+        chosen = np.sort(generator.choice(total, len(chosen), replace=False))
+    ends = np.cumsum(lengths)
+    parts = []
+    for path, end, length in zip(paths, ends, lengths, strict=True):
+        rows = chosen[(chosen >= end - length) & (chosen < end)] - (end - length) + 1
+        if len(rows):
+            parts.append(_rows_of(path, rows, int(length)))
+    return _join(parts, folder)
+
+
+def _rows_of(path: Path, rows: NDArray[np.int64], length: int) -> Transitions:
+    episode = load_episode(path)
+    if episode.steps != length:
+        problem = f"holds {episode.steps} steps, its name says {length}"
+        raise FileFormatError(path, problem, _ADVICE)
+    return Transitions(
+        episode.observation[rows - 1],
+        episode.action[rows],
+        episode.observation[rows],
+        episode.discount[rows],
+        None if episode.physics is None else episode.physics[rows],
+    )
+
+
+def _join(parts: list[Transitions], folder: Path) -> Transitions:
+    sizes = {(part.observation.shape[1], part.action.shape[1]) for part in parts}
+    if len(sizes) > 1:
+        problem = f"mixes episodes of different sizes (observations, actions): {sorted(sizes)}"
+        raise FileFormatError(folder, problem, "keep one domain per folder")
+    states = [part.physics for part in parts if part.physics is not None]
+    return Transitions(
+        *(np.concatenate([part[column] for part in parts]) for column in range(4)),
+        np.concatenate(states) if len(states) == len(parts) else None,
+    )

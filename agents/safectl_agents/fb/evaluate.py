@@ -1,0 +1,94 @@
+"""Scores of a model on every task of its domain, without further learning."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+
+from safectl.errors import FileFormatError, TaskNotInferable
+from safectl.models import ForwardBackward
+from safectl.types import Task
+from safectl_agents.fb.domains import Domain, facts_of
+from safectl_agents.fb.episodes import Transitions
+
+_START_SEED = 7
+"""Of the starts of evaluation episodes, equal for every training."""
+
+
+class Labels(NamedTuple):
+    """Observations (samples, nx) and the rewards of every task on entering them."""
+
+    observation: Tensor
+    rewards: Mapping[str, Tensor]
+
+
+def make_labels(domain: str, transitions: Transitions, count: int, seed: int) -> Labels:
+    """Label transitions by restoring the states of the simulator.
+
+    Raises:
+        FileFormatError: If the data hold no states.
+        ShapeError: If they are those of another domain.
+    """
+    rows = np.random.default_rng(seed).permutation(len(transitions.action))[:count]
+    if transitions.physics is None:
+        advice = "infer tasks from a function of the observation instead"
+        raise FileFormatError("the data", "hold no states of the simulator to label", advice)
+    found = Domain(domain).label(transitions.physics[rows], transitions.action[rows])
+    names = facts_of(domain).tasks
+    return Labels(
+        torch.from_numpy(transitions.next_observation[rows]),
+        {name: torch.from_numpy(found[:, k].copy()) for k, name in enumerate(names)},
+    )
+
+
+def infer_tasks(model: ForwardBackward, domain: str, labels: Labels) -> dict[str, Task]:
+    """Return a task vector per task: from its goal where the domain has one, else from rewards.
+
+    A task that the labels do not show is left out.
+    """
+    device = next(model.actor.parameters()).device
+    facts, tasks = facts_of(domain), {}
+    for name in facts.tasks:
+        if name in facts.goals:
+            tasks[name] = model.infer_goal(torch.tensor(facts.goals[name], device=device))
+            continue
+        try:
+            reward = labels.rewards[name].to(device)
+            tasks[name] = model.infer(labels.observation.to(device), reward)
+        except TaskNotInferable:
+            continue
+    return tasks
+
+
+def run_tasks(
+    model: ForwardBackward, domain: str, tasks: Mapping[str, Task], episodes: int
+) -> dict[str, NDArray[np.float64]]:
+    """Return the returns of the mean policy, shape (episodes,) per task.
+
+    All episodes of all tasks go in step, so that the policy is asked once per step; every task
+    meets the same starts.
+    """
+    device = next(model.actor.parameters()).device
+    worlds = [Domain(domain, seed=_START_SEED + e) for _ in tasks for e in range(episodes)]
+    vectors = torch.stack([task.vector for task in tasks.values()]).to(device)
+    rows = vectors.repeat_interleave(episodes, 0)
+    index = [list(worlds[0].facts.tasks).index(name) for name in tasks]
+    columns = np.repeat(index, episodes)
+    observation = np.stack([world.reset() for world in worlds])
+    returns = np.zeros(len(worlds))
+    for _ in range(worlds[0].episode_steps):
+        with torch.no_grad():
+            action = model.actor(torch.from_numpy(observation).to(device), rows).cpu().numpy()
+        moved = [world.step(one) for world, one in zip(worlds, action, strict=True)]
+        observation = np.stack(moved)
+        returns += [world.rewards()[k] for world, k in zip(worlds, columns, strict=True)]
+    return dict(zip(tasks, returns.reshape(len(tasks), episodes), strict=True))
+
+
+def score(returns: NDArray[np.float64]) -> float:
+    """Return the mean of the middle half of the returns (IQM)."""
+    return float(stats.trim_mean(returns, 0.25))

@@ -1,0 +1,97 @@
+"""Settings of a training of a forward-backward model."""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from safectl.errors import RangeError
+from safectl.models import Sizes, UpdateSettings
+from safectl_agents.fb.domains import facts_of
+from safectl_agents.fb.episodes import Subset
+
+_OWN_DISCOUNT = UpdateSettings().discount
+
+
+@dataclass(frozen=True, slots=True)
+class FBConfig:
+    """One training; the defaults are those of the released implementation and want a GPU.
+
+    Raises:
+        RangeError: If a number lies outside its range.
+        UnknownNameError: If there is no domain of this name.
+    """
+
+    domain: str = "point_mass_maze"
+    """`point_mass_maze` or `walker`."""
+    update: UpdateSettings = field(default_factory=UpdateSettings)
+    """The method and how it learns."""
+    discount: float | None = None
+    """Discount per step; None for that published for the domain."""
+    nz: int | None = None
+    """Entries of a task; None for that published for the domain."""
+    hidden: int = 1024
+    """Units per hidden layer of F and the policy; 256 is what a CPU can do."""
+    embedding: int = 512
+    """Outputs of each preprocessor; 128 on a CPU."""
+    backward_hidden: int = 256
+    """Units per hidden layer of B."""
+    batch: int = 512
+    """Rows per update, >= 2; 256 on a CPU."""
+    steps: int = 1_000_000
+    """Updates, >= 1."""
+    transitions: int = 100_000
+    """Transitions of the data that are used, >= 2."""
+    subset: Subset = "uniform"
+    """Whether they are drawn over all episodes or are the first ones."""
+    labels: int = 10_000
+    """Transitions that are labelled to infer a task from its rewards, >= 1."""
+    evaluate_every: int = 20_000
+    """Updates between two evaluations, >= 1."""
+    episodes: int = 10
+    """Episodes per task and evaluation, >= 2."""
+    checkpoint_every: int = 20_000
+    """Updates between two checkpoints, >= 1."""
+    keep: int = 2
+    """Checkpoints kept, >= 1."""
+    log_every: int = 500
+    """Updates between two rows of the logs, >= 1."""
+    seed: int = 0
+    """Of weights, batches and noise, >= 0; subset and evaluation have seeds of their own."""
+    device: str = "cpu"
+    """Torch device. Only `cpu` is claimed to give equal bits."""
+    threads: int = 1
+    """Threads torch may use, >= 1; the bits of a result may depend on it."""
+
+    def __post_init__(self) -> None:
+        facts_of(self.domain)
+        for name, low in (
+            ("batch", 2),
+            ("steps", 1),
+            ("transitions", 2),
+            ("labels", 1),
+            ("evaluate_every", 1),
+            ("episodes", 2),
+            ("checkpoint_every", 1),
+            ("keep", 1),
+            ("log_every", 1),
+            ("seed", 0),
+            ("threads", 1),
+        ):
+            if getattr(self, name) < low:
+                raise RangeError(name, value=getattr(self, name), expected=f">= {low}")
+        if self.update.discount != _OWN_DISCOUNT:
+            expected = "the default; set the discount of the run, which knows the domain's"
+            raise RangeError("update.discount", value=self.update.discount, expected=expected)
+        if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
+            expected = "cpu: this machine has no CUDA device"
+            raise RangeError("device", value=self.device, expected=expected)
+
+    @property
+    def learning(self) -> UpdateSettings:
+        """How the model learns, with the discount of the run or of the domain."""
+        return replace(self.update, discount=self.discount or facts_of(self.domain).discount)
+
+    def sizes(self, nx: int, nu: int) -> Sizes:
+        """Return the widths of the networks for observations and actions of these sizes."""
+        nz = self.nz or facts_of(self.domain).nz
+        return Sizes(nx, nu, nz, self.hidden, self.embedding, self.backward_hidden)

@@ -1,0 +1,205 @@
+"""One update of a forward-backward model as a function of a batch and of random numbers.
+
+All random numbers are drawn before, by `draw`; so an update can be repeated, and compared with
+another implementation number by number. Nothing here names a device.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from safectl.models import conservative, measure
+from safectl.models.forward_backward import ForwardBackward
+from safectl.models.networks import Forward, noisy
+from safectl.models.saved import load_named_state, named_state
+from safectl.models.tasks import sample_tasks
+from safectl.models.update import Batch, Draws, UpdateSettings
+
+_CLAMP = 1.0
+"""Bound on every entry of a gradient before the step of Adam."""
+
+
+class Learner:
+    """A model with its target networks, optimisers and alpha.
+
+    Args:
+        model: The model, whose weights it changes.
+        settings: How it learns.
+    """
+
+    def __init__(self, model: ForwardBackward, settings: UpdateSettings) -> None:
+        self.model, self.settings = model, settings
+        self.target_forward = copy.deepcopy(model.forward).requires_grad_(False)
+        self.target_backward = copy.deepcopy(model.backward).requires_grad_(False)
+        device = next(model.actor.parameters()).device
+        self.log_alpha = torch.tensor(settings.first_alpha, device=device).log()
+        self._represented = [*model.forward.parameters(), *model.backward.parameters()]
+        self._targets = [*self.target_forward.parameters(), *self.target_backward.parameters()]
+        self._acting = [*model.actor.parameters()]
+        self.optimizers = {
+            "representation": _adam(self._represented, settings.learning_rate),
+            "actor": _adam(self._acting, settings.actor_learning_rate),
+            "alpha": _adam([self.log_alpha], settings.alpha_learning_rate),
+        }
+
+    def update(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Take one step of F, B, alpha and the policy, then move the targets.
+
+        Returns:
+            Scalars without gradient: losses, penalty, alpha, and what shows divergence. `mass` is
+            the mean of F^T B over the batch and should approach 1 / (1 - discount).
+        """
+        with torch.no_grad(), self._precision(batch):
+            task = sample_tasks(
+                self.model.backward(batch.observation).float(),
+                *(draws.normal, draws.from_data, draws.shuffle),
+            )
+        metrics = self._represent(batch, draws, task)
+        metrics |= self._act(batch, draws, task)
+        with torch.no_grad():
+            torch._foreach_lerp_(self._targets, self._represented, self.settings.polyak)
+        return {name: value.detach() for name, value in metrics.items()}
+
+    def _represent(self, batch: Batch, draws: Draws, task: Tensor) -> dict[str, Tensor]:
+        """Step F, B and alpha."""
+        settings, model = self.settings, self.model
+        discount = settings.discount * batch.discount
+        with self._precision(batch):
+            mean_next, target_forward, target = self._target(batch, draws, task)
+            backward = model.backward(batch.next_observation).float()
+            asked, asked_next = task, mean_next
+            if settings.method == "dvc-fb":
+                asked = backward.detach()[draws.shuffle]
+                with torch.no_grad():
+                    asked_next = model.actor(batch.next_observation, asked).float()
+            if settings.method != "fb":
+                compared, candidates = self._candidates(batch, draws, asked, asked_next)
+            if settings.method in ("fb", "dvc-fb"):
+                forward = model.forward(batch.observation, batch.action, task).float()
+            else:
+                forward = compared
+        densities = measure.densities(forward, backward)
+        fit = measure.measure_loss(densities, target, discount)
+        orthonormality = measure.orthonormality_loss(backward)
+        loss = fit + settings.orthonormality * orthonormality
+        if settings.value_weight:
+            residual = measure.value_loss(forward, target_forward, backward, task, discount)
+            loss = loss + settings.value_weight * residual
+        metrics = {
+            "measure_loss": fit,
+            "orthonormality_loss": orthonormality,
+            "mass": densities.mean(),
+            "target": target.mean(),
+            "forward_norm": forward.norm(dim=-1).mean(),
+        }
+        if settings.method != "fb":
+            if settings.method == "mc-fb":
+                penalty = conservative.measure_penalty(candidates, forward, backward)
+            else:
+                penalty = conservative.value_penalty(candidates, compared, asked)
+            alpha = self._step_alpha(penalty)
+            loss = loss + alpha * penalty
+            metrics |= {"penalty": penalty, "alpha": alpha}
+        self._step("representation", self._represented, loss)
+        return metrics
+
+    @torch.no_grad()
+    def _target(self, batch: Batch, draws: Draws, task: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the policy's mean at s', the target F there, and the smaller density."""
+        mean = self.model.actor(batch.next_observation, task).float()
+        action = noisy(mean, draws.target_noise)
+        forward = self.target_forward(batch.next_observation, action, task).float()
+        backward = self.target_backward(batch.next_observation).float()
+        with torch.autocast(backward.device.type, enabled=False):
+            return mean, forward, measure.densities(forward, backward).amin(0)
+
+    def _act(self, batch: Batch, draws: Draws, task: Tensor) -> dict[str, Tensor]:
+        """Step the policy; F is held fixed, so only its inputs get a gradient."""
+        with self._precision(batch), _held(self._represented):
+            mean = self.model.actor(batch.observation, task).float()
+            action = noisy(mean, draws.actor_noise)
+            forward = self.model.forward(batch.observation, action, task).float()
+            loss = measure.actor_loss(forward, task)
+        self._step("actor", self._acting, loss)
+        return {"actor_loss": loss, "value": -loss}
+
+    def _candidates(
+        self, batch: Batch, draws: Draws, task: Tensor, mean_next: Tensor
+    ) -> tuple[Tensor, conservative.Candidates]:
+        """Return F at the data, and F of all candidates, which share the parts of their tasks."""
+        model = self.model
+        with torch.no_grad():
+            mean = model.actor(batch.observation, task).float()
+            chosen = noisy(mean.expand_as(draws.policy_noise), draws.policy_noise)
+            following = noisy(mean_next.expand_as(draws.next_noise), draws.next_noise)
+        here = torch.cat([batch.action[None], draws.uniform, chosen])
+        at_here = _at(model.forward, batch.observation, here, task)
+        at_next = _at(model.forward, batch.next_observation, following, task)
+        log_count = torch.zeros(len(here) + len(following), device=here.device)
+        log_count[0] = math.log(conservative.DATA)
+        candidates = conservative.Candidates(torch.cat([at_here, at_next], 1), log_count)
+        return at_here[:, 0], candidates
+
+    def _step_alpha(self, penalty: Tensor) -> Tensor:
+        """Move log alpha against the gradient; return the new alpha."""
+        if self.settings.alpha_learning_rate:
+            budget = self.settings.budget
+            self.log_alpha.grad = conservative.log_alpha_gradient(self.log_alpha, penalty, budget)
+            self.optimizers["alpha"].step()
+        return self.log_alpha.exp().clamp(max=conservative.MAX_ALPHA)
+
+    def _step(self, name: str, parameters: list[nn.Parameter], loss: Tensor) -> None:
+        gradients = torch.autograd.grad(loss, parameters)
+        torch._foreach_clamp_min_(gradients, -_CLAMP)
+        torch._foreach_clamp_max_(gradients, _CLAMP)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizers[name].step()
+
+    def _precision(self, batch: Batch) -> torch.autocast:
+        kind = batch.observation.device.type
+        is_short = self.settings.precision == "bfloat16"
+        return torch.autocast(kind, torch.bfloat16, enabled=is_short)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that the next update depends on, by name."""
+        return {"log_alpha": self.log_alpha, **named_state(self._modules(), self.optimizers)}
+
+    def load_state(self, named: Mapping[str, Tensor]) -> None:
+        """Take over what `state` returned.
+
+        Raises:
+            KeyError, RuntimeError: If it is the state of another model.
+        """
+        self.log_alpha.copy_(named["log_alpha"])
+        load_named_state(named, self._modules(), self.optimizers)
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {
+            "model": self.model.networks,
+            "target_forward": self.target_forward,
+            "target_backward": self.target_backward,
+        }
+
+
+@contextmanager
+def _held(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Take the gradient from parameters for the length of a block."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    yield
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+
+
+def _at(forward: Forward, observation: Tensor, actions: Tensor, task: Tensor) -> Tensor:
+    repeated = observation.expand(len(actions), *observation.shape)
+    return forward.at(repeated, actions, forward.task_part(observation, task)).float()
+
+
+def _adam(parameters: list[nn.Parameter] | list[Tensor], rate: float) -> torch.optim.Adam:
+    return torch.optim.Adam(parameters, lr=rate, fused=True)

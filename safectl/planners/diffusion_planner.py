@@ -1,0 +1,273 @@
+"""A diffusion model as a planner: plans with a certificate each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from safectl.errors import RangeError, ShapeError
+from safectl.planners.diffusion import Denoiser, Guidance, Imposed, PlanFilter, sample
+from safectl.planners.normaliser import Normaliser
+from safectl.planners.schedule import Step
+from safectl.planners.specification import Specification
+from safectl.types import Certificate, Plan, Status
+
+JUMP = 0.2
+"""Normalised distance of two consecutive states from which a plan counts as trapped.
+
+About seven times the largest step in the data of the large maze (SafeFlowMatcher, ICLR 2026).
+"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlanModel:
+    """A trained model of plans.
+
+    Attributes:
+        denoiser: Predicts the clean plan from normalised ones.
+        normaliser: Of a transition, action first.
+        nu: Number of actions.
+        horizon: States of a plan.
+        kept: Its noise schedule.
+        clips: Whether predictions are limited to [-1, 1].
+        period: Time between two states [s].
+    """
+
+    denoiser: Denoiser
+    normaliser: Normaliser
+    nu: int
+    horizon: int
+    kept: Float[Tensor, " T"]
+    clips: bool
+    period: float
+
+    @property
+    def observation_normaliser(self) -> Normaliser:
+        """Of the observation alone."""
+        whole = self.normaliser
+        return Normaliser(whole.centre[self.nu :], whole.scale[self.nu :], whole.is_bounded)
+
+
+class Evidence(NamedTuple):
+    """What was measured on finished plans, before any clip; shape (batch,) each.
+
+    Attributes:
+        margins: Smallest value of each barrier at the states, (batch, m), unit of the barrier.
+        segment_margin: Bound of every barrier between and at the states.
+        corrected: Share of states that the last step corrected.
+        clipped: Share of states outside of the data, which a clip would have moved.
+        jumps: Steps longer than `JUMP`.
+        longest: Longest step, in normalised units.
+    """
+
+    margins: Float[Tensor, "batch m"]
+    segment_margin: Float[Tensor, " batch"]
+    corrected: Float[Tensor, " batch"]
+    clipped: Float[Tensor, " batch"]
+    jumps: Int[Tensor, " batch"]
+    longest: Float[Tensor, " batch"]
+
+    @property
+    def is_safe(self) -> Bool[Tensor, " batch"]:
+        """Whether no barrier is below zero on the whole way, NaN counting as unsafe."""
+        return self.segment_margin >= 0.0
+
+
+class Proposal(NamedTuple):
+    """Plans in physical units with their evidence."""
+
+    states: Float[Tensor, "batch H nx"]
+    actions: Float[Tensor, "batch H nu"]
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DiffusionPlanner:
+    """Draws plans from a model, keeps the best by its evidence and certifies it.
+
+    The certificate is about the plan: its margin is the smallest barrier value on the straight
+    ways between its states, and risk 0 says that it was checked. Not promised: that a robot which
+    follows the plan is safe; that needs a safeguard on the action. The fallback is the plan that
+    stays at the start.
+
+    Attributes:
+        model: What was trained.
+        steps: From `sampling_steps`.
+        specification: What plans are certified for.
+        plan_filter: Corrects plans while they are denoised; None for plain Diffuser.
+        goal: Observation at the end of every plan, shape (nx,); None for none.
+        guidance: Moves plans along a value function.
+        candidates: Plans drawn per row, of which the best is kept: a safe one before an unsafe
+            one, then the one with the shortest longest step.
+        velocities: Entries of the observation that are set to the rates of the specification's
+            coordinates, since a correction moves positions only; empty to keep what was drawn.
+        generator: Source of the noise.
+
+    Raises:
+        ShapeError: If the goal is no observation.
+        RangeError: If the goal violates the specification, or a number is out of range.
+    """
+
+    model: PlanModel
+    steps: tuple[Step, ...]
+    specification: Specification
+    plan_filter: PlanFilter | None = None
+    goal: Float[Tensor, " nx"] | None = None
+    guidance: Guidance | None = None
+    candidates: int = 1
+    velocities: tuple[int, ...] = ()
+    generator: torch.Generator = field(default_factory=torch.Generator)
+
+    def __post_init__(self) -> None:
+        nx = len(self.model.normaliser.centre) - self.model.nu
+        if self.candidates < 1:
+            raise RangeError("candidates", value=self.candidates, expected="at least 1")
+        if self.velocities and len(self.velocities) != len(self.specification.coordinates):
+            expected = (len(self.specification.coordinates),)
+            raise ShapeError("velocities", expected=expected, got=(len(self.velocities),))
+        if self.goal is not None:
+            if self.goal.shape != (nx,):
+                raise ShapeError("goal", expected=(nx,), got=tuple(self.goal.shape))
+            end_s = (self.model.horizon - 1) * self.model.period
+            self._require_inside("goal", self.goal.unsqueeze(0), end_s)
+
+    def require_start(self, observation: Float[Tensor, "batch nx"]) -> None:
+        """Refuse starts from which no plan can be safe.
+
+        Raises:
+            RangeError: If one is not finite or violates the specification.
+        """
+        self._require_inside("start", observation, 0.0)
+
+    def plan(self, observation: Float[Tensor, "batch nx"], /) -> Plan:
+        """Plan from every row; what cannot be certified is the fallback.
+
+        Without a filter nothing is claimed: unsafe plans come back with their negative margin and
+        status `KEPT`.
+        """
+        start = self._with_time(observation, 0.0)
+        usable = observation.isfinite().all(-1)
+        proposal = self.propose(torch.where(usable.unsqueeze(-1), observation, 0.0))
+        evidence = proposal.evidence
+        good = usable & proposal.states.flatten(1).isfinite().all(-1)
+        if self.plan_filter is not None:
+            good = good & evidence.is_safe
+        row = good.reshape(-1, 1, 1)
+        stay = observation.unsqueeze(1).expand_as(proposal.states)
+        stay_margin = self.specification.values(start).amin(-1)
+        margin = torch.where(good, evidence.segment_margin, stay_margin)
+        status = torch.where(evidence.corrected > 0.0, Status.CORRECTED.value, Status.KEPT.value)
+        status = torch.where(good, status, Status.FALLBACK.value)
+        certificate = Certificate(
+            status.to(torch.int8), margin, (~good).to(margin), (-margin).clamp(min=0.0)
+        )
+        return Plan(
+            torch.where(row, proposal.states, stay),
+            torch.where(row, proposal.actions, 0.0),
+            certificate,
+        )
+
+    def propose(
+        self,
+        observation: Float[Tensor, "batch nx"],
+        *,
+        watch: Callable[[Step, Float[Tensor, "rows H D"]], None] | None = None,
+    ) -> Proposal:
+        """Draw plans and measure them, safe or not.
+
+        Args:
+            observation: Starts.
+            watch: Called after each denoising step with all candidates, normalised.
+        """
+        imposed = self.impose(observation.repeat_interleave(self.candidates, 0))
+        drawn = sample(
+            self.model.denoiser,
+            self.steps,
+            imposed,
+            lambda: self._noise(imposed.values),
+            plan_filter=self.plan_filter,
+            guidance=self.guidance,
+            clips=self.model.clips,
+            watch=watch,
+        )
+        evidence = self.measure(drawn.plan, drawn.corrected)
+        physical = self.model.normaliser.unnormalise(drawn.plan)
+        actions, states = physical[..., : self.model.nu], physical[..., self.model.nu :]
+        cost = torch.where(evidence.is_safe, 0.0, torch.inf).nan_to_num(posinf=1e6)
+        cost = (cost + evidence.longest).reshape(-1, self.candidates).nan_to_num(nan=torch.inf)
+        best = cost.argmin(1) + torch.arange(len(cost), device=cost.device) * self.candidates
+        states = self._with_velocities(states[best])
+        return Proposal(states, actions[best], Evidence(*(part[best] for part in evidence)))
+
+    def impose(self, observation: Float[Tensor, "batch nx"]) -> Imposed:
+        """Return the known entries of plans from these starts, normalised."""
+        model, normaliser = self.model, self.model.observation_normaliser
+        width = len(model.normaliser.centre)
+        values = observation.new_zeros(len(observation), model.horizon, width)
+        known = torch.zeros(values.shape[1:], dtype=torch.bool, device=values.device)
+        values[:, 0, model.nu :] = normaliser.normalise(observation)
+        known[0, model.nu :] = True
+        if self.goal is not None:
+            values[:, -1, model.nu :] = normaliser.normalise(self.goal.to(observation))
+            known[-1, model.nu :] = True
+        return Imposed(values, known)
+
+    def measure(
+        self, plan: Float[Tensor, "batch H D"], corrected: Bool[Tensor, "batch H"]
+    ) -> Evidence:
+        """Measure finished plans in physical units, before any clip."""
+        normaliser = self.model.observation_normaliser
+        observation = plan[..., self.model.nu :]
+        states = self._with_time(normaliser.unnormalise(observation), None)
+        margins = self.specification.values(states.flatten(0, 1)).reshape(*states.shape[:2], -1)
+        place = observation[..., list(self.specification.coordinates)]
+        length = torch.linalg.vector_norm(place.diff(dim=1), dim=-1)
+        segments = self.specification.segment_values(states)
+        none = segments.new_full((len(plan), 1), torch.inf)
+        return Evidence(
+            margins.amin(1),
+            torch.cat([segments, none], dim=1).amin(-1),
+            corrected.to(length).mean(-1),
+            normaliser.would_clip(observation).any(-1).to(length).mean(-1),
+            (length > JUMP).sum(-1),
+            length.amax(-1),
+        )
+
+    def _with_time(self, states: Tensor, time_s: float | None) -> Tensor:
+        """Append the time of each state, or one time, as the last entry."""
+        if time_s is not None:
+            time = states.new_full((*states.shape[:-1], 1), time_s)
+        else:
+            count = torch.arange(states.shape[1], device=states.device).to(states)
+            time = (count * self.model.period).reshape(1, -1, 1).expand(len(states), -1, 1)
+        return torch.cat([states, time], dim=-1)
+
+    def _with_velocities(self, states: Tensor) -> Tensor:
+        """Set inner velocities to central differences of the positions."""
+        if not self.velocities:
+            return states
+        place = states[..., list(self.specification.coordinates)]
+        states = states.clone()
+        rate = (place[:, 2:] - place[:, :-2]) / (2.0 * self.model.period)
+        states[:, 1:-1, list(self.velocities)] = rate
+        return states
+
+    def _noise(self, like: Tensor) -> Tensor:
+        drawn = torch.randn(like.shape, generator=self.generator, device=self.generator.device)
+        return drawn.to(like)
+
+    def _require_inside(self, name: str, observation: Tensor, time_s: float) -> None:
+        values = self.specification.values(self._with_time(observation, time_s))
+        for row, entries in enumerate(values):
+            bad = ~(entries >= 0.0)
+            if bool(bad.any()) or not bool(observation[row].isfinite().all()):
+                margin = float(entries.min()) if len(entries) else 0.0
+                raise RangeError(
+                    f"{name} {row}",
+                    value=tuple(round(x, 4) for x in observation[row].tolist()),
+                    expected=f"a finite observation that meets {list(self.specification.barriers)};"
+                    f" its margin is {margin:.3g}, so no plan from or to it can be safe: move it",
+                )

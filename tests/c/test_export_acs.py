@@ -1,0 +1,110 @@
+"""ACS in torch, its program in the interpreter, and the program in C decide alike."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from safectl.errors import UnsupportedLayer
+from safectl.export import Network, guarded_program, interpret, verify
+from safectl.models import LearnedCost, LearnedSafety, ScoreNetwork
+from safectl.safeguards import ACS, ACSOptions, Brake, ChanceBound, CorrectionOptions
+from safectl.spec import Signal, Spec
+from safectl.types import Status
+
+ACTION_TOLERANCE = 1e-4
+SPEC = Spec(
+    tuple(Signal(f"x{index}", "1", -2.0, 2.0) for index in range(4)),
+    tuple(Signal(f"u{index}", "1", -1.0, 1.0) for index in range(3)),
+    0.1,
+)
+
+
+def network(nu: int, seed: int, *, offset: float = 0.0, **options: Any) -> ScoreNetwork:
+    net = ScoreNetwork(
+        4, nu, hidden=(16, 16), generator=torch.Generator().manual_seed(seed), **options
+    )
+    net.mean.fill_(0.1)
+    net.deviation.fill_(1.3)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(1.5)
+        net.members[0][-1].bias.add_(offset)
+    return net.requires_grad_(False)
+
+
+def policy() -> Network:
+    return Network(network(0, 9, m=3).members[0])
+
+
+CRITICS = {
+    "safety form": LearnedSafety(network(0, 1), network(3, 2)),
+    "cost form": LearnedCost(network(0, 1), network(3, 4, offset=1.0), is_probability=False),
+}
+
+
+def observations(count: int, *, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 4.0 * torch.rand(count, 4, generator=generator) - 2.0
+
+
+def guard(name: str, correction: CorrectionOptions, *, gamma: float = 1.0) -> ACS:
+    """A safeguard whose bound about a third of the proposals miss."""
+    critic, rows = CRITICS[name], observations(500, seed=5)
+    cost = critic.cost(rows, policy().layers(rows).clamp(-1.0, 1.0))
+    tolerance = (cost / gamma - 0.2 * critic.value(rows)).quantile(0.65).item() / 0.8
+    bound = ChanceBound(tolerance, 0.8, gamma)
+    return ACS(critic, fallback=Brake(SPEC), options=ACSOptions(bound, correction))
+
+
+@pytest.mark.parametrize("name", CRITICS)
+@pytest.mark.parametrize(
+    ("correction", "gamma"),
+    [
+        (CorrectionOptions(iterations=5), 1.0),
+        (CorrectionOptions(iterations=8, damping=0.7), 0.95),
+        (CorrectionOptions("gradient"), 1.0),
+    ],
+)
+def test_the_program_decides_as_the_safeguard(
+    name: str, correction: CorrectionOptions, gamma: float
+) -> None:
+    acs = guard(name, correction, gamma=gamma)
+    program = guarded_program("p", SPEC, policy(), acs)
+    observation = observations(600, seed=0)
+    ours = interpret(program, observation.numpy())
+    decision = acs.filter(observation, policy().layers(observation).clamp(-1.0, 1.0))
+    counts = np.bincount(ours.status, minlength=3)
+    assert (counts > 20)[: Status.FALLBACK].all()
+    same = ours.status == decision.certificate.status.numpy()
+    assert same.mean() > 0.995  # a step more or less where a value meets its bound in rounding
+    difference = np.abs(ours.action - decision.action.numpy()).max(1)
+    assert np.quantile(difference[same], 0.99) < ACTION_TOLERANCE
+    margin = np.abs(ours.margin - decision.certificate.margin.numpy())[same]
+    assert np.quantile(margin, 0.99) < ACTION_TOLERANCE
+
+
+@pytest.mark.parametrize("name", CRITICS)
+def test_the_program_in_c_equals_the_interpreter(name: str) -> None:
+    program = guarded_program("p", SPEC, policy(), guard(name, CorrectionOptions(iterations=5)))
+    assert verify(program, observations=observations(300, seed=1).numpy()).corrected > 10
+
+
+def test_what_a_program_cannot_hold_is_refused() -> None:
+    single, probability = network(0, 1), LearnedCost(network(0, 1), network(3, 2))
+    ensemble = LearnedSafety(single, network(3, 2, members=2))
+    several = LearnedSafety(network(0, 1, m=2), network(3, 2, m=2))
+    learned = LearnedSafety(single, network(3, 2))
+    for critic, options in (
+        (probability, ACSOptions()),
+        (ensemble, ACSOptions()),
+        (several, ACSOptions()),
+        (learned, ACSOptions(recover=False)),
+        (learned, ACSOptions(correction=CorrectionOptions("bfgs"))),
+        (learned, ACSOptions(correction=CorrectionOptions(candidates=3))),
+    ):
+        acs = ACS(critic, fallback=Brake(SPEC), options=options)
+        with pytest.raises(UnsupportedLayer, match="this ACS"):
+            guarded_program("p", SPEC, policy(), acs)

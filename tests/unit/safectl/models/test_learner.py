@@ -1,0 +1,83 @@
+import pytest
+import torch
+
+from safectl.models import METHODS, Batch, ForwardBackward, Learner, Sizes, UpdateSettings, draw
+from safectl.seed import torch_generator
+from safectl_agents.bench.fb_eager import EagerLearner
+
+ROWS = 16
+SIZES = Sizes(nx=3, nu=2, nz=4, hidden=16, embedding=8, backward_hidden=16)
+
+
+def make_batch(seed: int = 0) -> Batch:
+    g = torch_generator(seed, "batch")
+    action = 2.0 * torch.rand(ROWS, 2, generator=g) - 1.0
+    here, there = torch.randn(ROWS, 3, generator=g), torch.randn(ROWS, 3, generator=g)
+    return Batch(here, action, there, torch.ones(ROWS))
+
+
+def weights(learner: Learner | EagerLearner) -> torch.Tensor:
+    return torch.nn.utils.parameters_to_vector(learner.model.networks.parameters()).detach()
+
+
+@pytest.mark.parametrize("method", ["fb", "vc-fb", "mc-fb"])
+def test_an_update_equals_the_published_one_written_down_plainly(method):
+    settings = UpdateSettings(method=method, learning_rate=1e-3, alpha_learning_rate=1e-2)
+    ours = Learner(ForwardBackward(SIZES), settings)
+    plain = EagerLearner(ForwardBackward(SIZES), settings)
+    generator = torch_generator(0, "draws")
+    for seed in range(5):
+        draws = draw(ROWS, 2, 4, 0.5, generator)
+        ours.update(make_batch(seed), draws)
+        plain.update(make_batch(seed), draws)
+    assert torch.allclose(weights(ours), weights(plain), atol=2e-5)
+    assert torch.allclose(ours.log_alpha, plain.log_alpha, atol=1e-5)
+    assert (float(ours.log_alpha) != 0.0) == (method != "fb")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_saved_continues_bit_for_bit(method):
+    settings = UpdateSettings(method=method)
+    draws = [draw(ROWS, 2, 4, 0.5, torch_generator(seed, "draws")) for seed in range(4)]
+    whole = Learner(ForwardBackward(SIZES), settings)
+    for seed in range(4):
+        whole.update(make_batch(seed), draws[seed])
+    first = Learner(ForwardBackward(SIZES), settings)
+    for seed in range(2):
+        first.update(make_batch(seed), draws[seed])
+    saved = {name: value.clone() for name, value in first.state().items()}
+    second = Learner(ForwardBackward(SIZES, seed=1), settings)
+    second.load_state(saved)
+    for seed in range(2, 4):
+        second.update(make_batch(seed), draws[seed])
+    expected = whole.state()
+    assert expected.keys() == second.state().keys()
+    assert all(torch.equal(value, expected[name]) for name, value in second.state().items())
+
+
+def test_alpha_falls_while_the_penalty_is_below_its_budget():
+    learner = Learner(ForwardBackward(SIZES), UpdateSettings(method="vc-fb"))
+    metrics = learner.update(make_batch(), draw(ROWS, 2, 4, 0.5, torch_generator(0, "draws")))
+    assert float(metrics["penalty"]) < 50.0
+    assert float(metrics["alpha"]) == pytest.approx(1.0 - 1e-4, abs=1e-6)
+
+
+def test_short_numbers_change_an_update_little_and_weights_stay_long():
+    generator = torch_generator(0, "draws")
+    draws = draw(ROWS, 2, 4, 0.5, generator)
+    learners = [
+        Learner(ForwardBackward(SIZES), UpdateSettings(method="vc-fb", precision=precision))
+        for precision in ("float32", "bfloat16")
+    ]
+    losses = [float(learner.update(make_batch(), draws)["measure_loss"]) for learner in learners]
+    assert losses[1] == pytest.approx(losses[0], abs=0.05)
+    assert weights(learners[1]).dtype == torch.float32
+
+
+def test_the_targets_follow_slowly():
+    learner = Learner(ForwardBackward(SIZES), UpdateSettings(polyak=0.01))
+    before = next(learner.target_forward.parameters()).clone()
+    learner.update(make_batch(), draw(ROWS, 2, 4, 0.5, torch_generator(0, "draws")))
+    new = next(learner.model.forward.parameters())
+    expected = 0.99 * before + 0.01 * new
+    assert torch.allclose(next(learner.target_forward.parameters()), expected, atol=1e-7)

@@ -1,0 +1,219 @@
+"""The sampler with a surrogate denoiser that always predicts one path through both obstacles."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from safectl.barriers import Superellipse
+from safectl.errors import RangeError
+from safectl.planners import (
+    DiffusionPlanner,
+    Guidance,
+    Imposed,
+    Normaliser,
+    PlanFilter,
+    PlanModel,
+    RelaxedSafe,
+    RobustSafe,
+    Specification,
+    TimeVaryingSafe,
+    cosine_schedule,
+    sample,
+    sampling_steps,
+)
+from safectl.types import Planner, Status
+
+H, T, NU = 384, 256, 2
+CORNERS = ((0.95, 2.94), (1.5, 4.8), (3.0, 5.0), (4.5, 5.3), (5.0, 8.0), (7.0, 9.0))
+START = torch.tensor([[*CORNERS[0], 0.0, 0.0]])
+GOAL = torch.tensor([*CORNERS[-1], 0.0, 0.0])
+LOW = torch.tensor([0.39643136, 0.44179875, -5.2262554, -5.2262554])
+HIGH = torch.tensor([7.2163844, 10.219488, 5.2262554, 5.2262554])
+
+
+def transition_normaliser() -> Normaliser:
+    centre = torch.cat([torch.zeros(2), 0.5 * (LOW + HIGH)]).double()
+    scale = torch.cat([torch.ones(2), 0.5 * (HIGH - LOW)]).double()
+    return Normaliser(centre, scale)
+
+
+def path() -> Tensor:
+    """Piecewise linear through the corners, normalised positions, shape (H, 2)."""
+    corners, share = np.array(CORNERS), np.linspace(0.0, 5.0, H)
+    place = [np.interp(share, np.arange(6), corners[:, axis]) for axis in (0, 1)]
+    scale = transition_normaliser()
+    return (torch.tensor(np.stack(place, 1)) - scale.centre[2:4]) / scale.scale[2:4]
+
+
+def surrogate(plan: Tensor, step: Tensor) -> Tensor:
+    clean = torch.zeros_like(plan)
+    clean[..., 2:4] = path().to(plan)
+    return clean
+
+
+def model(denoiser=surrogate) -> PlanModel:
+    scale = transition_normaliser()
+    return PlanModel(denoiser, scale, NU, H, cosine_schedule(T), clips=True, period=0.01)
+
+
+def specification(*, is_power: bool = False) -> Specification:
+    return Specification(
+        {
+            "S-SPEC": Superellipse((4.5, 5.3), (1.0, 1.0), is_power=is_power),
+            "C-SPEC": Superellipse((1.5, 4.8), (1.0, 1.0), exponent=4.0, is_power=is_power),
+        },
+        model().observation_normaliser,
+    )
+
+
+def planner(invariance=None, steps=None, eta=1.0, **options) -> DiffusionPlanner:
+    spec = options.pop("specification", None) or specification()
+    plan_filter = None if invariance is None else PlanFilter(invariance, spec, NU, 0.01)
+    ladder = sampling_steps(cosine_schedule(T), steps, eta=eta)
+    return DiffusionPlanner(
+        options.pop("model", model()), ladder, spec, plan_filter, GOAL.double(), **options
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("invariance", "expected"),
+    [
+        (RobustSafe(), 0.0100),
+        (RelaxedSafe(as_released=True), 0.0100),
+        (TimeVaryingSafe(as_released=True), -0.0033),
+        (TimeVaryingSafe(as_released=True, corrects_sign=True), 0.00996),
+        (TimeVaryingSafe(), 0.0100),
+    ],
+    ids=["RoS", "ReS", "TVS as released", "TVS with the sign corrected", "TVS"],
+)
+def test_both_specifications_end_at_the_known_margin(invariance, expected):
+    proposal = planner(invariance, specification=specification(is_power=True)).propose(
+        START.double()
+    )
+    assert proposal.evidence.margins[0].tolist() == pytest.approx([expected] * 2, abs=6e-5)
+
+
+@pytest.mark.parametrize("invariance", [RobustSafe(), RelaxedSafe(), TimeVaryingSafe()])
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_a_few_steps_are_as_safe_as_all(invariance, eta):
+    evidence = planner(invariance, steps=16, eta=eta).propose(START.double()).evidence
+    assert bool((evidence.margins >= 0.0099).all())
+
+
+def test_without_a_filter_the_plan_is_unsafe_and_says_so():
+    plain = planner(steps=8)
+    proposal = plain.propose(START.double())
+    assert float(proposal.evidence.margins.amax()) < -0.5
+    assert not bool(proposal.evidence.is_safe.any())
+    assert float(plain.plan(START.double()).certificate.margin) < -0.5
+
+
+def test_batched_plans_equal_single_ones_bit_for_bit():
+    spec, ladder = specification(), sampling_steps(cosine_schedule(T), 12)
+    starts = START.double() + 0.05 * torch.arange(3).unsqueeze(-1)
+    whole = planner(RobustSafe()).impose(starts)
+    draws = torch.randn(13, 3, H, 6, dtype=torch.float64, generator=torch.Generator())
+
+    def run(rows: slice) -> Tensor:
+        imposed = Imposed(whole.values[rows], whole.known)
+        noise = iter(draws[:, rows])
+        plan_filter = PlanFilter(TimeVaryingSafe(), spec, NU, 0.01)
+        return sample(surrogate, ladder, imposed, lambda: next(noise), plan_filter=plan_filter).plan
+
+    batched = run(slice(None))
+    for row in range(3):
+        assert torch.equal(batched[row], run(slice(row, row + 1))[0])
+
+
+def test_start_and_goal_are_imposed_and_evidence_is_measured_before_a_clip():
+    proposal = planner(RobustSafe(), steps=8).propose(START.double())
+    torch.testing.assert_close(proposal.states[0, 0], START[0].double())
+    torch.testing.assert_close(proposal.states[0, -1], GOAL.double())
+
+    def far(plan: Tensor, step: Tensor) -> Tensor:
+        return surrogate(plan, step) + 0.5
+
+    outside = planner(steps=8, model=dataclasses.replace(model(far), clips=False))
+    clipped = outside.propose(START.double()).evidence.clipped
+    expected = ((path() + 0.5).abs() > 1.0).any(-1).double().mean()
+    assert 0.1 < float(expected) < 0.3
+    assert float(clipped) == pytest.approx(float(expected), abs=2.0 / H)
+
+
+def test_a_start_or_goal_inside_an_obstacle_is_refused():
+    with pytest.raises(RangeError, match=r"goal 0 is .* so no plan from or to it can be safe"):
+        dataclasses.replace(planner(RobustSafe()), goal=torch.tensor([4.5, 5.3, 0.0, 0.0]))
+    starts = torch.cat([START, torch.tensor([[1.5, 4.8, 0.0, 0.0]])])
+    with pytest.raises(RangeError, match="start 1"):
+        planner(RobustSafe()).require_start(starts)
+
+
+def test_what_cannot_be_certified_is_the_fallback_that_stays():
+    guarded = planner(RobustSafe(), steps=8)
+    assert isinstance(guarded, Planner)
+    starts = torch.cat([START, START]).double()
+    starts[1, 2] = torch.nan
+    plan = guarded.plan(starts)
+    # The surrogate jumps across the obstacles, and NaN gives no plan at all.
+    assert plan.certificate.status.tolist() == [Status.FALLBACK] * 2
+    assert torch.equal(plan.states[0], starts[:1].expand(H, 4))
+    assert bool((plan.actions == 0.0).all())
+    assert float(plan.certificate.margin[0]) > 0.0
+
+
+def test_a_free_path_is_certified_and_kept():
+    free = {"far": Superellipse((7.0, 2.0), (0.5, 0.5))}
+    spec = Specification(free, model().observation_normaliser)
+    plan = planner(TimeVaryingSafe(), steps=8, specification=spec).plan(START.double())
+    assert plan.certificate.status.tolist() == [Status.KEPT]
+    assert float(plan.certificate.margin) > 0.0
+
+
+def test_the_best_of_several_candidates_is_kept():
+    def draw(count: int) -> float:
+        options = {"candidates": count, "generator": torch.Generator().manual_seed(0)}
+        chosen = planner(RelaxedSafe(), steps=6, **options)
+        return float(chosen.propose(START.double()).evidence.longest)
+
+    assert draw(16) < draw(1)
+
+
+@pytest.mark.filterwarnings("ignore:.*not known to be convex")
+def test_refinement_brings_a_plan_inside_a_concave_set():
+    room = {"room": Superellipse((4.0, 5.5), (3.4, 4.9), exponent=4.0, inside=True)}
+    spec = Specification(room, model().observation_normaliser)
+    goal = torch.tensor([6.0, 9.0, 0.0, 0.0], dtype=torch.float64)
+
+    def straight(plan: Tensor, step: Tensor) -> Tensor:
+        clean = torch.zeros_like(plan)
+        clean[..., 2] = -1.0  # along the wall, outside of the room
+        clean[..., 3] = torch.linspace(-0.5, 0.5, H).to(plan)
+        return clean
+
+    plan_filter = PlanFilter(RobustSafe(), spec, NU, 0.01)
+    ladder = sampling_steps(cosine_schedule(T), 8)
+    found = DiffusionPlanner(model(straight), ladder, spec, plan_filter, goal)
+    evidence = found.propose(torch.tensor([[2.0, 4.0, 0.0, 0.0]]).double()).evidence
+    assert float(evidence.margins) >= 0.0
+
+
+def test_guidance_climbs_the_value_and_leaves_the_last_steps_alone():
+    def value(plan: Tensor, step: Tensor) -> Tensor:
+        return plan[..., 2].sum((-1, -2))
+
+    steps = sampling_steps(cosine_schedule(T))
+    guide = Guidance(value)
+    plans = torch.zeros(1, H, 6)
+    imposed = Imposed(plans, torch.zeros(H, 6, dtype=torch.bool))
+    assert float(guide.on(plans, steps[100], imposed)[..., 2].mean()) > 0.0
+    assert torch.equal(guide.on(plans, steps[-1], imposed), plans)
+
+
+def test_velocities_follow_the_corrected_positions():
+    found = planner(RobustSafe(), steps=8, velocities=(2, 3)).propose(START.double()).states
+    rate = (found[0, 2:, :2] - found[0, :-2, :2]) / 0.02
+    torch.testing.assert_close(found[0, 1:-1, 2:], rate)
