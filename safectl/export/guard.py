@@ -28,6 +28,7 @@ from safectl.export.constraints import (
 )
 from safectl.export.models import Motion, constant, motion_of
 from safectl.export.ops import Loop, Op
+from safectl.export.probe import affine_law, chosen_entries
 from safectl.export.program import ACTION, MARGIN, OBSERVATION, STATUS, Program, action_limits
 from safectl.export.safety_layer import signal_network
 from safectl.export.trace import Tracer

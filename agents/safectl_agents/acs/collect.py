@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -189,20 +189,6 @@ def cost_of(info: Mapping[str, Any]) -> float:
     return float(info["cost"])
 
 
-@runtime_checkable
-class Constrained(Protocol):
-    """What the functions below ask of a trainer, beside the library's own attributes."""
-
-    constraint: ConstraintSettings
-    cost: CostOf | None
-    collector: Collector
-
-    @property
-    def actors(self) -> Actors:
-        """The task policy for the lower layer."""
-        ...
-
-
 def propose(
     model: OffPolicyAlgorithm, learning_starts: int, noise: ActionNoise | None, rows: int
 ) -> Array:
@@ -216,42 +202,56 @@ def propose(
     return scaled if noise is None else np.clip(scaled + noise(), -1, 1)
 
 
-def attach(model: "Constrained") -> None:
-    """Give a trainer its collector once the library has built the policy."""
+def collector_of(
+    model: OffPolicyAlgorithm, settings: ConstraintSettings, cost: CostOf | None
+) -> Collector:
+    """Make a trainer's collector once the library has built the policy."""
     sizes = Sizes(*_shape(model.observation_space), *_shape(model.action_space), model.device)
-    model.collector = Collector(
-        model.constraint, model.cost, sizes, rows=model.n_envs, seed=model.seed or 0
-    )
+    return Collector(settings, cost, sizes, rows=model.n_envs, seed=model.seed or 0)
 
 
 def sample_action(
-    model: "Constrained", learning_starts: int, noise: ActionNoise | None, rows: int
+    model: OffPolicyAlgorithm,
+    collector: Collector,
+    actors: Actors,
+    noise: ActionNoise | None,
+    *,
+    learning_starts: int,
 ) -> tuple[Array, Array]:
     """Propose and correct; return the action in its units and scaled, shape (batch, nu)."""
-    proposal = propose(model, learning_starts, noise, rows)
+    proposal = propose(model, learning_starts, noise, model.n_envs)
     assert isinstance(model._last_obs, np.ndarray)
-    guarded = model.collector.guards(model.num_timesteps, model._total_timesteps)
-    executed = model.collector.execute(model._last_obs, proposal, model.actors, guarded=guarded)
+    guarded = collector.guards(model.num_timesteps, model._total_timesteps)
+    executed = collector.execute(model._last_obs, proposal, actors, guarded=guarded)
     return model.policy.unscale_action(executed), executed
 
 
 def predict(
-    model: "Constrained", observation: Array, action: Array, state: tuple[Array, ...] | None
+    model: OffPolicyAlgorithm,
+    collector: Collector,
+    actors: Actors,
+    observation: Array,
+    state: tuple[Array, ...] | None,
+    *,
+    deterministic: bool,
 ) -> Array:
-    """Correct the policy's actions, in their units, one or a batch of them.
+    """Return corrected actions in their units, for one observation or a batch.
 
     Args:
         model: The trainer.
+        collector: Its lower layer.
+        actors: Its policy.
         observation: Shape (nx,) or (batch, nx).
-        action: The policy's, shape (nu,) or (batch, nu).
         state: One array, the costs of the steps before, shape (batch,); None where there were none.
             Only a layer that predicts the change of the cost reads it.
+        deterministic: As in the library.
     """
+    action, _ = model.policy.predict(observation, deterministic=deterministic)
     scaled = model.policy.scale_action(action).reshape(-1, *_shape(model.action_space))
     seen = np.asarray(observation).reshape(-1, *_shape(model.observation_space))
     before = np.zeros(len(seen)) if state is None else state[0]
-    found = model.collector.correct(seen, scaled, model.actors, before.reshape(-1, 1))
-    corrected = model.policy.unscale_action(found.action.cpu().numpy())
+    found = collector.correct(seen, scaled, actors, before.reshape(-1, 1))
+    corrected: Array = model.policy.unscale_action(found.action.cpu().numpy())
     return corrected.reshape(action.shape).astype(action.dtype)
 
 

@@ -4,6 +4,8 @@ import importlib
 from collections.abc import Iterable
 from importlib.util import find_spec
 
+from safectl_agents.bench.acs_safeguard import ACS_SAFEGUARD
+from safectl_agents.bench.acs_training import TRAINING
 from safectl_agents.bench.benchmark import Benchmark
 from safectl_agents.bench.foundation import FOUNDATION
 from safectl_agents.bench.mcu_adaptation import ADAPTATION
@@ -35,6 +37,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         *NETWORKS,
         *FILTERS,
         *PEERS,
+        *TRAINING,
+        *ACS_SAFEGUARD,
         *_from_above(),
     )
 }
