@@ -22,13 +22,13 @@ class Reliability(NamedTuple):
     Attributes:
         predicted: Mean prediction of each bin.
         observed: Mean outcome of each bin.
-        count: Predictions in each bin.
-        error: Expected calibration error, sum over bins of count / total |predicted - observed|.
+        states: Number of predictions in each bin.
+        error: Expected calibration error, sum over bins of states / total |predicted - observed|.
     """
 
     predicted: Array
     observed: Array
-    count: NDArray[np.int64]
+    states: NDArray[np.int64]
     error: float
 
 
@@ -71,7 +71,7 @@ def plot_reliability(found: Reliability, path: Path, *, title: str = "") -> None
     above.plot(found.predicted, found.observed, color=_BLUE, marker="o", label=label)
     above.set(ylabel="frequency of staying safe", title=title, xlim=(0.0, 1.0), ylim=(0.0, 1.0))
     above.legend(loc="upper left", frameon=False)
-    below.bar(found.predicted, found.count, width=0.05, color=_BLUE)
+    below.bar(found.predicted, found.states, width=0.05, color=_BLUE)
     below.set(xlabel="predicted probability of staying safe", ylabel="states", yscale="log")
     with new_file(path) as temporary, temporary.open("wb") as file:
-        canvas.print_png(file)
+        canvas.print_figure(file, format="png")

@@ -82,7 +82,7 @@ class ObstacleRoom:
         points = start.unsqueeze(1) + share[:, None] * way.unsqueeze(1)
         rest = torch.zeros_like(points)
         values = self.barrier.value(torch.cat([points, rest], -1).flatten(0, 1))
-        return values.unflatten(0, (len(state), self.samples)).amin(1) - self.clearance
+        return values.reshape(len(state), self.samples, -1).amin(1) - self.clearance
 
 
 def _segment(state: Tensor) -> tuple[Tensor, Tensor]:

@@ -111,7 +111,8 @@ class PointMaze:
 
     def reward(self, state: Float[Tensor, "batch 4"]) -> Float[Tensor, " batch"]:
         """Return 1 within `goal_radius` of the goal, else 0."""
-        distance = (state[:, :2] - state.new_tensor(self.goal)).norm(dim=1)
+        way = state[:, :2] - state.new_tensor(self.goal)
+        distance: Tensor = torch.linalg.vector_norm(way, dim=1)
         return (distance <= self.goal_radius).to(state.dtype)
 
     def observe(self, state: Float[Tensor, "batch 4"]) -> Float[Tensor, "batch nx"]:

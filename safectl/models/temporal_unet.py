@@ -64,13 +64,15 @@ class TemporalUnet(nn.Module):
             expected = ("batch", f"a multiple of {self.divisor}", plan.shape[2])
             raise ShapeError("plan", expected=expected, got=tuple(plan.shape))
         time, x, skips = self.time(step), plan.transpose(1, 2), list[Tensor]()
-        for first, second, half in self.down:  # type: ignore[misc]  # a ModuleList per level
+        for level in self.down:
+            first, second, half = level.children()
             x = second(first(x, time), time)
             skips.append(x)
             x = half(x)
         for block in self.middle:
             x = block(x, time)
-        for first, second, double in self.up:  # type: ignore[misc]  # as above
+        for level in self.up:
+            first, second, double = level.children()
             x = torch.cat([x, skips.pop()], dim=1)
             x = double(second(first(x, time), time))
         found: Tensor = self.head(x)

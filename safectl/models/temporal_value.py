@@ -53,7 +53,7 @@ class TemporalValue(nn.Module):
         """Return the value of each plan."""
         time, x = self.time(step), plan.transpose(1, 2)
         for level in self.levels:
-            *blocks, half = level  # type: ignore[misc]  # a ModuleList per level
+            *blocks, half = level.children()
             for block in blocks:
                 x = block(x, time)
             x = half(x)

@@ -134,9 +134,9 @@ class Guidance:
         self, plan: Float[Tensor, "batch H D"], step: Step, imposed: Imposed
     ) -> Float[Tensor, "batch H D"]:
         """Return the plan moved along the gradient of its value."""
-        if step.index < self.stop_below:
+        if step.at < self.stop_below:
             return plan
-        index = torch.full((len(plan),), step.index, device=plan.device)
+        index = torch.full((len(plan),), step.at, device=plan.device)
         for _ in range(self.ascents):
             with torch.enable_grad():
                 point = plan.detach().requires_grad_(True)
@@ -181,14 +181,14 @@ def sample(
         for step in steps:
             if guidance is not None:
                 plan = guidance.on(plan, step, imposed)
-            index = torch.full((len(plan),), step.index, device=plan.device)
+            index = torch.full((len(plan),), step.at, device=plan.device)
             clean = denoiser(plan, index)
             clean = clean.clamp(-1.0, 1.0) if clips else clean
             proposal = step.from_clean * clean + step.from_noisy * plan
             if step.noise > 0.0:
                 proposal = proposal + step.noise * noise()
             filtered = proposal
-            if plan_filter is not None and step.index < plan_filter.active_below:
+            if plan_filter is not None and step.at < plan_filter.active_below:
                 filtered = plan_filter.correct(plan, proposal, step)
             plan = imposed.on(filtered)
             if watch is not None:

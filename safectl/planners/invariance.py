@@ -118,7 +118,7 @@ class RelaxedSafe:
     ) -> Condition:
         """Return c = k (b - margin) and w(t)."""
         del depth
-        return Condition(self.gain * (value - self.margin), self.slack_weight(step.index))
+        return Condition(self.gain * (value - self.margin), self.slack_weight(step.at))
 
     def slack_weight(self, index: int) -> float:
         """Return w(t)."""
@@ -157,10 +157,10 @@ class TimeVaryingSafe:
     ) -> Condition:
         """Return c = k (b - margin - gamma(t)) - dgamma."""
         if self.as_released:
-            share = _logistic(_CENTRE - step.index)
+            share = _logistic(_CENTRE - step.at)
             slope = -share * (1.0 - share) * (-1.0 if self.corrects_sign else 1.0)
             return Condition(self.gain * (value - self.margin - (share - 1.0)) - slope, 0.0)
-        now, then = (depth * _gamma(index) for index in (step.index, step.after))
+        now, then = (depth * _gamma(index) for index in (step.at, step.after))
         return Condition(self.gain * (value - self.margin - now) - (then - now), 0.0)
 
 

@@ -26,12 +26,12 @@ _LARGEST_BETA = 0.999
 
 
 class Step(NamedTuple):
-    """From diffusion index `index` to `after`, -1 for the finished plan.
+    """From diffusion index `at` to `after`, -1 for the finished plan.
 
     The proposal is `from_clean` x_0 + `from_noisy` x_t + `noise` n with n standard normal.
     """
 
-    index: int
+    at: int
     after: int
     from_clean: float
     from_noisy: float

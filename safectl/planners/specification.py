@@ -196,7 +196,7 @@ def _stack_shapes(
 ) -> _Shapes | None:
     index = list(coordinates)
     middle, scale = normaliser.centre[index].double(), normaliser.scale[index].double()
-    rows = []
+    rows = list[tuple[Tensor, Tensor, float, float, float]]()
     for barrier in barriers:
         if not _is_shape(barrier, coordinates):
             continue

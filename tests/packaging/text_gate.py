@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 LARGE = 200 * 1024
-MAY_BE_LARGE = {".gif", ".png"}
+MAY_BE_LARGE = {".gif", ".png", ".safetensors"}
 TEXT = {".py", ".md", ".toml", ".yaml", ".c", ".h", ".sh", ".txt", ".json", ".ld"}
 AREAS = ("envs", "agents", "hardware", "launch", "tests")
 

@@ -78,7 +78,7 @@ def calibration_error() -> Measurement:
         predicted = critic.safety(state).sigmoid()[:, 0]
     found = reliability(predicted.double().numpy(), truth.double().numpy())
     distance = (predicted - truth).abs()
-    details = {"seed": 0, "states": 4000, "repeats": 400, "bins": len(found.count)}
+    details = {"seed": 0, "states": 4000, "repeats": 400, "bins": len(found.states)}
     details |= {"mean_absolute_error": float(distance.mean())}
     return Measurement(found.error, details=details)
 

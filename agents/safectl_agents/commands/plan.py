@@ -14,7 +14,15 @@ from safectl_agents.diffusion.compare import SHIPPED, Compared, compare, draw_st
 from safectl_agents.diffusion.pictures import Stage, plot_stages, save_denoising
 
 _PICTURED = 5
-_SHOWN = ("s_spec", "c_spec", "segment_margin", "plans_safe", "trap_rate", "corrected_share")
+_SHOWN = (
+    "s_spec",
+    "c_spec",
+    "segment_margin",
+    "plans_safe",
+    "trap_rate",
+    "score",
+    "corrected_share",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,13 +89,14 @@ def run(settings: TrainDiffuserSettings) -> int:
 
 
 def _config(settings: TrainDiffuserSettings) -> DiffuserConfig:
-    asked = {
-        "updates": settings.updates,
-        "data_steps": settings.data_steps,
-        "dataset": settings.dataset or None,
-    }
-    changed = {name: value for name, value in asked.items() if value is not None}
-    return replace(preset(settings.preset), seed=settings.seed, **changed)
+    named = preset(settings.preset)
+    return replace(
+        named,
+        seed=settings.seed,
+        updates=named.updates if settings.updates is None else settings.updates,
+        data_steps=named.data_steps if settings.data_steps is None else settings.data_steps,
+        dataset=settings.dataset or named.dataset,
+    )
 
 
 def _command(settings: TrainDiffuserSettings) -> str:

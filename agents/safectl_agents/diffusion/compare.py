@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,12 +11,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from safectl.errors import UnknownNameError
-from safectl.planners import PlanModel, Proposal, Specification, Step
+from safectl.planners import PlanFollower, PlanModel, Proposal, Specification, Step
 from safectl.seed import torch_generator
+from safectl.types import Certificate, Plan, Status
 from safectl_agents.diffusion.methods import make_planner
+from safectl_agents.diffusion.metrics import normalised_score
 from safectl_agents.diffusion.model import load_model
 from safectl_agents.diffusion.pictures import Scene, Stage
+from safectl_agents.diffusion.rollouts import roll_out
 from safectl_agents.diffusion.specifications import named_barriers
+from safectl_envs import maze2d
 from safectl_envs.maze_layout import LAYOUTS, WALL_LOW
 
 SHIPPED = Path(__file__).parent / "shipped" / "umaze"
@@ -37,11 +42,15 @@ class Setup(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """Plans of one method with their stages and the time they took [s]."""
+    """Plans of one method with their stages and the time they took [s].
+
+    `score` is the return of following each plan once, without a safeguard, as D4RL counts it.
+    """
 
     proposal: Proposal
     stages: list[Stage]
     seconds: float
+    score: Float[Tensor, " batch"]
 
     def row(self, steps: int) -> dict[str, float]:
         """Return the figures of a table, in the unit of the barriers."""
@@ -54,6 +63,8 @@ class Compared(NamedTuple):
             "waypoints_safe": float((evidence.margins >= 0.0).all(-1).double().mean()),
             "plans_safe": float(evidence.is_safe.double().mean()),
             "segment_margin": float(evidence.segment_margin.min()),
+            "score": float(self.score.mean()),
+            "score_deviation": float(self.score.double().std(correction=0)),
             "trap_rate": float((evidence.jumps >= 1).double().mean()),
             "trap_2_rate": float((evidence.jumps >= 2).double().mean()),
             "corrected_share": float(evidence.corrected.mean()),
@@ -126,7 +137,7 @@ def compare(
         stages = list[Stage]()
 
         def keep(step: Step, plan: Tensor, stages: list[Stage] = stages) -> None:
-            stages.append(Stage(f"t = {step.index}", _places(setup.model, plan)))
+            stages.append(Stage(f"t = {step.at}", _places(setup.model, plan)))
 
         planner.propose(starts[:1])  # warm up
         planner.generator.manual_seed(seed)
@@ -134,8 +145,30 @@ def compare(
         proposal = planner.propose(starts, watch=keep)
         seconds = time.perf_counter() - started
         stages.append(Stage("returned", proposal.states.cpu()))
-        found[method] = Compared(proposal, stages, seconds)
+        found[method] = Compared(proposal, stages, seconds, _score(setup, proposal, starts))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A planner that has made its plans already."""
+
+    proposal: Proposal
+
+    def plan(self, observation: Float[Tensor, "batch nx"], /) -> Plan:
+        states, actions, evidence = self.proposal
+        status = torch.full((len(observation),), Status.KEPT.value, dtype=torch.int8)
+        zero = torch.zeros(len(observation))
+        return Plan(states, actions, Certificate(status, evidence.segment_margin, zero, zero))
+
+
+def _score(setup: Setup, proposal: Proposal, starts: Tensor) -> Tensor:
+    world = maze2d(setup.world)
+    proposal = Proposal(proposal.states.cpu(), proposal.actions.cpu(), proposal.evidence)
+    follower = PlanFollower(_Given(proposal), world.spec)
+    barriers = setup.specification.barriers
+    total = roll_out(world, follower, starts.cpu(), barriers, guard=None).total
+    return normalised_score(total, world.name)
 
 
 def _places(model: PlanModel, plan: Tensor) -> Tensor:

@@ -128,7 +128,8 @@ def _split_episodes(arrays: Mapping[str, np.ndarray]) -> OfflineData:
     ends = arrays["terminals"].astype(np.bool_)
     ends = ends | arrays.get("timeouts", ends).astype(np.bool_)
     ends[-1:] = True
-    return OfflineData(*(_float32(arrays[key]) for key in _KEYS[:3]), ends)
+    observations, actions, rewards = (_float32(arrays[key]) for key in _KEYS[:3])
+    return OfflineData(observations, actions, rewards, ends)
 
 
 def _split_maze(arrays: Mapping[str, np.ndarray]) -> OfflineData:

@@ -97,8 +97,7 @@ def write_maze_data(
         count = min(_CHUNK, config.streams - first)
         files.append(parts / f"{index:04d}.npz")
         if not files[-1].exists():
-            done = first * config.stream
-            chunk = collect(config, index, count, progress=lambda n, d=done: progress(d + n))
+            chunk = collect(config, index, count, progress=_after(progress, first * config.stream))
             with new_file(files[-1]) as draft, draft.open("wb") as file:
                 np.savez(file, **chunk._asdict())
         progress((first + count) * config.stream)
@@ -149,6 +148,11 @@ def collect(
     return Streams(
         observations.swapaxes(0, 1), actions.swapaxes(0, 1), _rewards(world, observations)
     )
+
+
+def _after(progress: Callable[[int], None], done: int) -> Callable[[int], None]:
+    """Count from what is done already."""
+    return lambda steps: progress(done + steps)
 
 
 def _rewards(world: PointMaze, observations: np.ndarray) -> np.ndarray:

@@ -43,7 +43,8 @@ def jumps(
 
     A plan with one is trapped once, one with two is trapped twice (SafeFlowMatcher, ICLR 2026).
     """
-    return (positions.diff(dim=1).norm(dim=-1) > longest).sum(1)
+    step: Tensor = torch.linalg.vector_norm(positions.diff(dim=1), dim=-1)
+    return (step > longest).sum(1)
 
 
 def trap_rates(positions: Float[Tensor, "batch H 2"]) -> tuple[float, float]:
@@ -66,4 +67,5 @@ def curvature(positions: Float[Tensor, "batch H 2"]) -> Float[Tensor, " batch"]:
 
 def acceleration(positions: Float[Tensor, "batch H 2"], period: float) -> Float[Tensor, " batch"]:
     """Return the mean norm of the second difference over period^2 [unit / s^2]."""
-    return positions.diff(n=2, dim=1).norm(dim=-1).mean(1) / period**2
+    change: Tensor = torch.linalg.vector_norm(positions.diff(n=2, dim=1), dim=-1)
+    return change.mean(1) / period**2

@@ -10,7 +10,7 @@ from minari.dataset.minari_storage import MinariStorage
 
 from safectl.files import new_folder
 from safectl.spec import Spec
-from safectl_envs.env import box_of
+from safectl_envs.spaces import box_of
 
 
 def write_minari(

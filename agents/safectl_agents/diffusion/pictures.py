@@ -84,8 +84,9 @@ def save_denoising(rows: Mapping[str, Sequence[Stage]], scene: Scene, path: Path
         for panel, (name, stages) in zip(panels, rows.items(), strict=True):
             stage = stages[min(index, len(stages) - 1)]
             _draw(panel, Stage(f"{name}, {stage.title}", stage.states), scene)
-        canvas.draw()
-        picture = np.asarray(canvas.buffer_rgba())[..., :3]
+        canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib's
+        shown = canvas.buffer_rgba()  # type: ignore[no-untyped-call]  # matplotlib's
+        picture = np.asarray(shown)[..., :3]
         images.append(Image.fromarray(np.ascontiguousarray(picture)).quantize(64))
     with new_file(path) as draft:
         images[0].save(
@@ -115,16 +116,16 @@ def _draw(panel: Axes, stage: Stage, scene: Scene) -> None:
 def _draw_scene(panel: Axes, scene: Scene) -> None:
     for row, column in scene.walls:
         panel.add_patch(Rectangle((column, row), 1.0, 1.0, color="#C8C8C8", linewidth=0.0))
-    row, column = (
+    rows, columns = (
         torch.linspace(low, high, _GRID) for low, high in zip(scene.low, scene.high, strict=True)
     )
-    points = torch.cartesian_prod(row, column)
+    points = torch.cartesian_prod(rows, columns)
     nx = len(scene.specification.normaliser.centre)
     state = torch.cat([points, points.new_zeros(len(points), nx - 1)], dim=1)
     value = scene.specification.values(state).amin(-1).reshape(_GRID, _GRID)
     levels = [float(value.min()) - 1.0, 0.0]
-    panel.contourf(column, row, value, levels=levels, colors=["#0072B2"], alpha=0.35)
-    panel.contour(column, row, value, levels=[0.0], colors=["#0072B2"], linewidths=1.0)
+    panel.contourf(columns, rows, value, levels=levels, colors=["#0072B2"], alpha=0.35)
+    panel.contour(columns, rows, value, levels=[0.0], colors=["#0072B2"], linewidths=1.0)
     if scene.goal is not None:
         panel.plot(scene.goal[1], scene.goal[0], "*", color="black", markersize=8)
     panel.set_xlim(scene.low[1], scene.high[1])

@@ -189,11 +189,11 @@ def train(
     config = trainer.config
     if (folder / "state").exists():
         trainer.load(folder / "state")
-    with SummaryWriter(str(folder / "tensorboard")) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(folder / "tensorboard")) as writer:
         while trainer.update < config.updates:
             loss = trainer.step()
             if trainer.update % _LOG_EVERY == 0:
-                writer.add_scalar("loss", loss, trainer.update)  # type: ignore[no-untyped-call]
+                writer.add_scalar("loss", loss, trainer.update)
             if trainer.update % config.checkpoint_every == 0 or trainer.update == config.updates:
                 trainer.save(folder / "state")
             after_update(trainer.update, loss)

@@ -21,7 +21,7 @@ def test_the_last_ten_posterior_deviations_are_the_published_ones():
 def test_all_steps_with_full_noise_are_the_posterior_of_ddpm():
     kept = cosine_schedule(40)
     for step in sampling_steps(kept)[:-1]:
-        now, then = float(kept[step.index]), float(kept[step.index - 1])
+        now, then = float(kept[step.at]), float(kept[step.at - 1])
         beta = 1.0 - now / then
         assert step.from_clean == pytest.approx(beta * then**0.5 / (1.0 - now))
         assert step.from_noisy == pytest.approx((1.0 - then) * (1.0 - beta) ** 0.5 / (1.0 - now))
@@ -32,7 +32,7 @@ def test_all_steps_with_full_noise_are_the_posterior_of_ddpm():
 def test_any_number_of_steps_ends_at_the_finished_plan(count):
     steps = sampling_steps(cosine_schedule(64), count, eta=0.0)
     assert len(steps) == count
-    assert steps[0].index == 63
+    assert steps[0].at == 63
     assert steps[-1].after == -1
     assert all(step.noise == 0.0 for step in steps)
 

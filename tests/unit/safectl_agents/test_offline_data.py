@@ -15,7 +15,7 @@ from safectl.errors import (
 from safectl_agents.diffusion.data import OfflineData, goal_exits, load_dataset, windows
 from safectl_agents.diffusion.maze_data import MazeDataConfig, collect, write_maze_data
 
-SMALL = MazeDataConfig(steps=800, stream=400, seed=3)
+SMALL = MazeDataConfig(steps=400, stream=200, seed=3)
 PUBLIC = {
     "umaze": ((0.8997, 0.7093, 2.2129, 2.4682), (0.70435, 0.75062)),
     "medium": ((1.3371, 1.5210, 2.3408, 2.3694), (0.73977, 0.74594)),
@@ -62,7 +62,7 @@ def test_the_spread_is_that_of_the_public_data_within_one_percent(maze):
 def test_equal_settings_give_equal_data_and_another_seed_does_not():
     one, other = collect(SMALL, 0, 2), collect(SMALL, 0, 2)
     np.testing.assert_array_equal(one.observations, other.observations)
-    third = collect(MazeDataConfig(steps=800, stream=400, seed=4), 0, 2)
+    third = collect(MazeDataConfig(steps=400, stream=200, seed=4), 0, 2)
     assert not np.array_equal(one.observations, third.observations)
 
 
@@ -70,7 +70,7 @@ def test_a_stored_data_set_holds_the_streams_cut_at_the_exits_of_the_goal(stored
     data, streams = load_dataset(stored), collect(SMALL, 0, 2)
     expected = []
     for stream in range(2):
-        stops = [*(np.flatnonzero(goal_exits(streams.rewards[stream])) + 1), 400]
+        stops = [*(np.flatnonzero(goal_exits(streams.rewards[stream])) + 1), 200]
         for begin, stop in zip([0, *stops[:-1]], stops, strict=True):
             expected.append(streams.observations[stream, begin : stop - 1])
     np.testing.assert_array_equal(data.observations, np.concatenate(expected))
@@ -81,18 +81,18 @@ def test_a_stopped_collection_goes_on_with_the_chunks_it_has(tmp_path, stored, m
     monkeypatch.setattr("safectl_agents.diffusion.maze_data._CHUNK", 1)
 
     def stop(steps):
-        if steps > 400:
+        if steps > 200:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         write_maze_data(SMALL, tmp_path / "again", progress=stop)
     assert not (tmp_path / "again").exists()
     with pytest.raises(ConfigError, match="other settings"):
-        write_maze_data(MazeDataConfig(steps=800, stream=200), tmp_path / "again")
+        write_maze_data(MazeDataConfig(steps=400, stream=100), tmp_path / "again")
     told = []
     write_maze_data(SMALL, tmp_path / "again", progress=told.append)
-    assert told[0] == 400  # the first chunk is there
-    assert len(load_dataset(tmp_path / "again").ends) > 780
+    assert told[0] == 200  # the first chunk is there
+    assert len(load_dataset(tmp_path / "again").ends) > 380
     with pytest.raises(StorageError, match="exists already"):
         write_maze_data(SMALL, tmp_path / "again")
 

@@ -13,7 +13,7 @@ def test_the_error_is_the_mean_distance_of_the_bins() -> None:
     predicted = np.array([0.05, 0.05, 0.95, 1.0])
     outcome = np.array([0.0, 1.0, 1.0, 1.0])
     found = reliability(predicted, outcome)
-    assert found.count.tolist() == [2, 2]
+    assert found.states.tolist() == [2, 2]
     assert found.error == pytest.approx(0.5 * 0.45 + 0.5 * 0.025)
 
 

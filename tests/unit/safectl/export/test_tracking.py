@@ -40,7 +40,7 @@ def make_guard():
     return BarrierQP(Stack(room, gate), OPEN.dynamics, fallback=brake)
 
 
-def inputs(count=400):
+def inputs(count=200):
     """States with all speeds and waypoints up to 0.5 away, float32."""
     generator = torch.Generator().manual_seed(0)
     low, high = torch.tensor([0.5, 0.5, -3.0, -3.0]), torch.tensor([3.1, 5.1, 3.0, 3.0])
@@ -72,10 +72,10 @@ def test_the_c_of_follower_and_safeguard_is_that_of_torch():
     rows = inputs()
     decision = guard.filter(rows[:, :4], network.layers(rows).clamp(-1.0, 1.0))
     settled = (decision.certificate.status < 2).numpy()  # a program falls back elsewhere too
-    assert 50 < settled.sum() < len(rows)
+    assert 25 < settled.sum() < len(rows)
     found = verify(
         program,
-        reference=lambda observation: reference(observation),
+        reference=reference,
         observations=np.asarray(rows)[settled],
         tolerance=2e-3,
     )

@@ -1,0 +1,57 @@
+"""`safectl data`: both kinds, stored where they are asked for, and refusals."""
+
+import json
+
+import minari
+import numpy as np
+import pytest
+from minari.dataset.minari_dataset import MinariDataset
+
+from safectl.errors import RangeError
+from safectl_agents.cli import main
+from safectl_agents.diffusion.data import load_dataset, windows
+from safectl_agents.diffusion.locomotion_data import LocomotionConfig
+
+
+def test_maze_data_are_made_by_one_command(tmp_path, capsys):
+    out = tmp_path / "maze"
+    words = ["data", "maze2d", "--maze", "open", "--steps", "120", "--stream", "60"]
+    assert main([*words, "--out", str(out), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    data = load_dataset(out)
+    assert said["steps"] == len(data.ends) > 100
+    assert not (tmp_path / "maze.parts").exists()
+    assert main([*words, "--out", str(out)]) == 1
+    assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_locomotion_data_hold_every_checkpoint_of_a_run(tmp_path, capsys):
+    out = tmp_path / "hopper"
+    words = ["data", "locomotion", "--locomotion.training-steps", "240"]
+    words += ["--locomotion.qualities", "2", "--locomotion.rows", "300"]
+    words += ["--locomotion.sac.learning-starts", "100", "--out", str(out)]
+    assert main(words) == 0
+    assert "300 steps" in capsys.readouterr().out
+    data = load_dataset(out)
+    assert data.observations.shape == (300, 11)
+    assert data.actions.shape == (300, 3)
+    assert np.abs(data.actions).max() <= 1.0
+    assert bool(data.ends[149])  # each checkpoint gives half of the steps
+    assert len(windows(data, 4)) > 100
+    dataset = MinariDataset(str(out / "data"))
+    assert len(dataset.storage.metadata["safectl"]["returns"]) == 2
+    first = next(dataset.iterate_episodes())
+    assert bool(first.terminations[-1]) or bool(first.truncations[-1])
+    assert minari.__version__ in dataset.storage.metadata["minari_version"]
+
+
+def test_unknown_data_are_named_with_the_known_ones(capsys):
+    assert main(["data", "maze3d"]) == 1
+    assert "did you mean 'maze2d'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changes", [{"qualities": 0}, {"rows": 5}, {"exploration": -0.1}])
+def test_settings_out_of_range_are_refused(changes):
+    with pytest.raises(RangeError):
+        LocomotionConfig(**changes)

@@ -1,0 +1,73 @@
+"""`safectl train diffuser` and `safectl plan`, from data to pictures, on a model of two updates."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from safectl_agents.cli import main
+from safectl_agents.diffusion.compare import draw_starts, set_up
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    words = ["train", "diffuser", "--updates", "2", "--data-steps", "20000", "--threads", "1"]
+    threads = torch.get_num_threads()
+    assert main([*words, "--folder", str(folder), "--json"]) == 0
+    torch.set_num_threads(threads)
+    return folder / "model"
+
+
+@pytest.mark.slow
+def test_the_model_says_how_it_was_trained(model):
+    metrics = json.loads((model / "metrics.json").read_text())
+    assert metrics["updates"] == 2
+    assert metrics["command"] == (
+        "safectl train diffuser --preset umaze-small --seed 0 --updates 2 --data-steps 20000"
+    )
+    size = sum(path.stat().st_size for path in model.iterdir())
+    assert size < 10e6
+
+
+@pytest.mark.slow
+def test_plans_are_compared_and_drawn(model, tmp_path, capsys):
+    words = ["plan", str(model), "--plans", "2", "--steps", "4", "--out", str(tmp_path)]
+    status = main([*words, "--methods", "diffuser", "tvs", "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert status == (0 if rows["tvs"]["plans_safe"] == 1.0 else 3)
+    assert rows["tvs"]["waypoints_safe"] == 1.0
+    assert rows["tvs"]["s_spec"] > 0.009
+    with Image.open(tmp_path / "denoising.gif") as film:
+        assert film.n_frames == 5
+    assert (tmp_path / "plans.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--methods", "rss"], "did you mean 'ros'"),
+        (["--steps", "65"], "expected 1 to 64"),
+        (["--start", "2.0", "3.05"], "so no plan from or to it can be safe"),
+        (["--specification", "umase"], "did you mean 'umaze'"),
+    ],
+)
+def test_what_cannot_be_planned_gives_one_clear_error(model, tmp_path, capsys, words, message):
+    assert main(["plan", str(model), "--out", str(tmp_path), *words]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_model_has_to_be_named(capsys):
+    assert main(["plan"]) == 1
+    assert "or --demo" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_starts_are_drawn_about_the_cell_and_obey_the_specification(model):
+    setup = set_up(model)
+    starts = draw_starts(setup, 200)
+    assert float((starts[:, :2] - torch.tensor([3.0, 3.0])).abs().max()) <= 0.1
+    time = torch.zeros(200, 1)
+    assert not bool(setup.specification.violated(torch.cat([starts, time], 1)).any())
