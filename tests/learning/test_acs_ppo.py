@@ -13,7 +13,7 @@ from safectl_envs import SafeVectorEnv
 pytestmark = [pytest.mark.slow]
 
 ROWS, STEPS = 25, 160  # of a rollout of 4,000 steps
-ROLLOUTS = 12
+ROLLOUTS = 10
 
 
 def test_acs_ppo_learns_to_be_fast_within_the_limit():
@@ -21,7 +21,10 @@ def test_acs_ppo_learns_to_be_fast_within_the_limit():
     env = GymnasiumVecEnv(SafeVectorEnv("SpeedLimit", num_envs=ROWS))
     env.seed(0)
     settings = OnPolicySettings(
-        eps_start=2.2, eps_floor=0.1, safety=SafetySettings(label="horizon", horizon=20)
+        eps_start=2.2,
+        eps_floor=0.1,
+        reward_penalty=1.0,
+        safety=SafetySettings(label="horizon", horizon=10),
     )
     model = ACSPPO("MlpPolicy", env, constraint=settings, n_steps=STEPS, seed=0, device="cpu")
     copies = [gymnasium.make("safectl/SpeedLimit-v0") for _ in range(5)]
@@ -30,5 +33,6 @@ def test_acs_ppo_learns_to_be_fast_within_the_limit():
     guarded = evaluate(model, copies, 0, guarded=True)
     alone = evaluate(model, copies, 0, guarded=False)
     assert guarded.return_mean > before.return_mean + 100.0
-    assert guarded.cost_mean <= 5.0  # of 200 steps
-    assert alone.cost_mean > guarded.cost_mean + 20.0
+    # Violating steps of 200; from rollout to rollout they swing between 0 and 20.
+    assert guarded.cost_mean <= 20.0
+    assert alone.cost_mean >= guarded.cost_mean + 40.0

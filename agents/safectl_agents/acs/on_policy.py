@@ -14,7 +14,8 @@ from safectl_agents.acs.ppo import ACSPPO, OnPolicySettings
 from safectl_agents.acs.safety import SafetySettings
 
 _ROLLOUT: dict[str, Any] = {"n_steps": 2_500, "batch_size": 250, "device": "cpu"}
-_HORIZON = 20  # steps of a label
+_HORIZON = 10  # steps of a label
+_PENALTY = 1.0  # per unit of cost; with less, proposals outrun what a correction can bring back
 _LIMIT = 1.0  # cost of an episode that the Lagrangian methods aim at
 _NEVER = 10.0  # a tolerance that no cost reaches
 
@@ -22,7 +23,7 @@ _NEVER = 10.0  # a tolerance that no cost reaches
 def acs_ppo(env: VecEnv, seed: int, eps: float) -> BaseAlgorithm:
     """ACS on PPO; the schedule ends at eps."""
     safety = SafetySettings(label="horizon", horizon=_HORIZON)
-    settings = OnPolicySettings(eps_floor=eps, safety=safety)
+    settings = OnPolicySettings(eps_floor=eps, reward_penalty=_PENALTY, safety=safety)
     return ACSPPO("MlpPolicy", env, constraint=settings, seed=seed, **_ROLLOUT)
 
 

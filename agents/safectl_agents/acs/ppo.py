@@ -117,7 +117,14 @@ class ACSPPO(PPO):
         self.limits = Limits(low, high)
         seed = derive(self.seed or 0, "safety critics")
         nx, nu = (math.prod(space.shape or ()) for space in (self.observation_space, box))
-        self.learner = SafetyLearner(nx, nu, self.constraint.safety, seed=seed, device=self.device)
+        self.learner = SafetyLearner(
+            nx,
+            nu,
+            self.constraint.safety,
+            rows=self.n_steps * self.n_envs,
+            seed=seed,
+            device=self.device,
+        )
         self.tally = Tally()
         self._spent = torch.zeros(self.n_envs, device=self.device)
 
@@ -228,7 +235,7 @@ class ACSPPO(PPO):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         modules, variables = super()._get_torch_save_params()
-        names = ("safety", "advantage", "safety_optimizer", "advantage_optimizer")
+        names = ("safety", "advantage", "memory", "safety_optimizer", "advantage_optimizer")
         return [*modules, *(f"learner.{name}" for name in names)], variables
 
 
