@@ -58,6 +58,8 @@ class Imposed:
 
 
 REFINEMENTS = 4
+TENSION = 0.25
+"""Share of the second difference in one tightening; stable below one half."""
 FINISHED = Step(-1, -1, 1.0, 0.0, 0.0)
 
 
@@ -71,6 +73,7 @@ class PlanFilter:
         nu: Number of actions, which stand before the observation.
         period: Time between two states of a plan [s].
         active_below: Diffusion index below which the filter acts.
+        tightenings: How often a finished plan is smoothed and corrected again.
     """
 
     invariance: Invariance
@@ -78,6 +81,7 @@ class PlanFilter:
     nu: int
     period: float
     active_below: int = 1_000_000
+    tightenings: int = 0
 
     def correct(
         self, before: Float[Tensor, "batch H D"], proposal: Float[Tensor, "batch H D"], step: Step
@@ -99,6 +103,24 @@ class PlanFilter:
         corrected = proposal.clone()
         corrected[..., columns] = moved.reshape(batch, horizon, -1)
         return corrected
+
+    def tighten(
+        self, plan: Float[Tensor, "batch H D"], imposed: Imposed
+    ) -> Float[Tensor, "batch H D"]:
+        """Pull finished plans taut around the obstacles, as an elastic band.
+
+        Each state moves a quarter of the second difference of its neighbours and is corrected by
+        the hard constraint, so that the gaps of a trapped plan spread over many states (S. Quinlan,
+        O. Khatib, "Elastic bands", ICRA 1993, with a fixed number of iterations).
+        """
+        hard = replace(self, invariance=RobustSafe(margin=self.invariance.margin))
+        columns = [self.nu + index for index in self.specification.coordinates]
+        for _ in range(self.tightenings):
+            place = plan[..., columns]
+            moved = plan.clone()
+            moved[:, 1:-1, columns] = place[:, 1:-1] + TENSION * place.diff(n=2, dim=1)
+            plan = imposed.on(hard.correct(plan, moved, FINISHED))
+        return plan
 
     def refine(
         self, plan: Float[Tensor, "batch H D"], imposed: Imposed
@@ -193,7 +215,9 @@ def sample(
             plan = imposed.on(filtered)
             if watch is not None:
                 watch(step, plan)
-        if plan_filter is not None and not plan_filter.specification.is_convex:
-            plan = plan_filter.refine(plan, imposed)
+        if plan_filter is not None:
+            plan = plan_filter.tighten(plan, imposed)
+            if not plan_filter.specification.is_convex:
+                plan = plan_filter.refine(plan, imposed)
         corrected = (plan != imposed.on(proposal)).any(-1)
     return Sample(plan, corrected)

@@ -145,6 +145,7 @@ class DiffusionPlanner:
     def plan(self, observation: Float[Tensor, "batch nx"], /) -> Plan:
         """Plan from every row; what cannot be certified is the fallback.
 
+        A start that is not finite has the fallback with margin -infinity, and stays as it is.
         Without a filter nothing is claimed: unsafe plans come back with their negative margin and
         status `KEPT`.
         """
@@ -159,6 +160,7 @@ class DiffusionPlanner:
         stay = observation.unsqueeze(1).expand_as(proposal.states)
         stay_margin = self.specification.values(start).amin(-1)
         margin = torch.where(good, evidence.segment_margin, stay_margin)
+        margin = torch.where(usable, margin, -torch.inf)
         status = torch.where(evidence.corrected > 0.0, Status.CORRECTED.value, Status.KEPT.value)
         status = torch.where(good, status, Status.FALLBACK.value)
         certificate = Certificate(

@@ -43,7 +43,7 @@ class PlanSettings:
     """Plans per method."""
     steps: int = 16
     """Of the sampler, at most those of the model."""
-    eta: float = 1.0
+    eta: float = 0.0
     """Share of the noise of DDPM, in [0, 1]; 0 is DDIM."""
     seed: int = 0
     """Of starts and noise."""
@@ -91,9 +91,10 @@ def run(settings: PlanSettings) -> int:
 
 
 def _some(compared: Compared) -> list[Stage]:
-    """Return a few stages, the first and the last among them."""
+    """Return a few stages, the first and the last among them, closer together at the end."""
     stages = compared.stages
-    places = {round(i * (len(stages) - 1) / (_PICTURED - 1)) for i in range(_PICTURED)}
+    last, count = len(stages) - 1, _PICTURED - 1
+    places = {round(last * (1.0 - (1.0 - i / count) ** 2)) for i in range(_PICTURED)}
     return [stages[place] for place in sorted(places)]
 
 

@@ -119,7 +119,7 @@ def compare(
     methods: Sequence[str],
     *,
     steps: int | None = None,
-    eta: float = 1.0,
+    eta: float = 0.0,
     seed: int = 0,
 ) -> dict[str, Compared]:
     """Plan from the same starts with several methods.
@@ -137,10 +137,9 @@ def compare(
         stages = list[Stage]()
 
         def keep(step: Step, plan: Tensor, stages: list[Stage] = stages) -> None:
-            stages.append(Stage(f"t = {step.at}", _places(setup.model, plan)))
+            first = plan[:: len(plan) // len(starts)]  # of the candidates of each start
+            stages.append(Stage(f"t = {step.at}", _places(setup.model, first)))
 
-        planner.propose(starts[:1])  # warm up
-        planner.generator.manual_seed(seed)
         started = time.perf_counter()
         proposal = planner.propose(starts, watch=keep)
         seconds = time.perf_counter() - started

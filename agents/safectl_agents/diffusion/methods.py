@@ -23,10 +23,12 @@ METHODS: dict[str, Invariance | None] = {
     "ros": RobustSafe(),
     "res": RelaxedSafe(),
     "tvs": TimeVaryingSafe(),
-    "best": TimeVaryingSafe(),
+    "best": RelaxedSafe(margin=0.05),
 }
-CANDIDATES = 16
+CANDIDATES = 8
 """Plans from which the method "best" keeps one."""
+TIGHTENINGS = 60
+"""Of the finished plans of the method "best"."""
 
 
 def make_planner(
@@ -36,7 +38,7 @@ def make_planner(
     goal: torch.Tensor | None,
     *,
     steps: int | None = None,
-    eta: float = 1.0,
+    eta: float = 0.0,
     seed: int = 0,
     device: str = "cpu",
 ) -> DiffusionPlanner:
@@ -62,7 +64,10 @@ def make_planner(
     invariance = METHODS[method]
     plan_filter = None
     if invariance is not None:
-        plan_filter = PlanFilter(invariance, specification, model.nu, model.period)
+        tightenings = TIGHTENINGS if method == "best" else 0
+        plan_filter = PlanFilter(
+            invariance, specification, model.nu, model.period, tightenings=tightenings
+        )
     return DiffusionPlanner(
         model,
         sampling_steps(model.kept, steps, eta=eta),

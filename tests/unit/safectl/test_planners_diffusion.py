@@ -163,6 +163,7 @@ def test_what_cannot_be_certified_is_the_fallback_that_stays():
     assert torch.equal(plan.states[0], starts[:1].expand(H, 4))
     assert bool((plan.actions == 0.0).all())
     assert float(plan.certificate.margin[0]) > 0.0
+    assert float(plan.certificate.margin[1]) == -torch.inf
 
 
 def test_a_free_path_is_certified_and_kept():
@@ -217,3 +218,16 @@ def test_velocities_follow_the_corrected_positions():
     found = planner(RobustSafe(), steps=8, velocities=(2, 3)).propose(START.double()).states
     rate = (found[0, 2:, :2] - found[0, :-2, :2]) / 0.02
     torch.testing.assert_close(found[0, 1:-1, 2:], rate)
+
+
+def test_tightening_turns_a_trapped_plan_into_one_that_is_safe_on_its_way():
+    spec = specification()
+
+    def trapped(tightenings: int) -> float:
+        variant = RelaxedSafe(margin=0.05)
+        plan_filter = PlanFilter(variant, spec, NU, 0.01, tightenings=tightenings)
+        ladder = sampling_steps(cosine_schedule(T), 8, eta=0.0)
+        found = DiffusionPlanner(model(), ladder, spec, plan_filter, GOAL.double())
+        return float(found.propose(START.double()).evidence.segment_margin)
+
+    assert trapped(0) < 0.0 < trapped(400)

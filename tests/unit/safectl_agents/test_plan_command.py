@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from safectl_agents.cli import main
-from safectl_agents.diffusion.compare import draw_starts, set_up
+from safectl_agents.diffusion.compare import SHIPPED, draw_starts, set_up
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +71,18 @@ def test_starts_are_drawn_about_the_cell_and_obey_the_specification(model):
     assert float((starts[:, :2] - torch.tensor([3.0, 3.0])).abs().max()) <= 0.1
     time = torch.zeros(200, 1)
     assert not bool(setup.specification.violated(torch.cat([starts, time], 1)).any())
+
+
+def test_the_shipped_model_is_small_and_names_its_training():
+    metrics = json.loads((SHIPPED / "metrics.json").read_text())
+    assert metrics["command"].startswith("safectl train diffuser --preset umaze-small")
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 10e6
+
+
+@pytest.mark.slow
+def test_the_demo_is_safe_where_the_plain_model_is_not(tmp_path, capsys):
+    words = ["plan", "--demo", "--plans", "4", "--methods", "diffuser", "res"]
+    main([*words, "--out", str(tmp_path), "--json"])
+    rows = json.loads(capsys.readouterr().out)
+    assert max(rows["diffuser"]["s_spec"], rows["diffuser"]["c_spec"]) < -0.3
+    assert rows["res"]["waypoints_safe"] == 1.0
