@@ -11,7 +11,7 @@ from safectl_agents.bench.benchmark import Benchmark, Measurement
 from safectl_agents.bench.fb_eager import EagerLearner
 from safectl_agents.bench.timing import time_calls
 
-_ROWS, _THREADS, _CALLS = 512, 1, 5
+_ROWS, _THREADS, _CALLS = 512, 1, 3
 _WALKER = Sizes(nx=24, nu=6)
 
 
@@ -61,5 +61,5 @@ def _speed(method: str, precision: Literal["float32", "bfloat16"]) -> Benchmark:
 
 FORWARD_BACKWARD = (
     *(_speed(method, "float32") for method in ("fb", "vc-fb", "mc-fb")),
-    *(_speed(method, "bfloat16") for method in ("fb", "vc-fb", "mc-fb")),
+    _speed("fb", "bfloat16"),
 )

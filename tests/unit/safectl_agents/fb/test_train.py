@@ -122,6 +122,7 @@ def test_the_commands_collect_train_and_evaluate(tmp_path, monkeypatch, capsys):
     words = ["train", "fb", "--update.method", "mc-fb", *small.split()]
     words += ["--data", "data/point_mass_maze/random/buffer"]
     assert main(words) == 0
+    assert (tmp_path / "runs/point_mass_maze-mc-fb-0/curves.png").read_bytes()[:4] == b"\x89PNG"
     assert "scripted controller" in capsys.readouterr().out
     assert main(["evaluate", "fb", "runs/point_mass_maze-mc-fb-0", "--json"]) == 0
     assert '"random actions"' in capsys.readouterr().out
