@@ -113,6 +113,17 @@ class TaskNotInferable(SafectlError):
         )
 
 
+class UnsafeSetUnseen(SafectlError):
+    """The data hold too little of an unsafe set to say how often it will be visited."""
+
+    def __init__(self, *, count: int, needed: int) -> None:
+        self.count, self.needed = count, needed
+        super().__init__(
+            f"only {count} observations of the data are unsafe, {needed} are needed: a visit that "
+            "the data do not show would be predicted as impossible; collect data that enter the set"
+        )
+
+
 class ConvexityError(SafectlError):
     """A constraint set stated in CVXPY is not a parametrised quadratic program."""
 

@@ -20,7 +20,6 @@ _EXTRA_OF = {
     "rclpy": "ros",
     "rosbags": "bags",
     "minari": "bags",
-    "dm_control": "agents",
 }
 
 

@@ -231,9 +231,8 @@ class AntRun(gymnasium.Env[Float32[np.ndarray, " nx"], Float[np.ndarray, " nu"]]
             bullet.changeVisualShape(self._ant, link, rgbaColor=(0.15, 0.39, 0.92, 1.0))
         side, mark = (0.86, 0.15, 0.15, 1.0), (0.75, 0.78, 0.82, 1.0)
         boxes = [((20.0, y, 0.0), (25.0, 0.04, 0.01), side) for y in (-_HALF_WIDTH, _HALF_WIDTH)]
-        boxes += [
-            ((x, 0.0, 0.0), (0.02, _HALF_WIDTH, 0.005), mark) for x in np.arange(-4.0, 45.0, 2.0)
-        ]
+        marks = [float(x) for x in range(-4, 46, 2)]
+        boxes += [((x, 0.0, 0.0), (0.02, _HALF_WIDTH, 0.005), mark) for x in marks]
         for place, half, colour in boxes:
             shape = bullet.createVisualShape(bullet.GEOM_BOX, halfExtents=half, rgbaColor=colour)
             bullet.createMultiBody(0.0, -1, shape, basePosition=place)
@@ -259,8 +258,9 @@ class AntRun(gymnasium.Env[Float32[np.ndarray, " nx"], Float[np.ndarray, " nu"]]
         joints: Float[np.ndarray, "8 2"],
         contacts: Float[np.ndarray, " 4"],
     ) -> Float32[np.ndarray, " nx"]:
-        scaled = np.concatenate([body * _BODY, _JOINT * joints.ravel(), contacts])
-        return scaled.clip(-_BOUND, _BOUND).astype(np.float32)
+        parts = [body * _BODY, _JOINT * joints.ravel(), contacts]
+        scaled: Float32[np.ndarray, " nx"] = np.concatenate(parts, dtype=np.float32)
+        return scaled.clip(-_BOUND, _BOUND)
 
 
 def _bind(pybullet: Untyped, client: int) -> SimpleNamespace:

@@ -220,7 +220,8 @@ class JakaReach(gymnasium.Env[Float32[np.ndarray, " nx"], Float[np.ndarray, " nu
     def _observe(self) -> Float32[np.ndarray, " nx"]:
         flange = self._data.body("flange").xpos
         parts = [self._goal - flange, flange - self._place, self._data.qpos]
-        return np.concatenate(parts).clip(-4.0, 4.0).astype(np.float32)
+        observation: Float32[np.ndarray, " nx"] = np.concatenate(parts, dtype=np.float32)
+        return observation.clip(-4.0, 4.0)
 
 
 def model_text() -> str:

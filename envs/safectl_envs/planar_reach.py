@@ -176,12 +176,12 @@ class PlanarReach:
         # At an end the disc turns round, and what it moved too far it moves back.
         x = torch.where(beyond, 2.0 * self.half_way * x.sign() - x, x)
         direction = torch.where(beyond, -x.sign(), old.direction)
-        target = current_goal(old.targets, old.index)
+        target = current_goal(old.targets, old.number)
         left = distance(target, self._tip(angles))
         arrived = (left <= self.target_radius).to(state.dtype)
         reward = distance(target, self._tip(old.angles)) - left + arrived
-        index = next_goal(old.index, arrived, _TARGETS)
-        new = _Parts(angles, x, direction, index, old.targets)
+        number = next_goal(old.number, arrived, _TARGETS)
+        new = _Parts(angles, x, direction, number, old.targets)
         broken = self.disc_clearance(_join(new)) < self.gap
         return Outcome(_join(new), reward, broken.to(state.dtype), torch.zeros_like(broken))
 
@@ -189,7 +189,7 @@ class PlanarReach:
         """Return angles on the circle, tip to target, disc to tip and the disc's velocity."""
         parts = _split(state)
         tip = self._tip(parts.angles)
-        to_target = current_goal(parts.targets, parts.index) - tip
+        to_target = current_goal(parts.targets, parts.number) - tip
         from_disc = tip - self._disc(parts.x)
         velocity = self.disc_speed * parts.direction.unsqueeze(-1)
         circle = [parts.angles.cos(), parts.angles.sin()]
@@ -212,7 +212,7 @@ class PlanarReach:
         board.grid(0.25)
         way = [(-self.half_way, self.height), (self.half_way, self.height)]
         board.line(way, canvas.HAZARD, 2.0)
-        target = current_goal(parts.targets, parts.index)[0].tolist()
+        target = current_goal(parts.targets, parts.number)[0].tolist()
         board.disc(tuple(target), self.target_radius, canvas.GOAL, canvas.GOAL_EDGE)
         disc = (float(parts.x), self.height)
         board.disc(disc, self.disc_radius, canvas.HAZARD, canvas.HAZARD_EDGE)
@@ -251,15 +251,16 @@ class _Parts(NamedTuple):
     angles: Float[Tensor, "batch 3"]
     x: Float[Tensor, " batch"]
     direction: Float[Tensor, " batch"]
-    index: Float[Tensor, " batch"]
+    number: Float[Tensor, " batch"]
     targets: Float[Tensor, "batch 8 2"]
 
 
 def _split(state: Float[Tensor, "batch size"]) -> _Parts:
-    angles, moving, targets = state.split([_JOINTS, 3, 2 * _TARGETS], -1)
-    return _Parts(angles, *moving.unbind(-1), targets.reshape(-1, _TARGETS, 2))
+    x, direction, number = state[:, _JOINTS : _JOINTS + 3].unbind(-1)
+    targets = state[:, _JOINTS + 3 :].reshape(-1, _TARGETS, 2)
+    return _Parts(state[:, :_JOINTS], x, direction, number, targets)
 
 
 def _join(parts: _Parts) -> Float[Tensor, "batch size"]:
-    moving = torch.stack([parts.x, parts.direction, parts.index], -1)
+    moving = torch.stack([parts.x, parts.direction, parts.number], -1)
     return torch.cat([parts.angles, moving, parts.targets.flatten(1)], -1)

@@ -26,17 +26,15 @@ def segment_distance(
     other_end: Float[Tensor, "*#batch 2"],
 ) -> Float[Tensor, "..."]:
     """Return the distance between two segments [m], zero where they cross; shapes broadcast."""
-    ends = torch.stack(
-        torch.broadcast_tensors(
-            point_distance(start, other_start, other_end),
-            point_distance(end, other_start, other_end),
-            point_distance(other_start, start, end),
-            point_distance(other_end, start, end),
-        )
+    mine = torch.minimum(
+        point_distance(start, other_start, other_end), point_distance(end, other_start, other_end)
+    )
+    theirs = torch.minimum(
+        point_distance(other_start, start, end), point_distance(other_end, start, end)
     )
     crossed = _apart(start, end, other_start, other_end)
     crossed = crossed & _apart(other_start, other_end, start, end)
-    return torch.where(crossed, 0.0, ends.amin(0))
+    return torch.where(crossed, 0.0, torch.minimum(mine, theirs))
 
 
 def _apart(one: Tensor, two: Tensor, start: Tensor, end: Tensor) -> Bool[Tensor, "..."]:

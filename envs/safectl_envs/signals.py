@@ -48,12 +48,12 @@ def spec_of_boxes(observation: object, action: object, *, period: float = 1.0) -
         ShapeError: If a space is not a one-dimensional box.
         RangeError: If an action has no finite bounds.
     """
-    boxes = {"observation": _box("observation", observation), "action": _box("action", action)}
-    signals = (
-        _signals([(f"{name}_{index}", UNKNOWN) for index in range(box.shape[0])], box)
-        for name, box in boxes.items()
-    )
-    return Spec(*signals, period)
+    seen, moved = _box("observation", observation), _box("action", action)
+    return Spec(_numbered("observation", seen), _numbered("action", moved), period)
+
+
+def _numbered(name: str, box: Box) -> tuple[Signal, ...]:
+    return _signals([(f"{name}_{index}", UNKNOWN) for index in range(box.shape[0])], box)
 
 
 def _joints(model: Any, size: int) -> list[tuple[str, str]]:  # noqa: ANN401  MuJoCo has no types

@@ -107,6 +107,7 @@ PROGRAMMERS: Mapping[str, Programmer] = {
             arguments=_esptool,
             proofs=("Hash of data verified",),
             causes=(
+                Cause(2, r"this chip is", "another chip answers: check --board and the cable"),
                 Cause(2, r"could not open|failed to connect|port is correct", _NO_PORT),
                 Cause(2, r"invalid|not a valid", "the image is none of this chip: build it again"),
                 Cause(2, "", _NO_PORT),

@@ -1,8 +1,19 @@
 """What the last link before the motors does with commands: follow the newest one, or stop."""
 
-import numpy as np
+import time
+from collections.abc import Callable
 
-from safectl_ros.adapters.interface import Array
+import numpy as np
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+
+from safectl.errors import AdapterError
+from safectl_ros.adapters.interface import Array, Interface
+from safectl_ros.process import Message
+
+QUIET_S = 2.0
+"""Between two warnings of one kind [s]."""
 
 
 class LastLink:
@@ -22,7 +33,7 @@ class LastLink:
     """
 
     def __init__(self, size: int, deadline_s: float) -> None:
-        self._deadline_s = deadline_s
+        self.deadline_s = deadline_s
         self._zero = np.zeros(size)
         self._newest = self._zero
         self._heard = 0.0
@@ -52,6 +63,51 @@ class LastLink:
 
     def command(self, now: float) -> Array:
         """Return what the motors get at an instant, shape (size,)."""
-        if not self.reason and not now - self._heard <= self._deadline_s:
-            self.stop(f"no command for {self._deadline_s:g} s")
+        if not self.reason and not now - self._heard <= self.deadline_s:
+            self.stop(f"no command for {self.deadline_s:g} s")
         return self._newest
+
+
+def follow(
+    node: Node,
+    interface: Interface,
+    link: LastLink,
+    qos: QoSProfile,
+    on_good: Callable[[Array, int | None], None] = lambda command, stamp_ns: None,
+) -> None:
+    """Subscribe a node to the safe command of its robot, and say why it stops.
+
+    Args:
+        node: Owns the subscription and the log.
+        interface: Messages of the robot.
+        link: Takes what comes in; the deadline event of the subscription stops it.
+        qos: Of the subscription.
+        on_good: Gets each command that is followed, and its stamp [ns] where it has one.
+    """
+    log, deadline = node.get_logger(), f"{link.deadline_s:g} s"
+
+    def on_command(message: Message) -> None:
+        try:
+            command = interface.command_to_array(message)
+        except AdapterError as error:
+            link.refuse(str(error))
+        else:
+            if link.receive(command, time.monotonic()):
+                on_good(command, interface.stamp_of(message))
+                return
+        log.error(link.reason, throttle_duration_sec=QUIET_S)
+
+    def on_incompatible(event: Message) -> None:
+        log.error(
+            f"a publisher of {interface.safe_topic} does not connect "
+            f"({event.last_policy_kind.name}): it must offer a deadline of at most {deadline} and "
+            "be reliable",
+            throttle_duration_sec=QUIET_S,
+        )
+
+    events = SubscriptionEventCallbacks(
+        deadline=lambda _: link.stop(f"no command for {deadline}"), incompatible_qos=on_incompatible
+    )
+    node.create_subscription(
+        interface.command_type, interface.safe_topic, on_command, qos, event_callbacks=events
+    )

@@ -218,10 +218,11 @@ def _world(settings: WorldSettings, source: Source) -> Loaded:
     if world is None or world.dynamics.nx != source.spec.nx:
         expected = "a robot that is one of our environments and reports its model's state"
         raise RangeError("robot", value=source.spec.nx, expected=expected)
+    brake = world.fallback
     guard = BarrierQP(
         world.barrier,
         world.dynamics,
-        fallback=Brake(source.spec, law=world.fallback.action),
+        fallback=Brake(source.spec, fixed=brake.fixed.tolist(), law=brake.law),
         rate=settings.rate,
         escape=settings.escape,
     )

@@ -91,8 +91,8 @@ class CompiledFilter:
         """Ask for what the reference thinks of the decisions on random rows."""
         observation, proposal = _draw(spec)
         decisions = [
-            self._decide(*pair)
-            for pair in zip(observation.split(1), proposal.split(1), strict=True)
+            self._decide(observation[row : row + 1], proposal[row : row + 1])
+            for row in range(PROBES)
         ]
         certified = torch.tensor([decision is not None for decision in decisions])
         found = [decision for decision in decisions if decision is not None]

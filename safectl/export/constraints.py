@@ -11,14 +11,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from safectl.barriers import Discs, HalfSpaces, ObservedDiscs, Stack, StoppingDistance
-from safectl.errors import UnsupportedLayer
-from safectl.export.models import Motion, constant
+from safectl.export.barrier_values import append_barrier, is_affine, moved_entries, pick, places
+from safectl.export.models import Motion
 from safectl.export.ops import Op
 from safectl.export.trace import Tracer
 from safectl.types import Barrier
-
-SUPPORTED_BARRIERS = ("HalfSpaces", "Discs", "ObservedDiscs", "StoppingDistance", "Stack of these")
 
 
 @runtime_checkable
@@ -64,8 +61,8 @@ class BarrierConstraint:
 
     @property
     def is_linear(self) -> bool:
-        """Half-spaces have one gradient everywhere."""
-        return isinstance(self.barrier, HalfSpaces)
+        """Whether the barrier has one gradient everywhere."""
+        return is_affine(self.barrier)
 
     def room(self, tracer: Tracer, action: str, *, tag: str) -> str:
         """Append h(x[k+1]) - (1 - rate) h(x[k])."""
@@ -130,27 +127,6 @@ class SignalConstraint:
         return self.room(tracer, action, tag=tag), self.normals
 
 
-def parts_of(barrier: Barrier) -> list[Barrier]:
-    """Return the barriers of nested stacks in order.
-
-    Raises:
-        UnsupportedLayer: If one of them has no operations.
-    """
-    if isinstance(barrier, Stack):
-        return [part for inner in barrier.barriers for part in parts_of(inner)]
-    own = isinstance(barrier, Discs) and barrier.centres.ndim == 2
-    relative = isinstance(barrier, ObservedDiscs) and not barrier.positions
-    known = isinstance(barrier, HalfSpaces | ObservedDiscs | StoppingDistance)
-    if own or (known and not relative):
-        return [barrier]
-    detail = " with centres relative to the robot" if relative else ""
-    raise UnsupportedLayer(
-        f"the barrier {type(barrier).__name__}{detail}",
-        supported=SUPPORTED_BARRIERS,
-        advice="State it by one of these, or keep this barrier on the host.",
-    )
-
-
 def predicted(tracer: Tracer, motion: Motion, action: str, *, tag: str) -> str:
     """Append the moving entries of the next state, once per tag."""
     name = f"after_{tag}"
@@ -161,127 +137,9 @@ def predicted(tracer: Tracer, motion: Motion, action: str, *, tag: str) -> str:
     return tracer.add(motion.drift, change, name=name)
 
 
-def append_barrier(
-    tracer: Tracer, barrier: Barrier, motion: Motion, after: str, *, name: str
-) -> tuple[str, str]:
-    """Append h and dh/dx with respect to `moved_entries`, at a state.
-
-    Args:
-        tracer: Collects the operations.
-        barrier: One of `parts_of`.
-        motion: Says which entries of the state `after` holds.
-        after: Value with the moving entries of the state.
-        name: Begins the names of the values.
-
-    Returns:
-        Values h, (m,), and dh/dx, (m d,), d = number of `moved_entries`.
-
-    Raises:
-        UnsupportedLayer: If the barrier reads a position that the model does not move, or a centre
-            that it does.
-    """
-    outputs = (name, f"{name}_gradient")
-    stem = name.partition("_")[0]
-    steady = f"{stem}_slopes"
-    if tracer.has(name):
-        return name, steady if tracer.has(steady) else outputs[1]
-    entries = pick(tracer, after, _places(motion, moved_entries(barrier)), name=f"{name}_at")
-    match barrier:
-        case HalfSpaces():
-            offsets = barrier.offsets.double().numpy()
-            normals = barrier.normals.double().numpy()
-            weight = tracer.constant(f"{stem}_weight", normals)
-            bias = tracer.constant(f"{stem}_bias", -offsets)
-            tracer.op(Op("dense", (entries,), (name,), (weight, bias)))
-            if not tracer.has(steady):
-                constant(tracer, after, normals, name=steady)
-            return name, steady
-        case StoppingDistance():
-            constants = (
-                tracer.constant(f"{stem}_low", barrier.low.numpy()),
-                tracer.constant(f"{stem}_high", barrier.high.numpy()),
-                tracer.constant(f"{stem}_period", [barrier.period]),
-                tracer.constant(f"{stem}_step", [barrier.braking * barrier.period]),
-            )
-            tracer.op(Op("stopping_distance", (entries,), outputs, constants))
-        case Discs():
-            centres = f"{stem}_centres"
-            if not tracer.has(centres):
-                constant(tracer, after, barrier.centres.double().numpy(), name=centres)
-            return _discs(tracer, barrier.radius, (entries, centres), outputs, barrier.inside)
-        case ObservedDiscs():
-            indices = [index for centre in barrier.centres for index in centre]
-            if set(indices) & set(motion.moving):
-                raise UnsupportedLayer(
-                    "discs that the model moves",
-                    supported=("discs that stand still",),
-                    advice="Keep this barrier on the host.",
-                )
-            centres = pick(tracer, motion.state, indices, name=f"{stem}_centres")
-            return _discs(tracer, barrier.radius, (entries, centres), outputs, False)
-    return outputs
-
-
-def moved_entries(barrier: Barrier) -> tuple[int, ...]:
-    """Return the entries of the state that a barrier is differentiated by."""
-    if isinstance(barrier, StoppingDistance):
-        return (*barrier.positions, *barrier.velocities)
-    assert isinstance(barrier, HalfSpaces | Discs | ObservedDiscs), "parts_of returns no other"
-    return barrier.positions
-
-
-def _discs(
-    tracer: Tracer, radius: float, inputs: tuple[str, str], outputs: tuple[str, str], inside: bool
-) -> tuple[str, str]:
-    stem = outputs[0].partition("_")[0]
-    size = tracer.constant(f"{stem}_radius", [radius])
-    if not inside:
-        tracer.op(Op("discs", inputs, outputs, (size,)))
-        return outputs
-    raw = (f"{outputs[0]}_outside", f"{outputs[1]}_outside")
-    tracer.op(Op("discs", inputs, raw, (size,)))
-    for name, target in zip(raw, outputs, strict=True):
-        count = tracer.size(name)
-        tracer.affine(name, -np.ones(count), np.zeros(count), name=target)
-    return outputs
-
-
-def _places(motion: Motion, entries: Sequence[int]) -> list[int]:
-    """Return where entries of the state stand among the moving ones."""
-    still = [entry for entry in entries if entry not in motion.moving]
-    if still:
-        raise UnsupportedLayer(
-            f"a barrier over the entries {still} of the state, which the model does not move",
-            supported=(f"entries {list(motion.moving)}",),
-            advice="Leave them out of the barrier, or model how they move.",
-        )
-    return [motion.moving.index(entry) for entry in entries]
-
-
 def _rows(motion: Motion, entries: Sequence[int]) -> list[int]:
     """Return the entries of the gain that belong to entries of the state."""
-    places = _places(motion, entries)
-    return [place * motion.nu + j for place in places for j in range(motion.nu)]
-
-
-def pick(tracer: Tracer, value: str, indices: Sequence[int], *, name: str) -> str:
-    """Append some entries of a value; neighbours together, and nothing for all of them in order."""
-    if tracer.has(name):
-        return name
-    runs: list[list[int]] = []
-    for index in indices:
-        if runs and runs[-1][1] == index:
-            runs[-1][1] = index + 1
-        else:
-            runs.append([index, index + 1])
-    if runs == [[0, tracer.size(value)]]:
-        return value
-    if len(runs) == 1:
-        return tracer.slice(value, *runs[0], name=name)
-    parts = [
-        tracer.slice(value, start, stop, name=f"{name}_{i}") for i, (start, stop) in enumerate(runs)
-    ]
-    return tracer.concat(parts, name=name)
+    return [place * motion.nu + j for place in places(motion, entries) for j in range(motion.nu)]
 
 
 def append_backoff(tracer: Tracer, state: str, rows: int, *, ulps: float, name: str) -> str:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from safectl.export.arithmetic import clip, dot, reciprocal_root
+from safectl.export.arithmetic import clip, dot, exp, log1p, reciprocal_root, total
 from safectl.export.ops import Array
 
 ROUND = np.float32(12582912.0)
@@ -63,6 +63,58 @@ def discs(position: Array, centres: Array, radius: np.float32) -> tuple[Array, A
     first[..., 0] = 1.0
     unit = offset * inverse[..., None]
     return square * inverse - radius, np.where(at_centre[..., None], first, unit)
+
+
+def superellipse(
+    position: Array, centre: Array, inverse: Array, doublings: int
+) -> tuple[Array, Array]:
+    """Return |z|_p - 1 and its gradient for z = (position - centre) inverse, p = 2^doublings.
+
+    Args:
+        position: Shape (batch, d).
+        centre: Shape (d,).
+        inverse: One over the half axes, shape (d,).
+        doublings: One or more.
+
+    Returns:
+        Shapes (batch, 1) and (batch, d); at the centre the first axis.
+    """
+    z = (position - centre) * inverse
+    size = np.where(z < 0, -z, z)
+    largest = size.max(axis=1, keepdims=True)
+    at_centre = largest == 0
+    share: Array = size / np.where(at_centre, _ONE, largest)
+    power = share
+    for _ in range(doublings):
+        power = power * power
+    root = np.where(at_centre, _ONE, total(power)[:, None])
+    for _ in range(doublings):
+        root = root * reciprocal_root(root)
+    share = slope = share / root
+    for _ in range(1, doublings):
+        slope = slope * slope * share
+    first = np.zeros_like(z)
+    first[:, 0] = 1.0
+    gradient = np.where(at_centre, first, np.where(z < 0, -slope, slope)) * inverse
+    return largest * root - _ONE, gradient
+
+
+def least(values: Array, gradients: Array) -> tuple[Array, Array]:
+    """Return the smallest of values (batch, m), and its row of gradients (batch, m, d)."""
+    rows, index = np.arange(len(values)), values.argmin(axis=1)
+    return values[rows, index][:, None], gradients[rows, index]
+
+
+def soft_least(values: Array, gradients: Array, sharpness: np.float32) -> tuple[Array, Array]:
+    """Return -log(sum exp(-k h)) / k, pair by pair, and its gradient."""
+    scaled = -sharpness * values
+    joined: Array = scaled[:, 0]
+    for column in scaled.T[1:]:
+        gap = column - joined
+        more = np.where(gap < 0, log1p(exp(gap)), gap + log1p(exp(-gap)))
+        joined = joined + more
+    weights = exp(scaled - joined[:, None])
+    return (-joined / sharpness)[:, None], dot(weights[:, None], gradients.transpose(0, 2, 1))
 
 
 def stopping_distance(

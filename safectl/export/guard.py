@@ -14,20 +14,18 @@ import torch
 
 from safectl.errors import RangeError, UnsupportedLayer
 from safectl.export.acs import chance_constraint_of
-from safectl.export.asked import affine_law, chosen_entries
 from safectl.export.assemble import Network, append_network, limit_constants, start_program
+from safectl.export.barrier_values import append_barrier, parts_of, pick
 from safectl.export.chance import chance_constrained_program
 from safectl.export.constraints import (
     BarrierConstraint,
     Constraint,
     SignalConstraint,
     append_backoff,
-    append_barrier,
-    parts_of,
-    pick,
 )
 from safectl.export.models import Motion, constant, motion_of
 from safectl.export.ops import Loop, Op
+from safectl.export.probe import affine_law, chosen_entries
 from safectl.export.program import ACTION, MARGIN, OBSERVATION, STATUS, Program, action_limits
 from safectl.export.safety_layer import signal_network
 from safectl.export.trace import Tracer
@@ -38,8 +36,10 @@ from safectl.safeguards import (
     Chain,
     Clip,
     Fallback,
+    Hold,
     Least,
     RateLimit,
+    Remembering,
     SafetyLayer,
 )
 from safectl.safeguards.cbf import BACKOFF_ULPS as BARRIER_ULPS
@@ -49,7 +49,10 @@ from safectl.solve.active_set import step_bound
 from safectl.spec import Signal, Spec
 from safectl.types import Barrier, Safeguard
 
-SUPPORTED = ("ACS", "Clip", "RateLimit", "BarrierQP", "SafetyLayer", "Chain of all but ACS")
+SUPPORTED = (
+    *("ACS", "Clip", "RateLimit", "BarrierQP", "SafetyLayer"),
+    "Chain or Remembering of all but ACS",
+)
 
 
 def guarded_program(
@@ -66,8 +69,8 @@ def guarded_program(
     The proposal is first limited to the action box, so `KEPT` means that the limited proposal is
     returned bit for bit. Several constraints are met at once, where `Chain` alternates between its
     members; a program therefore finds an action wherever the chain does, and a nearer one. A rate
-    limit counts from the action before; the fail-safe action, for a step that is not finite, is
-    exempt from it and is not remembered.
+    limit counts from the action before. `Hold` repeats the last certified action as the fallback.
+    The fail-safe action, for a step that is not finite, is exempt from both and is not remembered.
 
     Args:
         name: Lower-case C identifier.
@@ -131,6 +134,7 @@ class _Guard:
     entries: tuple[int, ...]
     constraints: list[Constraint] = field(default_factory=list)
     fallback: Brake | Least | None = None
+    hold: Hold | None = None
     window: tuple[str, str] | None = None
     remembers: bool = False
     iterations: int = 1
@@ -142,6 +146,8 @@ class _Guard:
                 self._fall_back_to(safeguard.fallback)
                 for member in safeguard.safeguards:
                     self.collect(member)
+            case Remembering():
+                self.collect(safeguard.safeguard)
             case Clip():
                 self._fall_back_to(safeguard.fallback)
             case RateLimit():
@@ -176,6 +182,17 @@ class _Guard:
         self.tracer.op(Op("first_admissible", pairs, (ACTION, MARGIN, STATUS), limits))
         if self.remembers:
             self.tracer.keep("previous", ACTION)
+        if self.hold is not None:
+            self._remember(self.hold)
+
+    def _remember(self, hold: Hold) -> None:
+        """Append what the next step may repeat."""
+        terms = [1.0, 0.0] if hold.patience is None else [hold.patience, 1.0]
+        states, after = ("held", "held_left"), ("held_next", "held_left_next")
+        constants = (self.tracer.constant("held_terms", terms),)
+        self.tracer.op(Op("remember", (ACTION, STATUS, *states), after, constants))
+        for state, following in zip(states, after, strict=True):
+            self.tracer.keep(state, following)
 
     def _first(self, box: tuple[str, str]) -> tuple[str, str]:
         """Append the projection on the constraints linearised at the proposal, and the corner."""
@@ -334,16 +351,28 @@ class _Guard:
     def _fall_back_to(self, fallback: Fallback) -> None:
         if self.fallback is not None:
             return
+        if isinstance(fallback, Hold):
+            self.hold, fallback = fallback, fallback.otherwise
         if not isinstance(fallback, Brake | Least):
             raise UnsupportedLayer(
                 f"the fallback {type(fallback).__name__}",
-                supported=("Brake", "Least"),
+                supported=("Brake", "Least", "Hold before one of these"),
                 advice="Use a braking law that is affine in the state.",
             )
         self.fallback = fallback
 
     def _reserve(self, corner: str, box: tuple[str, str]) -> str:
         """Append the fallback within the limits."""
+        tracer, value = self.tracer, self._otherwise(corner, box)
+        if self.hold is None:
+            return value
+        zero = np.zeros(tracer.spec.nu)
+        states = (tracer.state("held", zero), tracer.state("held_left", [0.0]))
+        recalled = tracer.op(Op("recall", (*states, value), ("recalled",)))
+        return tracer.op(Op("clamp", (recalled, *box), ("repeated",)))
+
+    def _otherwise(self, corner: str, box: tuple[str, str]) -> str:
+        """Append what the fallback is where nothing is held."""
         assert self.fallback is not None, "collect comes first"
         if isinstance(self.fallback, Least):
             return corner

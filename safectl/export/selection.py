@@ -97,3 +97,27 @@ def _smallest(room: Array) -> Array:
     for i in range(1, room.shape[1]):
         least = np.where(room[:, i] < least, room[:, i], least)
     return least
+
+
+def remember(
+    action: Array,
+    status: Array,
+    held: Array,
+    left: Array,
+    patience: np.float32,
+    cost: np.float32,
+) -> tuple[Array, Array]:
+    """Return the last certified action, and how often it may still be repeated.
+
+    Args:
+        action: Of this step, shape (batch, n).
+        status: `Status` of this step as a number, shape (batch, 1).
+        held: Last certified action before, shape (batch, n).
+        left: Repetitions left before, shape (batch, 1).
+        patience: Repetitions after a certified action.
+        cost: What one repetition takes of it; zero without a limit.
+    """
+    certified = status != np.float32(Status.FALLBACK)
+    fewer = left - cost
+    rest = np.where(fewer > 0, fewer, np.float32(0))
+    return np.where(certified, action, held), np.where(certified, patience, rest)

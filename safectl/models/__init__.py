@@ -5,6 +5,15 @@ from safectl.models.critic import LearnedCost, LearnedSafety, ScoreNetwork
 from safectl.models.forward_backward import ForwardBackward
 from safectl.models.learner import Learner
 from safectl.models.networks import Actor, Backward, Forward, Sizes
+from safectl.models.occupancy import (
+    VisitBounds,
+    VisitCritic,
+    VisitTable,
+    calibrate_visits,
+    unsafe_embedding,
+    visit_bounds,
+    visit_within,
+)
 from safectl.models.tasks import (
     TaskQuality,
     infer_from_function,
@@ -34,7 +43,11 @@ __all__ = [
     "TemporalUnet",
     "TemporalValue",
     "UpdateSettings",
+    "VisitBounds",
+    "VisitCritic",
+    "VisitTable",
     "budget_labels",
+    "calibrate_visits",
     "draw",
     "horizon_labels",
     "infer_from_function",
@@ -42,4 +55,7 @@ __all__ = [
     "infer_from_rewards",
     "sample_tasks",
     "task_quality",
+    "unsafe_embedding",
+    "visit_bounds",
+    "visit_within",
 ]

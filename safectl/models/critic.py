@@ -1,6 +1,6 @@
 """Critics of a safeguard as networks: their values, and their gradients by the action."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -48,6 +48,10 @@ class ScoreNetwork(nn.Module):
         self.nx, self.nu, self.m, self.combination = nx, nu, m, combination
         widths = (nx + nu, *hidden, m)
         self.members = nn.ModuleList(_perceptron(widths, generator) for _ in range(members))
+        self._layers = [
+            [layer for layer in member.children() if isinstance(layer, nn.Linear)]
+            for member in self.members
+        ]  # the same layers, within reach: calling modules costs more than small products
         self.register_buffer("mean", torch.zeros(nx))
         self.register_buffer("deviation", torch.ones(nx))
 
@@ -58,7 +62,7 @@ class ScoreNetwork(nn.Module):
     ) -> Float[Tensor, "members batch m"]:
         """Return the scores of every member; a loss is taken of these."""
         inputs = self._inputs(observation, action)
-        return torch.stack([member(inputs) for member in self.members])
+        return torch.stack([_run(layers, inputs)[-1] for layers in self._layers])
 
     def forward(
         self,
@@ -66,27 +70,27 @@ class ScoreNetwork(nn.Module):
         action: Float[Tensor, "batch nu"] | None = None,
     ) -> Float[Tensor, "batch m"]:
         """Return the combined scores."""
+        if len(self._layers) == 1:
+            return _run(self._layers[0], self._inputs(observation, action))[-1]
         scores = self.each(observation, action)
-        if len(scores) == 1:
-            return scores[0]
         return scores.mean(0) if self.combination == "mean" else scores.amax(0)
 
     @torch.no_grad()
-    def slope(
-        self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"]
-    ) -> Slope:
-        """Return the combined scores and their gradients by the action, without autograd."""
-        inputs = self._inputs(observation, action)
-        found = [_slope(member, inputs, self.nu) for member in self.members]
-        if len(found) == 1:
-            return found[0]
-        scores = torch.stack([slope.score for slope in found])
-        gradients = torch.stack([slope.gradient for slope in found])
-        if self.combination == "mean":
-            return Slope(scores.mean(0), gradients.mean(0))
-        largest = scores.argmax(0, keepdim=True)
-        index = largest.unsqueeze(-1).expand(-1, -1, -1, self.nu)
-        return Slope(scores.gather(0, largest)[0], gradients.gather(0, index)[0])
+    def slope_at(self, observation: Float[Tensor, "batch nx"]) -> Callable[[Tensor], Slope]:
+        """Return combined scores and their gradients as a function of the action, without autograd.
+
+        What the observation adds to the first layers is computed once.
+        """
+        normalised = self._inputs(observation, None)
+        bases = [_base(layers[0], normalised) for layers in self._layers]
+
+        @torch.no_grad()
+        def slope(action: Tensor) -> Slope:
+            pairs = zip(self._layers, bases, strict=True)
+            found = [_slope(layers, base, action) for layers, base in pairs]
+            return found[0] if len(found) == 1 else _combine(found, self.combination)
+
+        return slope
 
     def _inputs(self, observation: Tensor, action: Tensor | None) -> Tensor:
         normalised = (observation - self.mean) / self.deviation
@@ -129,7 +133,11 @@ class LearnedCost:
         self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
     ) -> Slope:
         """Return the scores and their gradients by the action."""
-        return self.cost_network.slope(observation, action)
+        return self.slope_at(observation)(action)
+
+    def slope_at(self, observation: Float[Tensor, "batch nx"], /) -> Callable[[Tensor], Slope]:
+        """Return the slope as a function of the action."""
+        return self.cost_network.slope_at(observation)
 
     def _cost(self, score: Tensor) -> Tensor:
         return score.sigmoid() if self.is_probability else score
@@ -155,7 +163,8 @@ class LearnedSafety:
         self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
     ) -> Float[Tensor, "batch m"]:
         """Return 1 - Psi(s) - A_Psi(s, a)."""
-        return self.value(observation) - self.advantage(observation, action)
+        advantage: Tensor = self.advantage(observation, action)
+        return self.value(observation) - advantage
 
     def scale(self, cost: Float[Tensor, "batch m"], /) -> Float[Tensor, "batch m"]:
         """Return the cost: it is linear in the advantage, which has no sigmoid."""
@@ -165,8 +174,17 @@ class LearnedSafety:
         self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
     ) -> Slope:
         """Return the costs and their gradients by the action."""
-        score, gradient = self.advantage.slope(observation, action)
-        return Slope(self.value(observation) - score, -gradient)
+        return self.slope_at(observation)(action)
+
+    def slope_at(self, observation: Float[Tensor, "batch nx"], /) -> Callable[[Tensor], Slope]:
+        """Return the slope as a function of the action; Psi is computed once."""
+        value, advantage = self.value(observation).detach(), self.advantage.slope_at(observation)
+
+        def slope(action: Tensor) -> Slope:
+            score, gradient = advantage(action)
+            return Slope(value - score, -gradient)
+
+        return slope
 
 
 def _perceptron(widths: Sequence[int], generator: torch.Generator) -> nn.Sequential:
@@ -176,17 +194,45 @@ def _perceptron(widths: Sequence[int], generator: torch.Generator) -> nn.Sequent
     return nn.Sequential(*layers[:-1])
 
 
-def _slope(network: nn.Module, inputs: Tensor, nu: int) -> Slope:
-    """Return the outputs of a tanh perceptron and their gradients by its last nu inputs.
-
-    The chain rule from the last layer back: dy/dx_k = dy/dx_{k+1} diag(1 - x_{k+1}^2) W_k.
-    """
-    layers = [layer for layer in network.children() if isinstance(layer, nn.Linear)]
+def _run(layers: Sequence[nn.Linear], inputs: Tensor) -> list[Tensor]:
+    """Return the inputs and the outputs of every layer."""
     outputs = [inputs]
     for layer in layers[:-1]:
         outputs.append(nn.functional.linear(outputs[-1], layer.weight, layer.bias).tanh())
-    score = nn.functional.linear(outputs[-1], layers[-1].weight, layers[-1].bias)
-    adjoint = layers[-1].weight.expand(len(inputs), -1, -1)
-    for layer, output in zip(reversed(layers[:-1]), reversed(outputs[1:]), strict=True):
-        adjoint = (adjoint * (1.0 - output * output).unsqueeze(1)) @ layer.weight
-    return Slope(score, adjoint[..., inputs.shape[1] - nu :])
+    outputs.append(nn.functional.linear(outputs[-1], layers[-1].weight, layers[-1].bias))
+    return outputs
+
+
+def _base(layer: nn.Linear, normalised: Tensor) -> Tensor:
+    """Return what the observation adds to the sums of the first layer."""
+    weight = layer.weight[:, : normalised.shape[1]]
+    return nn.functional.linear(normalised, weight, layer.bias)
+
+
+def _slope(layers: Sequence[nn.Linear], base: Tensor, action: Tensor) -> Slope:
+    """Return the outputs of a tanh perceptron and their gradients by the action.
+
+    The chain rule from the last layer back: dy/dx_k = dy/dx_{k+1} diag(1 - x_{k+1}^2) W_k.
+    """
+    by_action = layers[0].weight[:, -action.shape[1] :]
+    score, hidden = torch.addmm(base, action, by_action.T), []
+    for layer in layers[1:]:
+        hidden.append(score.tanh())
+        score = nn.functional.linear(hidden[-1], layer.weight, layer.bias)
+    if not hidden:
+        return Slope(score, by_action.expand(len(action), -1, -1))
+    adjoint = layers[-1].weight.expand(len(action), -1, -1)
+    weights = [by_action, *(layer.weight for layer in layers[1:-1])]
+    for weight, output in zip(reversed(weights), reversed(hidden), strict=True):
+        adjoint = (adjoint * (1.0 - output * output).unsqueeze(1)) @ weight
+    return Slope(score, adjoint)
+
+
+def _combine(found: Sequence[Slope], combination: Combination) -> Slope:
+    scores = torch.stack([slope.score for slope in found])
+    gradients = torch.stack([slope.gradient for slope in found])
+    if combination == "mean":
+        return Slope(scores.mean(0), gradients.mean(0))
+    largest = scores.argmax(0, keepdim=True)
+    index = largest.unsqueeze(-1).expand(-1, -1, -1, gradients.shape[-1])
+    return Slope(scores.gather(0, largest)[0], gradients.gather(0, index)[0])

@@ -68,7 +68,8 @@ class ForwardBackward:
         Raises:
             ShapeError: If a width is not that of the model.
         """
-        return self.actor(observation, self._rows(observation, task))
+        action: Tensor = self.actor(observation, self._rows(observation, task))
+        return action
 
     @torch.no_grad()
     def value(

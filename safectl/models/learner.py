@@ -8,6 +8,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,14 @@ from safectl.models.update import Batch, Draws, UpdateSettings
 
 _CLAMP = 1.0
 """Bound on every entry of a gradient before the step of Adam."""
+
+
+class _Compared(NamedTuple):
+    """F of the candidates and of the data, at tasks."""
+
+    candidates: conservative.Candidates
+    data: Tensor
+    task: Tensor
 
 
 class Learner:
@@ -37,9 +46,15 @@ class Learner:
         self.target_backward = copy.deepcopy(model.backward).requires_grad_(False)
         device = next(model.actor.parameters()).device
         self.log_alpha = torch.tensor(settings.first_alpha, device=device).log()
-        self._represented = [*model.forward.parameters(), *model.backward.parameters()]
-        self._targets = [*self.target_forward.parameters(), *self.target_backward.parameters()]
-        self._acting = [*model.actor.parameters()]
+        self._represented: list[Tensor] = [
+            *model.forward.parameters(),
+            *model.backward.parameters(),
+        ]
+        self._targets: list[Tensor] = [
+            *self.target_forward.parameters(),
+            *self.target_backward.parameters(),
+        ]
+        self._acting: list[Tensor] = [*model.actor.parameters()]
         self.optimizers = {
             "representation": _adam(self._represented, settings.learning_rate),
             "actor": _adam(self._acting, settings.actor_learning_rate),
@@ -71,17 +86,11 @@ class Learner:
         with self._precision(batch):
             mean_next, target_forward, target = self._target(batch, draws, task)
             backward = model.backward(batch.next_observation).float()
-            asked, asked_next = task, mean_next
-            if settings.method == "dvc-fb":
-                asked = backward.detach()[draws.shuffle]
-                with torch.no_grad():
-                    asked_next = model.actor(batch.next_observation, asked).float()
-            if settings.method != "fb":
-                compared, candidates = self._candidates(batch, draws, asked, asked_next)
-            if settings.method in ("fb", "dvc-fb"):
-                forward = model.forward(batch.observation, batch.action, task).float()
+            compared = self._compare(batch, draws, (task, mean_next), backward.detach())
+            if compared is not None and compared.task is task:
+                forward = compared.data
             else:
-                forward = compared
+                forward = model.forward(batch.observation, batch.action, task).float()
         densities = measure.densities(forward, backward)
         fit = measure.measure_loss(densities, target, discount)
         orthonormality = measure.orthonormality_loss(backward)
@@ -96,11 +105,11 @@ class Learner:
             "target": target.mean(),
             "forward_norm": forward.norm(dim=-1).mean(),
         }
-        if settings.method != "fb":
+        if compared is not None:
             if settings.method == "mc-fb":
-                penalty = conservative.measure_penalty(candidates, forward, backward)
+                penalty = conservative.measure_penalty(compared.candidates, forward, backward)
             else:
-                penalty = conservative.value_penalty(candidates, compared, asked)
+                penalty = conservative.value_penalty(*compared)
             alpha = self._step_alpha(penalty)
             loss = loss + alpha * penalty
             metrics |= {"penalty": penalty, "alpha": alpha}
@@ -127,11 +136,25 @@ class Learner:
         self._step("actor", self._acting, loss)
         return {"actor_loss": loss, "value": -loss}
 
-    def _candidates(
-        self, batch: Batch, draws: Draws, task: Tensor, mean_next: Tensor
-    ) -> tuple[Tensor, conservative.Candidates]:
-        """Return F at the data, and F of all candidates, which share the parts of their tasks."""
-        model = self.model
+    def _compare(
+        self, batch: Batch, draws: Draws, shared: tuple[Tensor, Tensor], backward: Tensor
+    ) -> _Compared | None:
+        """Return what a penalty compares; the candidates share the parts of their tasks.
+
+        Args:
+            batch: Transitions.
+            draws: Random numbers.
+            shared: The tasks of the measure loss and the policy's mean at the next states.
+            backward: B of the next states, from which DVC-FB takes its own tasks.
+        """
+        model, method = self.model, self.settings.method
+        if method == "fb":
+            return None
+        task, mean_next = shared
+        if method == "dvc-fb":
+            task = backward[draws.shuffle]
+            with torch.no_grad():
+                mean_next = model.actor(batch.next_observation, task).float()
         with torch.no_grad():
             mean = model.actor(batch.observation, task).float()
             chosen = noisy(mean.expand_as(draws.policy_noise), draws.policy_noise)
@@ -142,7 +165,7 @@ class Learner:
         log_count = torch.zeros(len(here) + len(following), device=here.device)
         log_count[0] = math.log(conservative.DATA)
         candidates = conservative.Candidates(torch.cat([at_here, at_next], 1), log_count)
-        return at_here[:, 0], candidates
+        return _Compared(candidates, at_here[:, 0], task)
 
     def _step_alpha(self, penalty: Tensor) -> Tensor:
         """Move log alpha against the gradient; return the new alpha."""
@@ -152,7 +175,7 @@ class Learner:
             self.optimizers["alpha"].step()
         return self.log_alpha.exp().clamp(max=conservative.MAX_ALPHA)
 
-    def _step(self, name: str, parameters: list[nn.Parameter], loss: Tensor) -> None:
+    def _step(self, name: str, parameters: list[Tensor], loss: Tensor) -> None:
         gradients = torch.autograd.grad(loss, parameters)
         torch._foreach_clamp_min_(gradients, -_CLAMP)
         torch._foreach_clamp_max_(gradients, _CLAMP)
@@ -187,7 +210,7 @@ class Learner:
 
 
 @contextmanager
-def _held(parameters: list[nn.Parameter]) -> Iterator[None]:
+def _held(parameters: list[Tensor]) -> Iterator[None]:
     """Take the gradient from parameters for the length of a block."""
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -201,5 +224,5 @@ def _at(forward: Forward, observation: Tensor, actions: Tensor, task: Tensor) ->
     return forward.at(repeated, actions, forward.task_part(observation, task)).float()
 
 
-def _adam(parameters: list[nn.Parameter] | list[Tensor], rate: float) -> torch.optim.Adam:
+def _adam(parameters: list[Tensor], rate: float) -> torch.optim.Adam:
     return torch.optim.Adam(parameters, lr=rate, fused=True)

@@ -70,7 +70,8 @@ def value_loss(
     """
     backward = backward.detach()
     covariance = backward.T @ backward / len(backward)
-    reward = (backward * torch.linalg.lstsq(covariance, task.T).solution.T).sum(-1)
+    weights: Tensor = torch.linalg.lstsq(covariance, task.T).solution.T
+    reward = (backward * weights).sum(-1)
     aim = reward + discount * values(target, task).amin(0)
     return (values(forward, task) - aim.detach()).square().mean(-1).sum()
 

@@ -151,12 +151,14 @@ class Actor(nn.Module):
             self.observation_embedding(observation),
             self.task_embedding(torch.cat([observation, task], -1)),
         ]
-        return self.trunk(torch.cat(embedded, -1))
+        action: Tensor = self.trunk(torch.cat(embedded, -1))
+        return action
 
 
 def on_sphere(vectors: Float[Tensor, "*batch nz"]) -> Float[Tensor, "*batch nz"]:
     """Scale to radius sqrt(nz); a vector of zeros stays one."""
-    return vectors.shape[-1] ** 0.5 * functional.normalize(vectors, dim=-1)
+    radius: float = vectors.shape[-1] ** 0.5
+    return radius * functional.normalize(vectors, dim=-1)
 
 
 def noisy(

@@ -31,6 +31,7 @@ from safectl.safeguards.fit_signal import (
 from safectl.safeguards.memory import Memory, Remembering
 from safectl.safeguards.safety_layer import Least, SafetyLayer
 from safectl.safeguards.stop import StopProfile, decide_stop
+from safectl.safeguards.visit_limit import VisitLimit
 
 __all__ = [
     "ACS",
@@ -61,6 +62,7 @@ __all__ = [
     "Slope",
     "StopProfile",
     "Transitions",
+    "VisitLimit",
     "calibrate",
     "correct",
     "decide_stop",

@@ -149,8 +149,8 @@ class ACS:
         )
         risk = found.cost.sum(-1).clamp(0.0, 1.0)
         candidate = evidence(found.action, threshold - found.cost, limits, risk=risk)
-        last_resort = candidate
-        if not bool((usable & (candidate.residual == 0.0)).all()):
+        last_resort, certified = candidate, candidate.residual == 0.0
+        if not bool((usable & (certified | self.options.recover)).all()):
             named = fallback_action(self.fallback, observation, limits)
             if self.options.recover:
                 named = torch.where(usable.unsqueeze(-1), found.action, named)

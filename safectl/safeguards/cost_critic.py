@@ -7,6 +7,7 @@ V_c = 1 - Psi and Q_c = 1 - Psi - A.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -54,6 +55,15 @@ class ScoredCritic(CostCritic, Protocol):
         self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
     ) -> Slope:
         """Return scale(Q_c(s, a)) and its gradient by the action, without a graph."""
+        ...
+
+
+@runtime_checkable
+class PreparedCritic(ScoredCritic, Protocol):
+    """A critic that computes once what several slopes at the same observations share."""
+
+    def slope_at(self, observation: Float[Tensor, "batch nx"], /) -> Callable[[Tensor], Slope]:
+        """Return `slope` at these observations, a function of the action alone."""
         ...
 
 
@@ -121,23 +131,29 @@ def epsilon_schedule(
     return max(start - step * (epoch + 1), floor)
 
 
-def slope_of(
-    critic: CostCritic, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"]
-) -> Slope:
-    """Return scores and gradients: the critic's own, or its costs and their gradients by autograd.
+def slope_function(
+    critic: CostCritic, observation: Float[Tensor, "batch nx"]
+) -> Callable[[Tensor], Slope]:
+    """Return the critic's own slope at some observations, or one of its costs by autograd.
 
     Each row is repeated m times, so that one backward pass serves all costs. Works under
     `torch.no_grad`; leaves no gradient in the parameters.
     """
+    if isinstance(critic, PreparedCritic):
+        return critic.slope_at(observation)
     if isinstance(critic, ScoredCritic):
-        return critic.slope(observation, action)
-    with torch.enable_grad():
-        leaf = action.detach().requires_grad_(True)
-        cost = critic.cost(observation, leaf)
-        m = cost.shape[1]
-        if m > 1:
-            leaf = action.detach().repeat_interleave(m, 0).requires_grad_(True)
-            cost = critic.cost(observation.repeat_interleave(m, 0), leaf)
-            cost = cost.reshape(-1, m, m).diagonal(dim1=1, dim2=2)
-        (gradient,) = torch.autograd.grad(cost.sum(), leaf)
-    return Slope(cost.detach(), gradient.reshape(len(action), m, -1))
+        return partial(critic.slope, observation)
+
+    def slope(action: Tensor) -> Slope:
+        with torch.enable_grad():
+            leaf = action.detach().requires_grad_(True)
+            cost = critic.cost(observation, leaf)
+            m = cost.shape[1]
+            if m > 1:
+                leaf = action.detach().repeat_interleave(m, 0).requires_grad_(True)
+                cost = critic.cost(observation.repeat_interleave(m, 0), leaf)
+                cost = cost.reshape(-1, m, m).diagonal(dim1=1, dim2=2)
+            (gradient,) = torch.autograd.grad(cost.sum(), leaf)
+        return Slope(cost.detach(), gradient.reshape(len(action), m, -1))
+
+    return slope

@@ -5,19 +5,34 @@ import pytest
 import torch
 from torch import nn
 
-from safectl.barriers import Discs, HalfSpaces, SoftMinimum, Stack
-from safectl.dynamics import Unicycle
+from safectl.barriers import (
+    Discs,
+    HalfSpaces,
+    Minimum,
+    RelativeDegreeTwo,
+    SoftMinimum,
+    Stack,
+    StoppingDistance,
+    Superellipse,
+    box,
+    linearise,
+)
+from safectl.dynamics import Unicycle, double_integrator
 from safectl.errors import RangeError, UnsupportedLayer
 from safectl.export import (
     Network,
+    Tracer,
     emit_c,
     guarded_program,
     interpret,
     load_program,
+    network_spec,
     replay,
     save_program,
     verify,
 )
+from safectl.export.barrier_values import append_barrier, moved_entries
+from safectl.export.models import motion_of
 from safectl.safeguards import (
     AffineSignalModel,
     BarrierQP,
@@ -188,6 +203,25 @@ def test_a_rate_limit_remembers_and_holds_in_every_step():
     verify(program, observations=rows)
 
 
+@pytest.mark.parametrize("patience", [None, 2])
+def test_the_last_certified_action_is_repeated_as_in_torch(patience):
+    hold = Hold(Brake(SPEC, fixed=[0.5, -0.25]), rows=1, patience=patience)
+    guard = Remembering(BarrierQP(DISCS, MODEL, fallback=hold), [hold])
+    policy = make_policy(SPEC, 7)
+    program = guarded_program("g", SPEC, Network(nn.Sequential(policy)), guard)
+    rows = 1.6 * torch.rand(300, 4, generator=torch.Generator().manual_seed(4)) - 0.8
+    with torch.no_grad():
+        made = [guard.filter(row[None], policy(row[None]).clamp(-1.0, 1.0)) for row in rows]
+    steps = replay(program, rows.numpy())
+    status = np.array([decision.certificate.status.item() for decision in made])
+    assert np.array_equal(steps.status, status)
+    runs = "".join(map(str, status)).replace("1", "0").split("0")
+    assert max(map(len, runs)) > 2, "patience ends"
+    action = torch.cat([decision.action for decision in made]).numpy()
+    assert np.abs(steps.action - action).max() < ACTION_TOLERANCE
+    verify(program, observations=rows.numpy())
+
+
 def test_barrier_signals_and_rate_limit_are_met_together():
     world = find_world("DoubleIntegrator")
     guard = Chain(
@@ -220,10 +254,77 @@ def test_a_guarded_program_survives_its_file(tmp_path):
     assert {"sf_polytope.c", "sf_geometry.c", "sf_select.c", "sf_watchdog.c"} <= names
 
 
+SPEC = Spec(
+    tuple(Signal(name, "m", -9.0, 9.0) for name in ("x", "y", "vx", "vy")),
+    tuple(Signal(name, "m/s^2", -1.0, 1.0) for name in ("ax", "ay")),
+    0.1,
+)
+MODEL = double_integrator(0.1, axes=2)
+DISCS = Discs(torch.tensor([[0.4, 0.0], [-0.5, 0.6]]), 0.3)
+BOX = box([-1.0, -1.0], [1.0, 1.0], positions=(0, 1))
+STOPPING = StoppingDistance(
+    [-1.0, -1.0], [1.0, 1.0], braking=1.0, period=0.1, positions=(0, 1), velocities=(2, 3)
+)
+OVAL = (0.1, -0.2), (0.5, 0.8)
+COMPOSED = {
+    "ellipse": Superellipse(*OVAL),
+    "rounded rectangle": Superellipse(*OVAL, exponent=4.0),
+    "inside of the eighth power": Superellipse(*OVAL, exponent=8.0, inside=True),
+    "second order box": RelativeDegreeTwo(BOX, MODEL, rate=2.0),
+    "second order discs": RelativeDegreeTwo(DISCS, MODEL, rate=2.0),
+    "stay in a disc": RelativeDegreeTwo(
+        Discs(torch.zeros(1, 2), 1.0, inside=True), MODEL, rate=2.0
+    ),
+    "minimum": Minimum(STOPPING),
+    "minimum of a stack": Minimum(Stack(STOPPING, RelativeDegreeTwo(DISCS, MODEL, rate=2.0))),
+    "soft minimum": SoftMinimum(Stack(DISCS, BOX, STOPPING), sharpness=20.0),
+}
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_a_composed_barrier_decides_as_in_torch(name):
+    guard = BarrierQP(COMPOSED[name], MODEL, fallback=Brake(SPEC, velocities=(2, 3)), rate=0.3)
+    policy = make_policy(SPEC, 7, gain=1.5)
+    program = guarded_program("g", SPEC, Network(nn.Sequential(policy)), guard)
+    rows = 2.0 * torch.rand(2000, 4, generator=torch.Generator().manual_seed(2)) - 1.0
+    with torch.no_grad():
+        decision = guard.filter(rows, policy(rows).clamp(-1.0, 1.0))
+    steps = interpret(program, rows.numpy())
+    assert {*steps.status} >= {0, 2}
+    differ = steps.status != decision.certificate.status.numpy()
+    assert differ.mean() < 5e-3, "where a constraint is touched, rounding decides"
+    assert steps.margin[steps.status != Status.FALLBACK].min() >= 0.0
+    if name == "minimum of a stack":  # the C of every barrier is compared below
+        verify(program, observations=rows[:300].numpy())
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_values_and_gradients_of_a_composed_barrier_are_those_of_torch(name):
+    barrier = COMPOSED[name]
+    tracer = Tracer("net", network_spec(4, 1))
+    motion = motion_of(tracer, MODEL, "observation")
+    outputs = append_barrier(tracer, barrier, motion, "observation", name="h0_now")
+    nu = sum(tracer.size(value) for value in outputs)
+    tracer = Tracer("net", network_spec(4, nu))
+    motion = motion_of(tracer, MODEL, "observation")
+    outputs = append_barrier(tracer, barrier, motion, "observation", name="h0_now")
+    program = tracer.finish_network(tracer.concat(outputs, name="both"))
+    rows = 4.0 * torch.rand(500, 4, generator=torch.Generator().manual_seed(3)) - 2.0
+    exact = linearise(barrier, rows.double())
+    moved = exact.gradient[:, :, list(moved_entries(barrier))]
+    expected = torch.cat([exact.value, moved.flatten(1)], dim=1).numpy()
+    found = interpret(program, rows.numpy()).action
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+    verify(program, observations=rows.numpy())
+
+
 WORLD = find_world("DoubleIntegrator")
 UNSUPPORTED = {
-    "the barrier SoftMinimum": {"barrier": SoftMinimum(WORLD.barrier, sharpness=10.0)},
-    "the fallback Hold": {"fallback": Hold(WORLD.fallback, rows=1)},
+    "Superellipse with exponent 3": {"barrier": Superellipse(*OVAL, exponent=3.0)},
+    "RelativeDegreeTwo of Superellipse under LinearDynamics": {
+        "barrier": Minimum(RelativeDegreeTwo(Superellipse(*OVAL), MODEL, rate=1.0))
+    },
+    "the fallback Hold": {"fallback": Hold(Hold(WORLD.fallback, rows=1), rows=1)},
     "not affine": {"fallback": Brake(WORLD.spec, law=lambda state: state[:, :2].square())},
     "function from observations": {"observe": lambda rows: 2.0 * rows},
 }
@@ -238,10 +339,19 @@ def test_what_has_no_operations_is_refused_by_name(reason):
         guarded_program("g", WORLD.spec, policy, guard, state=range(4))
 
 
+class Foreign:
+    """A safeguard that the export does not know."""
+
+    claim = "none"
+
+    def filter(self, observation, action):
+        raise NotImplementedError
+
+
 def test_unknown_safeguards_and_states_of_another_size_are_refused():
     policy = Network(nn.Sequential(make_policy(WORLD.spec, 1)))
     guard = BarrierQP(WORLD.barrier, WORLD.dynamics, fallback=WORLD.fallback)
-    with pytest.raises(UnsupportedLayer, match="the safeguard Remembering"):
-        guarded_program("g", WORLD.spec, policy, Remembering(guard, []), state=range(4))
+    with pytest.raises(UnsupportedLayer, match="the safeguard Foreign"):
+        guarded_program("g", WORLD.spec, policy, Foreign(), state=range(4))
     with pytest.raises(RangeError, match="state is"):
         guarded_program("g", WORLD.spec, policy, guard, state=range(3))

@@ -69,17 +69,69 @@ class Codec:
         return frames
 
 
+ECHO = """
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "sf_frame.h"
+
+int main(void) {
+    uint8_t *buffer = malloc(CAPACITY);
+    sf_frame_decoder decoder;
+    sf_frame frame;
+    sf_frame_decoder_init(&decoder, buffer, CAPACITY);
+    for (int byte = getchar(); byte != EOF; byte = getchar()) {
+        if (sf_frame_push(&decoder, (uint8_t)byte, &frame)) {
+            uint8_t *body = malloc(SF_FRAME_BODY(frame.size));
+            uint8_t *wire = malloc(SF_FRAME_WIRE(frame.size));
+            memcpy(body + SF_FRAME_HEADER, frame.payload, frame.size);
+            fwrite(wire, 1, sf_frame_encode(&frame, body, wire), stdout);
+            free(body);
+            free(wire);
+        }
+    }
+    fprintf(stderr, "%u", (unsigned)decoder.refused);
+    free(buffer);
+    return 0;
+}
+"""
+"""Reads a stream and writes back the frames that it holds; every buffer has its exact size."""
+
+
+def compile_frames(target, *options):
+    runtime, own = files("safectl.export") / "runtime", files("safectl_hardware") / "runtime"
+    command = ["gcc", *C_FLAGS, f"-I{runtime}", f"-I{own}", own / "sf_frame.c"]
+    command += [runtime / "sf_core.c", *options, "-o", target]
+    subprocess.run(command, check=True, timeout=COMPILE_TIMEOUT_S)
+    return target
+
+
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("frames")
-    runtime, own = files("safectl.export") / "runtime", files("safectl_hardware") / "runtime"
-    command = ["gcc", *C_FLAGS, "-O2", "-shared", "-fPIC", f"-I{runtime}", own / "sf_frame.c"]
-    subprocess.run(
-        [*command, runtime / "sf_core.c", "-o", folder / "frames.so"],
-        check=True,
-        timeout=COMPILE_TIMEOUT_S,
+    target = tmp_path_factory.mktemp("frames") / "frames.so"
+    return ctypes.CDLL(str(compile_frames(target, "-O2", "-shared", "-fPIC")))
+
+
+def test_the_codec_stays_within_its_buffers(tmp_path):
+    source = tmp_path / "echo.c"
+    source.write_text(ECHO)
+    sanitizers = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    program = compile_frames(
+        tmp_path / "echo", f"-DCAPACITY={LARGEST_PAYLOAD + 16}", *sanitizers, source
     )
-    return ctypes.CDLL(str(folder / "frames.so"))
+    rng = random.Random(0)
+    for _ in range(10):
+        sent = [Frame(1, i, i, rng.randbytes(rng.randrange(LARGEST_PAYLOAD))) for i in range(50)]
+        wire = bytearray(b"".join(frame.to_bytes() for frame in sent))
+        for _ in range(20):
+            wire[rng.randrange(len(wire))] = rng.choice([0, 1, 255, rng.randrange(256)])
+        decoder = Decoder()
+        expected = b"".join(frame.to_bytes() for frame in decoder.push(bytes(wire)))
+        done = subprocess.run(
+            [program], input=bytes(wire), capture_output=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout) == (0, expected)
+        assert int(done.stderr) == decoder.refused > 0
 
 
 frames = st.builds(

@@ -37,6 +37,7 @@ from safectl.safeguards import (
     RateLimit,
     Remembering,
     SafetyLayer,
+    VisitLimit,
 )
 from safectl.safeguards.convex import ConvexGuard
 from safectl.safeguards.correction import Mode
@@ -156,6 +157,13 @@ def remembering(rows: int) -> Remembering:
     return Remembering(BarrierQP(speed_box(), DYNAMICS, fallback=hold), [hold])
 
 
+def visit_limit(limit: float) -> VisitLimit:
+    def bound(observation: Tensor, action: Tensor) -> Tensor:
+        return torch.sigmoid(3.0 * (observation[:, 2:] + action).norm(dim=-1) - 4.0)
+
+    return VisitLimit(bound, spec=spec(), limit=limit)
+
+
 @dataclass(frozen=True)
 class Case:
     make: Callable[[int], Safeguard]  # from the number of rows
@@ -191,6 +199,7 @@ SAFEGUARDS = {
     "learned costs, bfgs": Case(lambda _: acs("bfgs")),
     "learned costs, named fallback": Case(lambda _: acs("newton", recover=False)),
     "set in CVXPY": Case(lambda _: convex(1.0), lambda _: convex(1.2)),
+    "visit limit": Case(lambda _: visit_limit(0.1), lambda _: visit_limit(0.2)),
     "chain": Case(chain),
     "remembering": Case(remembering),
 }

@@ -5,8 +5,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from rclpy.node import Node
 
 from safectl_ros.launchlite import launched as run_launched
+from safectl_ros.process import RosThread
 from tests.ros_graph import ros_environment
 from tests.ros_prefix import install
 
@@ -30,6 +32,13 @@ def ros_domain(tmp_path_factory, prefix):
         for name, value in settings.items():
             patch.setenv(name, value)
         yield int(settings["ROS_DOMAIN_ID"])
+
+
+@pytest.fixture
+def probe(ros_domain):
+    """A node in a thread of this process."""
+    with RosThread(lambda context: Node("probe", context=context)) as thread:
+        yield thread
 
 
 @pytest.fixture

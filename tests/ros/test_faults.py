@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import TwistStamped
-from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
@@ -22,7 +21,6 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from safectl_ros.adapters.stamps import to_time
 from safectl_ros.bench.fuzz import fuzz
-from safectl_ros.process import RosThread
 from safectl_ros.qos import COMMAND, DIAGNOSTICS, SENSOR, STATE
 from tests.ros.fault_site import PERIOD_S, Site, end, silent, start
 from tests.ros_graph import Inbox, wait_until
@@ -65,13 +63,6 @@ def guard(ros_domain, tmp_path_factory, robot):
     )
     yield process
     end(process)
-
-
-@pytest.fixture
-def probe(ros_domain):
-    """A node in a thread of this process."""
-    with RosThread(lambda context: Node("probe", context=context)) as thread:
-        yield thread
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,14 @@ from safectl.errors import ConfigError, RangeError
 from safectl.seed import derive, numpy_generator
 from safectl_agents.acs.lower import Actors, Corrected, Lower, LowerSettings, Proposed, Sizes
 from safectl_agents.acs.projection import ProjectionSettings
-from safectl_agents.acs.replay import COST, COST_BEFORE, PROPOSAL, CostReplayBuffer, CostSamples
+from safectl_agents.acs.replay import (
+    COST,
+    COST_BEFORE,
+    PROPOSAL,
+    CostReplayBuffer,
+    CostSamples,
+    joined,
+)
 
 Array = NDArray[Any]
 Infos = list[dict[str, Any]]
@@ -168,13 +175,8 @@ class Collector:
         with torch.no_grad():
             following = actors.following(extra.next_observations)
         keep = len(batch.rewards) - len(extra.rewards)
-        mixed = CostSamples(
-            *(
-                None if new is None else torch.cat([old[:keep], new])
-                for old, new in zip(batch, extra, strict=True)
-            )
-        )
-        return self.lower.update(mixed, torch.cat([next_action[:keep], following]), actors)
+        actions = torch.cat([next_action[:keep], following])
+        return self.lower.update(joined(batch, extra), actions, actors)
 
 
 def cost_of(info: Mapping[str, Any]) -> float:
@@ -187,19 +189,6 @@ def cost_of(info: Mapping[str, Any]) -> float:
         problem = "holds no 'cost'; give the trainer a function: cost=lambda info: ..."
         raise ConfigError("info of the environment", problem)
     return float(info["cost"])
-
-
-class Constrained(Protocol):
-    """What the functions below ask of a trainer, beside the library's own attributes."""
-
-    constraint: ConstraintSettings
-    cost: CostOf | None
-    collector: Collector
-
-    @property
-    def actors(self) -> Actors:
-        """The task policy for the lower layer."""
-        ...
 
 
 def propose(
@@ -215,42 +204,57 @@ def propose(
     return scaled if noise is None else np.clip(scaled + noise(), -1, 1)
 
 
-def attach(model: "Constrained") -> None:
-    """Give a trainer its collector once the library has built the policy."""
-    sizes = Sizes(*_shape(model.observation_space), *_shape(model.action_space), model.device)
-    model.collector = Collector(
-        model.constraint, model.cost, sizes, rows=model.n_envs, seed=model.seed or 0
-    )
+def collector_of(
+    model: OffPolicyAlgorithm, settings: ConstraintSettings, cost: CostOf | None
+) -> Collector:
+    """Make a trainer's collector once the library has built the policy."""
+    (nx,), (nu,) = _shape(model.observation_space), _shape(model.action_space)
+    sizes = Sizes(nx, nu, model.device)
+    return Collector(settings, cost, sizes, rows=model.n_envs, seed=model.seed or 0)
 
 
 def sample_action(
-    model: "Constrained", learning_starts: int, noise: ActionNoise | None, rows: int
+    model: OffPolicyAlgorithm,
+    collector: Collector,
+    actors: Actors,
+    noise: ActionNoise | None,
+    *,
+    learning_starts: int,
 ) -> tuple[Array, Array]:
     """Propose and correct; return the action in its units and scaled, shape (batch, nu)."""
-    proposal = propose(model, learning_starts, noise, rows)
+    proposal = propose(model, learning_starts, noise, model.n_envs)
     assert isinstance(model._last_obs, np.ndarray)
-    guarded = model.collector.guards(model.num_timesteps, model._total_timesteps)
-    executed = model.collector.execute(model._last_obs, proposal, model.actors, guarded=guarded)
+    guarded = collector.guards(model.num_timesteps, model._total_timesteps)
+    executed = collector.execute(model._last_obs, proposal, actors, guarded=guarded)
     return model.policy.unscale_action(executed), executed
 
 
 def predict(
-    model: "Constrained", observation: Array, action: Array, state: tuple[Array, ...] | None
+    model: OffPolicyAlgorithm,
+    collector: Collector,
+    actors: Actors,
+    observation: Array,
+    state: tuple[Array, ...] | None,
+    *,
+    deterministic: bool,
 ) -> Array:
-    """Correct the policy's actions, in their units, one or a batch of them.
+    """Return corrected actions in their units, for one observation or a batch.
 
     Args:
         model: The trainer.
+        collector: Its lower layer.
+        actors: Its policy.
         observation: Shape (nx,) or (batch, nx).
-        action: The policy's, shape (nu,) or (batch, nu).
         state: One array, the costs of the steps before, shape (batch,); None where there were none.
             Only a layer that predicts the change of the cost reads it.
+        deterministic: As in the library.
     """
+    action, _ = model.policy.predict(observation, deterministic=deterministic)
     scaled = model.policy.scale_action(action).reshape(-1, *_shape(model.action_space))
     seen = np.asarray(observation).reshape(-1, *_shape(model.observation_space))
     before = np.zeros(len(seen)) if state is None else state[0]
-    found = model.collector.correct(seen, scaled, model.actors, before.reshape(-1, 1))
-    corrected = model.policy.unscale_action(found.action.cpu().numpy())
+    found = collector.correct(seen, scaled, actors, before.reshape(-1, 1))
+    corrected: Array = model.policy.unscale_action(found.action.cpu().numpy())
     return corrected.reshape(action.shape).astype(action.dtype)
 
 

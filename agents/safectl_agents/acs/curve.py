@@ -39,7 +39,7 @@ class Row:
     evaluation_s: float
 
 
-def flat(row: Row) -> dict[str, float]:
+def flat(row: Row) -> dict[str, int | float]:
     """Return a row as columns."""
     columns = asdict(row)
     scores = columns.pop("scores")

@@ -5,6 +5,7 @@ and lambda climbs by Adam while episodes cost more than the limit (OmniSafe, Ji 
 25(285); Ray, Achiam and Amodei 2019).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 from torch.nn import functional
@@ -132,9 +134,10 @@ class Lagrangian(OnPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        assert self.observation_space.shape is not None, "a multilayer perceptron takes vectors"
         seed = derive(self.seed or 0, "cost critic")
-        self.side = CostSide(*self.observation_space.shape, self.constraint, seed).to(self.device)
+        self.side = CostSide(
+            math.prod(self.observation_space.shape or ()), self.constraint, seed
+        ).to(self.device)
         self.tally = Tally()
         self._spent = torch.zeros(self.n_envs, device=self.device)
 
@@ -198,7 +201,7 @@ class PPOLag(Lagrangian, PPO):
 
     def __init__(
         self,
-        policy: str,
+        policy: str | type[ActorCriticPolicy],
         env: Any,  # noqa: ANN401  whatever the library takes
         *,
         constraint: LagrangeSettings | None = None,
@@ -224,7 +227,7 @@ class TRPOLag(Lagrangian, TRPO):
 
     def __init__(
         self,
-        policy: str,
+        policy: str | type[ActorCriticPolicy],
         env: Any,  # noqa: ANN401  whatever the library takes
         *,
         constraint: LagrangeSettings | None = None,

@@ -14,6 +14,7 @@ from safectl_agents.acs.collect import ConstraintSettings
 from safectl_agents.acs.critic import CriticSettings, Target
 from safectl_agents.acs.linear_layer import LinearLayerSettings
 from safectl_agents.acs.lower import LowerSettings
+from safectl_agents.acs.on_policy import acs_ppo, ppo, ppo_lag, trpo_lag
 from safectl_agents.acs.projection import ProjectionSettings
 from safectl_agents.acs.recovery import RecoverySettings
 from safectl_agents.acs.sac import ACSSAC
@@ -126,6 +127,10 @@ METHODS: Mapping[str, Method] = {
     "shaping": Method("TD3 on r - b c", _shaping),
     "td3": Method("TD3, unconstrained", _off_policy(ACSTD3, _none)),
     "sac": Method("SAC, unconstrained", _off_policy(ACSSAC, _none)),
+    "acs-ppo": Method("ACS on PPO", lambda env, run: acs_ppo(env, run.seed, run.eps)),
+    "ppo-lag": Method("PPO-Lagrangian", lambda env, run: ppo_lag(env, run.seed)),
+    "trpo-lag": Method("TRPO-Lagrangian", lambda env, run: trpo_lag(env, run.seed)),
+    "ppo": Method("PPO, unconstrained", lambda env, run: ppo(env, run.seed)),
 }
 """Methods by name."""
 

@@ -1,5 +1,6 @@
 """ACS on proximal policy optimisation, in stable-baselines3's conventions."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
@@ -60,8 +62,6 @@ class OnPolicySettings:
 
     def __post_init__(self) -> None:
         ChanceBound(self.eps_floor, self.recovery_rate)
-        if self.store not in ("proposal", "executed"):
-            raise RangeError("store", value=self.store, expected="'proposal' or 'executed'")
         for name in ("eps_step", "reward_penalty", "distance_penalty"):
             if not getattr(self, name) >= 0.0:
                 raise RangeError(name, value=getattr(self, name), expected="a number >= 0")
@@ -98,7 +98,7 @@ class ACSPPO(PPO):
 
     def __init__(
         self,
-        policy: str,
+        policy: str | type[ActorCriticPolicy],
         env: Any,  # noqa: ANN401  whatever the library takes
         *,
         constraint: OnPolicySettings | None = None,
@@ -116,9 +116,15 @@ class ACSPPO(PPO):
         low, high = (torch.as_tensor(end, device=self.device) for end in (box.low, box.high))
         self.limits = Limits(low, high)
         seed = derive(self.seed or 0, "safety critics")
-        assert self.observation_space.shape is not None, "a multilayer perceptron takes vectors"
-        sizes = (*self.observation_space.shape, *box.shape)
-        self.learner = SafetyLearner(*sizes, self.constraint.safety, seed=seed, device=self.device)
+        nx, nu = (math.prod(space.shape or ()) for space in (self.observation_space, box))
+        self.learner = SafetyLearner(
+            nx,
+            nu,
+            self.constraint.safety,
+            rows=self.n_steps * self.n_envs,
+            seed=seed,
+            device=self.device,
+        )
         self.tally = Tally()
         self._spent = torch.zeros(self.n_envs, device=self.device)
 
@@ -229,7 +235,7 @@ class ACSPPO(PPO):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         modules, variables = super()._get_torch_save_params()
-        names = ("safety", "advantage", "safety_optimizer", "advantage_optimizer")
+        names = ("safety", "advantage", "memory", "safety_optimizer", "advantage_optimizer")
         return [*modules, *(f"learner.{name}" for name in names)], variables
 
 

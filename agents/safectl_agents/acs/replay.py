@@ -1,8 +1,9 @@
 """Replay of transitions with their cost, their proposed action and their episode's outcome."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -37,6 +38,26 @@ class CostSamples(NamedTuple):
     proposals: Float[Tensor, "batch nu"]
     costs: Float[Tensor, "batch 1"]
     costs_before: Float[Tensor, "batch 1"]
+
+
+def joined(first: CostSamples, second: CostSamples) -> CostSamples:
+    """Return the first rows, then the second ones, as many as the first in all."""
+    keep = len(first.rewards) - len(second.rewards)
+
+    def join(head: Tensor, tail: Tensor) -> Tensor:
+        return torch.cat([head[:keep], tail])
+
+    return CostSamples(
+        join(first.observations, second.observations),
+        join(first.actions, second.actions),
+        join(first.next_observations, second.next_observations),
+        join(first.dones, second.dones),
+        join(first.rewards, second.rewards),
+        None,
+        join(first.proposals, second.proposals),
+        join(first.costs, second.costs),
+        join(first.costs_before, second.costs_before),
+    )
 
 
 class CostReplayBuffer(ReplayBuffer):
@@ -79,6 +100,12 @@ class CostReplayBuffer(ReplayBuffer):
         for index in np.flatnonzero(done):
             self._end_episode(row, int(index))
 
+    def sample(  # type: ignore[override]  # a named tuple with the library's fields first
+        self, batch_size: int, env: VecNormalize | None = None
+    ) -> CostSamples:
+        """Draw transitions, the same rows as the library would."""
+        return cast(CostSamples, super().sample(batch_size, env))
+
     def sample_violating(
         self, count: int, generator: np.random.Generator, env: VecNormalize | None = None
     ) -> CostSamples | None:
@@ -116,18 +143,18 @@ class CostReplayBuffer(ReplayBuffer):
     ) -> CostSamples:
         at = (rows, envs)
         failed = self.dones[at] * (1.0 - self.timeouts[at])
-        observations = self._normalize_obs(self.observations[at], env)
-        following = self._normalize_obs(self.next_observations[at], env)
+        observations = cast(NDArray[Any], self._normalize_obs(self.observations[at], env))
+        following = cast(NDArray[Any], self._normalize_obs(self.next_observations[at], env))
         rewards = self._normalize_reward(self.rewards[at].reshape(-1, 1), env)
-        torch = self.to_torch
+        tensor = self.to_torch
         return CostSamples(
-            torch(observations),
-            torch(self.actions[at]),
-            torch(following),
-            torch(failed.reshape(-1, 1)),
-            torch(rewards),
+            tensor(observations),
+            tensor(self.actions[at]),
+            tensor(following),
+            tensor(failed.reshape(-1, 1)),
+            tensor(rewards),
             None,
-            torch(self.proposals[at]),
-            torch(self.costs[at].reshape(-1, 1)),
-            torch(self.costs_before[at].reshape(-1, 1)),
+            tensor(self.proposals[at]),
+            tensor(self.costs[at].reshape(-1, 1)),
+            tensor(self.costs_before[at].reshape(-1, 1)),
         )

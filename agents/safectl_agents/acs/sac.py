@@ -3,9 +3,11 @@
 from typing import Any
 
 import torch
+from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from stable_baselines3 import SAC
 from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.sac.policies import SACPolicy
 from torch import Tensor
 from torch.nn import functional
 
@@ -16,7 +18,7 @@ from safectl_agents.acs.collect import (
     CostOf,
     Infos,
     Tally,
-    attach,
+    collector_of,
     predict,
     sample_action,
     set_gradients,
@@ -49,7 +51,7 @@ class ACSSAC(SAC):
 
     def __init__(
         self,
-        policy: str,
+        policy: str | type[SACPolicy],
         env: Any,  # noqa: ANN401  whatever the library takes
         *,
         constraint: ConstraintSettings | None = None,
@@ -63,7 +65,7 @@ class ACSSAC(SAC):
     def _setup_model(self) -> None:
         self.replay_buffer_class = CostReplayBuffer
         super()._setup_model()
-        attach(self)
+        self.collector = collector_of(self, self.constraint, self.cost)
 
     @property
     def lower(self) -> Lower:
@@ -89,7 +91,9 @@ class ACSSAC(SAC):
         Raises:
             ConfigError: If the lower layer is no projection with a cost critic.
         """
-        return safeguard_of(self)
+        assert isinstance(self.observation_space, Box)
+        assert isinstance(self.action_space, Box)
+        return safeguard_of(self.lower, self.actors, self.observation_space, self.action_space)
 
     @property
     def actors(self) -> Actors:
@@ -104,8 +108,15 @@ class ACSSAC(SAC):
         deterministic: bool = False,
     ) -> tuple[Array, tuple[Array, ...] | None]:
         """Return the corrected action of the policy; `state` as in `collect.predict`."""
-        action, _ = self.policy.predict(observation, None, episode_start, deterministic)
-        return predict(self, observation, action, state), state
+        action = predict(
+            self,
+            self.collector,
+            self.actors,
+            observation,
+            state,
+            deterministic=deterministic,
+        )
+        return action, state
 
     def train(self, gradient_steps: int, batch_size: int = 64) -> None:
         """Update entropy weight, critics, lower layer, actor and targets, as the library's SAC."""
@@ -156,8 +167,7 @@ class ACSSAC(SAC):
             target = reward + (1 - batch.dones) * self.gamma * value
         action = batch.actions if constraint.store == "executed" else batch.proposals
         losses = [functional.mse_loss(q, target) for q in self.critic(batch.observations, action)]
-        total: Tensor = 0.5 * sum(losses)
-        return total
+        return 0.5 * sum(losses, torch.zeros(()))
 
     def _entropy_weight(self, log_probability: Tensor) -> Tensor:
         """Return the weight of the entropy as it was, and move it by its own loss if it learns."""
@@ -177,7 +187,9 @@ class ACSSAC(SAC):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[Array, Array]:
-        return sample_action(self, learning_starts, action_noise, n_envs)
+        return sample_action(
+            self, self.collector, self.actors, action_noise, learning_starts=learning_starts
+        )
 
     def _store_transition(
         self,

@@ -5,7 +5,7 @@ episode that the rollout cuts is labelled by Psi at the cut.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -42,16 +42,54 @@ class SafetySettings:
     """The same for A_Psi."""
     hidden: tuple[int, ...] = (64, 64)
     """Units per hidden layer, tanh."""
+    violating_share: float = 0.2
+    """Rows kept from violating episodes of earlier rollouts, as a share of a rollout, >= 0: once
+    the safeguard works, nothing else tells the critics what is unsafe."""
 
     def __post_init__(self) -> None:
-        if self.label not in ("budget", "horizon"):
-            raise RangeError("label", value=self.label, expected="'budget' or 'horizon'")
         if not self.budget >= 0.0:
             raise RangeError("budget", value=self.budget, expected="a number >= 0")
+        if not self.violating_share >= 0.0:
+            raise RangeError("violating_share", value=self.violating_share, expected="at least 0")
         if self.horizon is not None and self.horizon < 1:
             raise RangeError("horizon", value=self.horizon, expected="at least 1, or None")
         if not self.learning_rate > 0.0:
             raise RangeError("learning_rate", value=self.learning_rate, expected="a number > 0")
+
+
+class _Rows(NamedTuple):
+    """What the critics are fitted to: one row per step."""
+
+    observation: Tensor
+    action: Tensor
+    label: Tensor
+    gain: Tensor
+
+    def select(self, rows: Tensor | slice) -> "_Rows":
+        return _Rows(*(part[rows] for part in self))
+
+    def join(self, other: "_Rows") -> "_Rows":
+        return _Rows(*(torch.cat(pair) for pair in zip(self, other, strict=True)))
+
+
+class _Memory(nn.Module):
+    """The newest rows of violating episodes, as buffers, so that checkpoints keep them."""
+
+    def __init__(self, nx: int, nu: int, capacity: int) -> None:
+        super().__init__()
+        self.rows: Tensor
+        self.count: Tensor
+        self.widths = [nx, nu, 1, 1]
+        self.register_buffer("rows", torch.zeros(capacity, nx + nu + 2))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def recall(self) -> _Rows:
+        return _Rows(*self.rows[: int(self.count)].split_with_sizes(self.widths, 1))
+
+    def keep(self, new: _Rows) -> None:
+        rows = torch.cat([torch.cat(new, 1), self.rows[: int(self.count)]])[: len(self.rows)]
+        self.rows[: len(rows)] = rows
+        self.count.fill_(len(rows))
 
 
 class SafetyLearner:
@@ -61,12 +99,20 @@ class SafetyLearner:
         nx: Observations.
         nu: Actions, in their units.
         settings: How it learns.
+        rows: Steps of a rollout, of all environments.
         seed: Of the initial weights.
         device: Of the networks.
     """
 
     def __init__(
-        self, nx: int, nu: int, settings: SafetySettings, *, seed: int, device: torch.device
+        self,
+        nx: int,
+        nu: int,
+        settings: SafetySettings,
+        *,
+        rows: int,
+        seed: int,
+        device: torch.device,
     ) -> None:
         self.settings = settings
         generator = torch.Generator().manual_seed(seed)
@@ -78,6 +124,8 @@ class SafetyLearner:
             torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
             for network in (self.safety, self.advantage)
         )
+
+        self.memory = _Memory(nx, nu, round(settings.violating_share * rows)).to(device)
 
     @property
     def critic(self) -> LearnedSafety:
@@ -110,24 +158,31 @@ class SafetyLearner:
             spent: As in `labels`.
             first: Whether it is the first one, whose statistics normalise the observations.
         """
-        observation, action = rollout.observation.flatten(0, 1), rollout.action.flatten(0, 1)
         if first:
             normalise_by(rollout, self.safety, self.advantage)
-        label = self.labels(rollout, spent).reshape(-1, 1)
-        with torch.no_grad():
-            # The sum of Psi(s') - Psi(s) over the rest of the episode, with y in place of its end.
-            gain = label - self.safety(observation).sigmoid()
-        settings = self.settings
+        settings, new = self.settings, self._rows(rollout, spent)
+        rows = new.join(self.memory.recall())
         losses = {"safety_loss": 0.0, "advantage_loss": 0.0}
         for _ in range(settings.safety_iterations):
-            score = self.safety.each(observation)
-            loss = functional.binary_cross_entropy_with_logits(score, label.expand_as(score))
+            score = self.safety.each(rows.observation)
+            label = rows.label.expand_as(score)
+            loss = functional.binary_cross_entropy_with_logits(score, label)
             losses["safety_loss"] = descend(self.safety_optimizer, self.safety, loss)
         for _ in range(settings.advantage_iterations):
-            score = self.advantage.each(observation, action)
-            loss = functional.mse_loss(score, gain.expand_as(score))
+            score = self.advantage.each(rows.observation, rows.action)
+            loss = functional.mse_loss(score, rows.gain.expand_as(score))
             losses["advantage_loss"] = descend(self.advantage_optimizer, self.advantage, loss)
-        return {**losses, "safe_labels": float(label.mean())}
+        innocent = torch.ones_like(spent)
+        safe = budget_labels(rollout.cost, rollout.end, innocent, budget=0.0, spent=spent)
+        self.memory.keep(new.select((safe < 1.0).flatten()))
+        return {**losses, "safe_labels": float(new.label.mean())}
+
+    @torch.no_grad()
+    def _rows(self, rollout: Rollout, spent: Tensor) -> _Rows:
+        observation, action = rollout.observation.flatten(0, 1), rollout.action.flatten(0, 1)
+        label = self.labels(rollout, spent).reshape(-1, 1)
+        # The sum of Psi(s') - Psi(s) over the rest of the episode, with y in place of its end.
+        return _Rows(observation, action, label, label - self.safety(observation).sigmoid())
 
 
 def normalise_by(rollout: Rollout, *networks: ScoreNetwork) -> None:

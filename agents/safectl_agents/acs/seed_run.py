@@ -27,7 +27,9 @@ from safectl.seed import derive
 from safectl_agents.acs import curve
 from safectl_agents.acs.collect import Tally
 from safectl_agents.acs.evaluation import Env, evaluate
+from safectl_agents.acs.lower import Lower
 from safectl_agents.acs.methods import MethodContext, find_method
+from safectl_agents.acs.pretrain import adopt_lower
 from safectl_agents.acs.tasks import find_task
 from safectl_agents.bench.benchmark import describe_machine
 from safectl_agents.episodes import rewind
@@ -83,6 +85,8 @@ class RunSettings:
     """Critic updates per actor update of TD3, >= 1."""
     threads: int = 1
     """Threads of torch, >= 1."""
+    critic_from: str = ""
+    """Folder of a finished seed whose lower layer is adopted; actions are corrected from step 0."""
 
     def __post_init__(self) -> None:
         find_task(self.task)
@@ -97,6 +101,8 @@ class RunSettings:
     @property
     def guard_from(self) -> int:
         """Step from which actions are corrected."""
+        if self.critic_from:
+            return 0
         ratio = self.warmup_ratio
         share = find_task(self.task).warmup_ratio if ratio is None else ratio
         return round(share * self.steps)
@@ -108,6 +114,11 @@ class Trainer(Protocol):
     @property
     def tally(self) -> Tally:
         """Counts of the training steps."""
+        ...
+
+    @property
+    def lower(self) -> Lower:
+        """The layer that corrects actions."""
         ...
 
     def begin_segment(self, seed: int) -> None:
@@ -162,7 +173,6 @@ class _Run:
         settings = self.settings
         seed = derive(settings.seed, f"segment {counters.segment}") >> (63 - _SEED_BITS)
         env = DummyVecEnv([lambda: make_env(find_task(settings.task).env)])
-        env.seed(seed)
         set_random_seed(seed)
         if model is None:
             model = _make(settings, env)
@@ -171,6 +181,7 @@ class _Run:
         else:
             model.set_env(env)
         trainer = cast(Trainer, model)
+        env.seed(seed)  # after the library's constructor, which seeds it otherwise
         model.action_space.seed(seed)
         set_random_seed(seed)
         trainer.begin_segment(seed)
@@ -190,7 +201,8 @@ class _Run:
             episodes_bytes=size,
         )
         trainer.tally.reset()
-        if after.step % settings.checkpoint_every == 0 or after.step >= settings.steps:
+        every = settings.checkpoint_every
+        if after.step // every > counters.step // every or after.step >= settings.steps:
             save_state(self.folder / "checkpoints", model, after, keep=1)
         return model, after
 
@@ -249,7 +261,11 @@ def _make(settings: RunSettings, env: DummyVecEnv) -> BaseAlgorithm:
         task.hidden,
         options,
     )
-    return find_method(settings.method).make(env, context)
+    model = find_method(settings.method).make(env, context)
+    if settings.critic_from:
+        earlier = type(model).load(Path(settings.critic_from) / "model.zip", device="cpu")
+        adopt_lower(cast(Trainer, model).lower, cast(Trainer, earlier).lower)
+    return model
 
 
 def _finish(settings: RunSettings, folder: Path, model: BaseAlgorithm | None, command: str) -> None:
@@ -291,6 +307,6 @@ def _speed(rows: list[curve.Row]) -> float:
     return rows[-1].step / sum(times)
 
 
-def _mean(values: list[float]) -> float | None:
+def _mean(values: list[int | float]) -> float | None:
     finite = [value for value in values if np.isfinite(value)]
     return float(np.mean(finite)) if finite else None

@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from stable_baselines3 import TD3
 from stable_baselines3.common.noise import ActionNoise, NormalActionNoise
+from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor
 from torch.nn import functional
 
@@ -17,7 +19,7 @@ from safectl_agents.acs.collect import (
     CostOf,
     Infos,
     Tally,
-    attach,
+    collector_of,
     predict,
     sample_action,
     set_gradients,
@@ -53,7 +55,7 @@ class ACSTD3(TD3):
 
     def __init__(
         self,
-        policy: str,
+        policy: str | type[TD3Policy],
         env: Any,  # noqa: ANN401  whatever the library takes
         *,
         constraint: ConstraintSettings | None = None,
@@ -70,7 +72,7 @@ class ACSTD3(TD3):
         if self.action_noise is None:
             shape = self.action_space.shape or ()
             self.action_noise = NormalActionNoise(np.zeros(shape), np.full(shape, _EXPLORATION))
-        attach(self)
+        self.collector = collector_of(self, self.constraint, self.cost)
 
     @property
     def lower(self) -> Lower:
@@ -96,7 +98,9 @@ class ACSTD3(TD3):
         Raises:
             ConfigError: If the lower layer is no projection with a cost critic.
         """
-        return safeguard_of(self)
+        assert isinstance(self.observation_space, Box)
+        assert isinstance(self.action_space, Box)
+        return safeguard_of(self.lower, self.actors, self.observation_space, self.action_space)
 
     @property
     def actors(self) -> Actors:
@@ -111,8 +115,15 @@ class ACSTD3(TD3):
         deterministic: bool = False,
     ) -> tuple[Array, tuple[Array, ...] | None]:
         """Return the corrected action of the policy; `state` as in `collect.predict`."""
-        action, _ = self.policy.predict(observation, None, episode_start, deterministic)
-        return predict(self, observation, action, state), state
+        action = predict(
+            self,
+            self.collector,
+            self.actors,
+            observation,
+            state,
+            deterministic=deterministic,
+        )
+        return action, state
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """Update critics, lower layer, actor and targets; the arithmetic of the library's TD3."""
@@ -166,7 +177,9 @@ class ACSTD3(TD3):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[Array, Array]:
-        return sample_action(self, learning_starts, action_noise, n_envs)
+        return sample_action(
+            self, self.collector, self.actors, action_noise, learning_starts=learning_starts
+        )
 
     def _store_transition(
         self,

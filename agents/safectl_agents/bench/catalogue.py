@@ -4,9 +4,12 @@ import importlib
 from collections.abc import Iterable
 from importlib.util import find_spec
 
+from safectl_agents.bench.acs_safeguard import ACS_SAFEGUARD
+from safectl_agents.bench.acs_training import TRAINING
 from safectl_agents.bench.benchmark import Benchmark
 from safectl_agents.bench.diffuser import SAFEDIFFUSER
 from safectl_agents.bench.diffuser_data import DIFFUSER_DATA
+from safectl_agents.bench.fb import FORWARD_BACKWARD
 from safectl_agents.bench.foundation import FOUNDATION
 from safectl_agents.bench.mcu_adaptation import ADAPTATION
 from safectl_agents.bench.mcu_boards import BOARDS
@@ -37,8 +40,11 @@ BENCHMARKS: dict[str, Benchmark] = {
         *NETWORKS,
         *FILTERS,
         *PEERS,
+        *TRAINING,
+        *ACS_SAFEGUARD,
         *SAFEDIFFUSER,
         *DIFFUSER_DATA,
+        *FORWARD_BACKWARD,
         *_from_above(),
     )
 }

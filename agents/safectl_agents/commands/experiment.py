@@ -50,6 +50,8 @@ class ExperimentSettings:
     """Critic updates per actor update of TD3."""
     threads: int = 1
     """Threads of torch per process."""
+    critic_from: str = ""
+    """Folder of a finished seed whose learned layer is adopted, to correct from step 0."""
     list: bool = False
     """Name tasks and methods; train nothing."""
 
@@ -103,6 +105,7 @@ def _protocol(settings: ExperimentSettings, task: str) -> RunSettings:
         updates=settings.updates,
         policy_delay=settings.policy_delay,
         threads=settings.threads,
+        critic_from=settings.critic_from,
     )
 
 

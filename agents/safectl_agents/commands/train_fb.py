@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from safectl_agents.fb.plots import plot_trainings
 from safectl_agents.fb.report import Report, report
 from safectl_agents.fb.settings import FBConfig
 from safectl_agents.fb.train import train
@@ -53,6 +54,7 @@ def run(settings: TrainFBSettings) -> int:
             bar.update(task, completed=step, status=status)
 
         train(config, data, folder, progress=show)
+    plot_trainings({config.update.method: folder}, folder / "curves.png")
     sys.stdout.write(format_report(report(folder)) + f"\nnext: safectl evaluate fb {folder}\n")
     return 0
 

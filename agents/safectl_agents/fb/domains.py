@@ -80,6 +80,10 @@ class Domain:
         physics = self.environment.physics
         return np.array([reward(physics) for reward in self.facts.tasks.values()], np.float32)
 
+    def reward(self, task: str) -> float:
+        """Return the reward of one task on entering the present state."""
+        return self.facts.tasks[task](self.environment.physics)
+
     def state(self) -> NDArray[np.float64]:
         """Return positions, velocities and activations of the simulator."""
         return np.array(self.environment.physics.get_state(), np.float64)

@@ -63,7 +63,7 @@ def save_episode(episode: Episode, folder: Path, index: int) -> Path:
         StorageError: If it cannot be written.
     """
     path = folder / f"episode_{index:06d}_{episode.steps}.npz"
-    arrays = {
+    arrays: dict[str, NDArray[np.float32] | NDArray[np.float64]] = {
         "observation": episode.observation,
         "action": episode.action,
         "reward": episode.reward,
@@ -84,7 +84,7 @@ def load_episode(path: Path) -> Episode:
         NonFiniteError: If a number is NaN or infinite.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             kept = ("observation", "action", "reward", "discount", "physics")
             arrays = {name: np.asarray(file[name]) for name in kept if name in file.files}
         observation = arrays["observation"].astype(np.float32)
@@ -182,6 +182,9 @@ def _join(parts: list[Transitions], folder: Path) -> Transitions:
         raise FileFormatError(folder, problem, "keep one domain per folder")
     states = [part.physics for part in parts if part.physics is not None]
     return Transitions(
-        *(np.concatenate([part[column] for part in parts]) for column in range(4)),
+        np.concatenate([part.observation for part in parts]),
+        np.concatenate([part.action for part in parts]),
+        np.concatenate([part.next_observation for part in parts]),
+        np.concatenate([part.discount for part in parts]),
         np.concatenate(states) if len(states) == len(parts) else None,
     )

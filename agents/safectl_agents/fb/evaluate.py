@@ -29,19 +29,23 @@ class Labels(NamedTuple):
 def make_labels(domain: str, transitions: Transitions, count: int, seed: int) -> Labels:
     """Label transitions by restoring the states of the simulator.
 
+    Where every task has a goal there is nothing to label, and the labels are empty.
+
     Raises:
         FileFormatError: If the data hold no states.
         ShapeError: If they are those of another domain.
     """
+    facts = facts_of(domain)
+    if not facts.tasks.keys() - facts.goals.keys():
+        return Labels(torch.from_numpy(transitions.next_observation[:0]), {})
     rows = np.random.default_rng(seed).permutation(len(transitions.action))[:count]
     if transitions.physics is None:
         advice = "infer tasks from a function of the observation instead"
         raise FileFormatError("the data", "hold no states of the simulator to label", advice)
     found = Domain(domain).label(transitions.physics[rows], transitions.action[rows])
-    names = facts_of(domain).tasks
     return Labels(
         torch.from_numpy(transitions.next_observation[rows]),
-        {name: torch.from_numpy(found[:, k].copy()) for k, name in enumerate(names)},
+        {name: torch.from_numpy(found[:, k].copy()) for k, name in enumerate(facts.tasks)},
     )
 
 
@@ -76,8 +80,7 @@ def run_tasks(
     worlds = [Domain(domain, seed=_START_SEED + e) for _ in tasks for e in range(episodes)]
     vectors = torch.stack([task.vector for task in tasks.values()]).to(device)
     rows = vectors.repeat_interleave(episodes, 0)
-    index = [list(worlds[0].facts.tasks).index(name) for name in tasks]
-    columns = np.repeat(index, episodes)
+    asked = [name for name in tasks for _ in range(episodes)]
     observation = np.stack([world.reset() for world in worlds])
     returns = np.zeros(len(worlds))
     for _ in range(worlds[0].episode_steps):
@@ -85,7 +88,7 @@ def run_tasks(
             action = model.actor(torch.from_numpy(observation).to(device), rows).cpu().numpy()
         moved = [world.step(one) for world, one in zip(worlds, action, strict=True)]
         observation = np.stack(moved)
-        returns += [world.rewards()[k] for world, k in zip(worlds, columns, strict=True)]
+        returns += [world.reward(name) for world, name in zip(worlds, asked, strict=True)]
     return dict(zip(tasks, returns.reshape(len(tasks), episodes), strict=True))
 
 

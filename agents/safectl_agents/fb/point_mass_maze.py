@@ -103,7 +103,7 @@ def way_point_action(observation: NDArray[np.float32], name: str) -> NDArray[np.
     return np.clip(30.0 * (target - position) - 9.0 * velocity, -1.0, 1.0).astype(np.float32)
 
 
-class _Explore(base.Task):
+class _Explore(base.Task):  # type: ignore[misc]  # dm_control publishes no types
     """Start at rest in the upper left room; no reward."""
 
     def initialize_episode(self, physics: mujoco.Physics) -> None:

@@ -61,16 +61,25 @@ def read_evaluations(folder: Path) -> Evaluations:
     Raises:
         FileFormatError: If there are none.
     """
-    path = folder / "evaluations.csv"
+    head, numbers = read_log(folder / "evaluations.csv")
+    return Evaluations(numbers[:, 0].astype(np.int64), head[1:], numbers[:, 1:])
+
+
+def read_log(path: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Read the names and the rows of a log of `train`, shape (rows, names).
+
+    Raises:
+        FileFormatError: If there are no rows.
+    """
     try:
         with path.open(newline="", encoding="utf-8") as file:
             head, *rows = list(csv.reader(file))
         numbers = np.array(rows, np.float64).reshape(len(rows), len(head))
     except (OSError, ValueError) as error:
-        raise FileFormatError(path, f"holds no scores ({error})", "train longer") from error
+        raise FileFormatError(path, f"holds no log ({error})", "train longer") from error
     if not rows:
-        raise FileFormatError(path, "holds no scores", "train longer")
-    return Evaluations(numbers[:, 0].astype(np.int64), tuple(head[1:]), numbers[:, 1:])
+        raise FileFormatError(path, "holds no rows", "train longer")
+    return tuple(head), numbers
 
 
 def reference(name: str, *, scale: float) -> tuple[float, ...]:

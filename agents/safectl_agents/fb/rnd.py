@@ -59,6 +59,8 @@ class RNDSettings:
 class Explorer(nn.Module):
     """Actor, twin critic and the pair of networks whose difference is the novelty."""
 
+    spread: Tensor
+
     def __init__(self, nx: int, nu: int, settings: RNDSettings) -> None:
         super().__init__()
         hidden = settings.hidden
@@ -89,7 +91,8 @@ class Explorer(nn.Module):
         scaled = self.scale(observation).clamp(-_OBSERVED_LIMIT, _OBSERVED_LIMIT)
         with torch.no_grad():
             aim = self.random(scaled)
-        return (self.predictor(scaled) - aim).square().mean(-1)
+        error: Tensor = self.predictor(scaled) - aim
+        return error.square().mean(-1)
 
 
 class RNDAgent:
@@ -109,9 +112,9 @@ class RNDAgent:
             self.networks = Explorer(nx, nu, settings).to(generator.device)
         self.target = copy.deepcopy(self.networks).requires_grad_(False)
         net, rate = self.networks, settings.learning_rate
-        self._critic = [*net.trunk.parameters(), *net.heads.parameters()]
-        self._aim = [*self.target.trunk.parameters(), *self.target.heads.parameters()]
-        learned = {
+        self._critic: list[Tensor] = [*net.trunk.parameters(), *net.heads.parameters()]
+        self._aim: list[Tensor] = [*self.target.trunk.parameters(), *self.target.heads.parameters()]
+        learned: dict[str, list[Tensor]] = {
             "predictor": [*net.predictor.parameters()],
             "critic": self._critic,
             "actor": [*net.actor.parameters()],

@@ -23,7 +23,7 @@ from safectl.errors import ConfigError, FileFormatError, NonFiniteError, ShapeEr
 from safectl.files import new_file, new_folder, read_json, write_json
 from safectl.models import Batch, Draws, ForwardBackward, Learner, draw
 from safectl.seed import torch_generator
-from safectl_agents.fb.domains import Domain
+from safectl_agents.fb.domains import Domain, facts_of
 from safectl_agents.fb.episodes import Transitions, load_transitions
 from safectl_agents.fb.evaluate import Labels, infer_tasks, make_labels, run_tasks, score
 from safectl_agents.fb.settings import FBConfig
@@ -174,7 +174,8 @@ def _evaluate(
 ) -> None:
     tasks = infer_tasks(model, config.domain, labels)
     returns = run_tasks(model, config.domain, tasks, config.episodes)
-    scores = {name: score(returns[name]) if name in returns else 0.0 for name in labels.rewards}
+    names = facts_of(config.domain).tasks
+    scores = {name: score(returns[name]) if name in returns else 0.0 for name in names}
     _log(folder / "evaluations.csv", step, scores, writer, "score")
 
 

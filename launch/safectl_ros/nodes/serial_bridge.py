@@ -16,25 +16,23 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.context import Context
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 
-from safectl.errors import AdapterError, BridgeError, ConfigError, SpecMismatch
+from safectl.errors import BridgeError, ConfigError, SpecMismatch
 from safectl.safeguards import Clip
 from safectl.types import Reading
 from safectl_hardware.port import BAUD, serial_port
 from safectl_hardware.serial import SerialBridge
 from safectl_ros.adapters.interface import Array
 from safectl_ros.diagnostics import ERROR, OK, WARN, make_report, make_status
-from safectl_ros.last_link import LastLink
+from safectl_ros.last_link import QUIET_S, LastLink, follow
 from safectl_ros.parameters import Parameter, declare
-from safectl_ros.process import Message, spin_node
+from safectl_ros.process import spin_node
 from safectl_ros.qos import DIAGNOSTICS, STATE, deadline_s, watched_command
 from safectl_ros.robot_file import load_robot
 
 _CONNECT_S = 0.5  # between two attempts
 _REPORT_S = 1.0
-_QUIET_S = 2.0  # between two warnings of one kind
 
 PARAMETERS = (
     Parameter("robot", "", "TOML file of the robot, or name of its environment", read_only=True),
@@ -65,8 +63,7 @@ class SerialBridgeNode(Node):
         self._port = values["port"]
         self._bridge = SerialBridge(serial_port(self._port, baud=values["baud"]), spec)
         self._limits = Clip(spec)
-        self._deadline_s = deadline_s(values["command_rate_hz"])
-        self._link = LastLink(spec.nu, self._deadline_s)
+        self._link = LastLink(spec.nu, deadline_s(values["command_rate_hz"]))
         self._is_connected = self._is_driving = False
         self._problem, self._reported = "not connected yet", ""
         self._connect_at, self._stamp = 0.0, 0.0
@@ -74,15 +71,7 @@ class SerialBridgeNode(Node):
             self._interface.state_type, self._interface.state_topic, STATE
         )
         self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", DIAGNOSTICS)
-        self.create_subscription(
-            self._interface.command_type,
-            self._interface.safe_topic,
-            self._on_command,
-            watched_command(values["command_rate_hz"]),
-            event_callbacks=SubscriptionEventCallbacks(
-                deadline=self._on_silence, incompatible_qos=self._on_incompatible
-            ),
-        )
+        follow(self, self._interface, self._link, watched_command(values["command_rate_hz"]))
         wall = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(spec.period, self._tick, clock=wall)
         self.create_timer(_REPORT_S, self._report, clock=wall)
@@ -92,30 +81,6 @@ class SerialBridgeNode(Node):
         if hasattr(self, "_is_connected"):  # Kilted destroys a node whose start has failed, too
             self._disconnect()
         super().destroy_node()
-
-    def _on_command(self, message: Message) -> None:
-        try:
-            command = self._interface.command_to_array(message)
-        except AdapterError as error:
-            self._link.refuse(str(error))
-            self._warn()
-            return
-        if not self._link.receive(command, time.monotonic()):
-            self._warn()
-
-    def _on_silence(self, _: object) -> None:
-        self._link.stop(f"no command for {self._deadline_s:g} s")
-
-    def _on_incompatible(self, event: Message) -> None:
-        self.get_logger().error(
-            f"a publisher of {self._interface.safe_topic} does not connect "
-            f"({event.last_policy_kind.name}): it must offer a deadline of at most "
-            f"{self._deadline_s:g} s and be reliable",
-            throttle_duration_sec=_QUIET_S,
-        )
-
-    def _warn(self) -> None:
-        self.get_logger().error(self._link.reason, throttle_duration_sec=_QUIET_S)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -127,7 +92,7 @@ class SerialBridgeNode(Node):
                 self._exchange(command)
         except (BridgeError, SpecMismatch) as error:
             self._problem = str(error)
-            self.get_logger().error(self._problem, throttle_duration_sec=_QUIET_S)
+            self.get_logger().error(self._problem, throttle_duration_sec=QUIET_S)
             self._disconnect()
         if f"{self._problem}{self._link.reason}" != self._reported:
             self._report()
@@ -175,7 +140,7 @@ class SerialBridgeNode(Node):
             said,
             hardware_id=self._port,
             values={
-                "deadline_s": self._deadline_s,
+                "deadline_s": self._link.deadline_s,
                 "refused_commands": self._link.refused,
                 "damaged_frames": self._bridge.refused,
             },

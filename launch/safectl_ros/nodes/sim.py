@@ -21,19 +21,17 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.context import Context
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock as ClockMessage
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
-from safectl.errors import AdapterError
 from safectl_ros.adapters import KINDS
 from safectl_ros.adapters.interface import Array
 from safectl_ros.adapters.stamps import to_time
 from safectl_ros.adapters.vector import numbers_to_message
 from safectl_ros.diagnostics import ERROR, OK, WARN, make_report, make_status
-from safectl_ros.last_link import LastLink
+from safectl_ros.last_link import LastLink, follow
 from safectl_ros.parameters import Parameter, declare
 from safectl_ros.process import Message, spin_node
 from safectl_ros.qos import COMMAND, DIAGNOSTICS, LATCHED, STATE, deadline_s, watched_command
@@ -42,7 +40,6 @@ from safectl_ros.robot import Outcome, SimulatedRobot, make_env
 _GO_ON = -1  # the seed that keeps the generator
 _REPEAT_S = 0.2
 _REPORT_S = 1.0
-_QUIET_S = 2.0  # between two warnings of one kind
 
 PARAMETERS = (
     Parameter("env_id", "safectl/PointHazard-v0", "Gymnasium environment", read_only=True),
@@ -74,8 +71,7 @@ class SimNode(Node):
         self._is_lockstep = values["mode"] == "lockstep"
         env = make_env(values["env_id"], values["env_kwargs"])
         self._robot = SimulatedRobot(env, values["kind"], is_stamped=values["use_stamped"])
-        self._deadline_s = deadline_s(values["command_rate_hz"])
-        self._link = LastLink(self._robot.interface.spec.nu, self._deadline_s)
+        self._link = LastLink(self._robot.interface.spec.nu, deadline_s(values["command_rate_hz"]))
         self._env_id, self._reported = values["env_id"], ""
         self._repeated_ns = 0
         self._seed: int | None = values["seed"] if values["seed"] != _GO_ON else None
@@ -119,45 +115,12 @@ class SimNode(Node):
         )
 
     def _subscribe(self, rate_hz: float) -> None:
-        interface = self._robot.interface
-        events = SubscriptionEventCallbacks(
-            deadline=self._on_silence, incompatible_qos=self._on_incompatible
-        )
-        self.create_subscription(
-            interface.command_type,
-            interface.safe_topic,
-            self._on_command,
-            COMMAND if self._is_lockstep else watched_command(rate_hz),
-            event_callbacks=events,
-        )
+        qos = COMMAND if self._is_lockstep else watched_command(rate_hz)
+        follow(self, self._robot.interface, self._link, qos, self._on_command)
 
-    def _on_command(self, message: Message) -> None:
-        try:
-            command = self._robot.interface.command_to_array(message)
-        except AdapterError as error:
-            self._link.refuse(str(error))
-            self._warn()
-            return
-        is_good = self._link.receive(command, time.monotonic())
-        stamp_ns = self._robot.interface.stamp_of(message)
-        if not is_good:
-            self._warn()
-        elif self._is_lockstep and (stamp_ns is None or stamp_ns >= self._robot.stamp_ns):
+    def _on_command(self, command: Array, stamp_ns: int | None) -> None:
+        if self._is_lockstep and (stamp_ns is None or stamp_ns >= self._robot.stamp_ns):
             self._advance(command)
-
-    def _on_silence(self, _: object) -> None:
-        self._link.stop(f"no command for {self._deadline_s:g} s")
-
-    def _on_incompatible(self, event: Message) -> None:
-        self.get_logger().error(
-            f"a publisher of {self._robot.interface.safe_topic} does not connect "
-            f"({event.last_policy_kind.name}): it must offer a deadline of at most "
-            f"{self._deadline_s:g} s and be reliable",
-            throttle_duration_sec=_QUIET_S,
-        )
-
-    def _warn(self) -> None:
-        self.get_logger().error(self._link.reason, throttle_duration_sec=_QUIET_S)
 
     def _tick(self) -> None:
         self._advance(self._link.command(time.monotonic()))
@@ -216,7 +179,7 @@ class SimNode(Node):
             hardware_id=self._env_id,
             values={
                 "mode": "lockstep" if self._is_lockstep else "realtime",
-                "deadline_s": self._deadline_s,
+                "deadline_s": self._link.deadline_s,
                 "refused_commands": self._link.refused,
                 "violations": self._robot.violations,
                 "simulated_time_s": self._robot.stamp_ns / 1e9,

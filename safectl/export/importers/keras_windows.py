@@ -16,6 +16,7 @@ from safectl.export.importers.layers import (
     Shape,
 )
 from safectl.export.importers.shapes import same_padding
+from safectl.export.importers.windows import pad
 
 _Append = Callable[[KerasLayer, Sequence[str]], str]
 
@@ -131,14 +132,10 @@ def _global_pool(kind: Literal["max", "average"]) -> _Append:
 
 
 def _zero_padding(layer: KerasLayer, inputs: Sequence[str]) -> str:
-    """A convolution with one cell of weight one, which has padding."""
     image, rank = _image(layer, inputs[0])
     given = layer.config["padding"]
     ends: Padding = ((0, 0), (int(given[0]), int(given[1]))) if rank == 1 else _ends(given)
-    channels = layer.draft.shape(image)[2]
-    weight, bias = np.ones((channels, 1, 1, 1)), np.zeros(channels)
-    padded = Convolution(weight, bias, padding=ends, groups=channels)
-    return _from_image(layer, layer.draft.add(padded, layer.name, image), rank)
+    return _from_image(layer, pad(layer.draft, image, ends, layer.name), rank)
 
 
 def _ends(given: Sequence[Sequence[int]]) -> Padding:

@@ -11,6 +11,7 @@ from safectl.export.importers.onnx_files import axes_of
 from safectl.export.importers.onnx_layer import OnnxLayer
 from safectl.export.importers.onnx_layers import Append
 from safectl.export.importers.shapes import same_padding
+from safectl.export.importers.windows import pad, reduce
 
 
 def _conv(layer: OnnxLayer) -> tuple[str, ...]:
@@ -72,26 +73,20 @@ def _global_pool(kind: Literal["max", "average"]) -> Append:
 
 
 def _reduce(kind: Literal["max", "average"]) -> Append:
-    """The reduced axes become the width of an image, the others its channels."""
-
     def append(layer: OnnxLayer) -> tuple[str, ...]:
         shape = layer.shape()
         axes = axes_of(shape, layer.axes(1, range(len(shape))))
-        kept = [axis for axis in range(len(shape)) if axis not in axes]
-        size = math.prod(shape[axis] for axis in axes)
-        image = layer.view(
-            layer.value(), lambda index: index.transpose(*axes, *kept).reshape(1, size, -1)
-        )
-        pooled = layer.add(Pool(kind, (1, size), (1, 1)), image)
+        pooled = reduce(layer.draft, layer.value(), axes, kind, layer.name)
         keeps = bool(layer.attribute("keepdims", 1))
-        rest = [1 if axis in axes else n for axis, n in enumerate(shape) if keeps or axis in kept]
+        rest = [
+            1 if axis in axes else n for axis, n in enumerate(shape) if keeps or axis not in axes
+        ]
         return (layer.draft.reshape(pooled, rest or (1,), layer.name),)
 
     return append
 
 
 def _pad(layer: OnnxLayer) -> tuple[str, ...]:
-    """A convolution with one cell of weight one, which has padding."""
     layer.require(mode="constant", advice="Pad with zeros.")
     if layer.has(2) and layer.constant(2).item() != 0.0:
         raise layer.refuse("a value other than zero", "Pad with zeros.")
@@ -100,10 +95,7 @@ def _pad(layer: OnnxLayer) -> tuple[str, ...]:
     if layer.has(3) or len(pads) != 2 * (rank + 2) or any((*pads[:2], *pads[rank + 2 :][:2])):
         raise layer.refuse(f"pads {pads}", "Pad the spatial axes only.")
     ends = _ends([*pads[2 : rank + 2], *pads[rank + 4 :]], rank)
-    channels = layer.draft.shape(image)[2]
-    weight, bias = np.ones((channels, 1, 1, 1)), np.zeros(channels)
-    padded = Convolution(weight, bias, padding=ends, groups=channels)
-    return (_from_image(layer, layer.add(padded, image), rank),)
+    return (_from_image(layer, pad(layer.draft, image, ends, layer.name), rank),)
 
 
 def _image(layer: OnnxLayer) -> tuple[str, int]:

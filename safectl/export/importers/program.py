@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -253,38 +254,19 @@ class _Writer:
 
     def _recurrent(self, layer: Recurrent, value: str, shape: Shape, name: str) -> str:
         weights = (value, layer.kernel.T, layer.recurrent.T, layer.bias)
-        steps, sequences, lasts = shape[0], layer.return_sequences, layer.stateful
-        activation, gates = layer.activation, layer.recurrent_activation
+        options: dict[str, Any] = {
+            "steps": shape[0],
+            "name": name,
+            "stateful": layer.stateful,
+            "return_sequences": layer.return_sequences,
+            "activation": layer.activation,
+        }
         if layer.cell == "simple_rnn":
-            return self.tracer.simple_rnn(
-                *weights,
-                steps=steps,
-                name=name,
-                stateful=lasts,
-                return_sequences=sequences,
-                activation=activation,
-            )
+            return self.tracer.simple_rnn(*weights, **options)
+        options["recurrent_activation"] = layer.recurrent_activation
         if layer.cell == "lstm":
-            return self.tracer.lstm(
-                *weights,
-                steps=steps,
-                name=name,
-                stateful=lasts,
-                return_sequences=sequences,
-                activation=activation,
-                recurrent_activation=gates,
-                cell_limit=layer.cell_limit,
-            )
-        return self.tracer.gru(
-            *weights,
-            steps=steps,
-            name=name,
-            stateful=lasts,
-            return_sequences=sequences,
-            reset_after=layer.reset_after,
-            activation=activation,
-            recurrent_activation=gates,
-        )
+            return self.tracer.lstm(*weights, **options, cell_limit=layer.cell_limit)
+        return self.tracer.gru(*weights, **options, reset_after=layer.reset_after)
 
 
 def _roundings(plan: Plan) -> dict[str, Step]:

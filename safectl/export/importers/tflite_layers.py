@@ -1,6 +1,5 @@
 """TFLite operators as layers of a graph, in real numbers."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from safectl.export.importers.layers import (
 )
 from safectl.export.importers.shapes import same_padding
 from safectl.export.importers.tflite_layer import TfliteLayer
+from safectl.export.importers.windows import pad, reduce
 
 Append = Callable[[TfliteLayer], str]
 _ONE, _NONE = np.ones(1), np.zeros(1)
@@ -96,36 +96,22 @@ def _image(layer: TfliteLayer) -> str:
 
 
 def _reduce(kind: Literal["max", "average"]) -> Append:
-    """The reduced axes become the width of an image, the others its channels."""
-
     def append(layer: TfliteLayer) -> str:
-        shape = layer.shape()
-        axes = sorted({int(axis) % len(shape) for axis in layer.constant(1).reshape(-1)})
-        kept = [axis for axis in range(len(shape)) if axis not in axes]
-        size = math.prod(shape[axis] for axis in axes)
-        image = layer.view(
-            layer.value(), lambda index: index.transpose(*axes, *kept).reshape(1, size, -1)
-        )
-        pooled = layer.add(Pool(kind, (1, size), (1, 1)), image)
+        rank = len(layer.shape())
+        axes = sorted({int(axis) % rank for axis in layer.constant(1).reshape(-1)})
+        pooled = reduce(layer.draft, layer.value(), axes, kind, layer.name)
         return layer.draft.reshape(pooled, layer.output.shape, layer.name)
 
     return append
 
 
 def _pad(layer: TfliteLayer) -> str:
-    """A convolution with one cell of weight one, which has padding."""
     pads = layer.constant(1).astype(int)
     if pads.shape != (4, 2) or pads[[0, 3]].any():
         raise layer.refuse(f"padding {pads.tolist()}", "Pad height and width only.")
     (top, bottom), (left, right) = pads[1:3].tolist()
-    channels = layer.shape()[-1]
-    padded = Convolution(
-        np.ones((channels, 1, 1, 1)),
-        np.zeros(channels),
-        padding=((top, bottom), (left, right)),
-        groups=channels,
-    )
-    return layer.view(layer.add(padded, _image(layer)), lambda index: index[None])
+    padded = pad(layer.draft, _image(layer), ((top, bottom), (left, right)), layer.name)
+    return layer.view(padded, lambda index: index[None])
 
 
 def _add(layer: TfliteLayer) -> str:

@@ -9,7 +9,13 @@ from safectl.export.arithmetic import clip
 from safectl.export.kinds.kind import Call, Kind, call, detail_of, expect, expect_size
 from safectl.export.ops import AnyArray, Loop, Op, Shape, Value
 from safectl.export.polytope import Planes, project_polytope_box
-from safectl.export.selection import first_admissible, keep_admissible, rate_window, retreat
+from safectl.export.selection import (
+    first_admissible,
+    keep_admissible,
+    rate_window,
+    remember,
+    retreat,
+)
 
 _Values = Sequence[Value]
 _Shapes = Sequence[Shape]
@@ -157,6 +163,40 @@ def _clamp_lines(c: Call) -> list[str]:
     return [call("sf_clamp", c.outputs[0], *c.inputs, c.sizes[0])]
 
 
+def _recall_rule(op: Op, values: _Values, shapes: _Shapes) -> tuple[Value, ...]:
+    expect(op, shapes, [])
+    for index, size in enumerate((values[0].size, 1, values[0].size)):
+        expect_size(op, index, values[index], size)
+    return (values[0],)
+
+
+def _recall(op: Op, inputs: _Arrays, constants: _Arrays) -> tuple[AnyArray, ...]:
+    del op, constants
+    return (np.where(inputs[1] > 0, inputs[0], inputs[2]),)
+
+
+def _recall_lines(c: Call) -> list[str]:
+    return [call("sf_recall", c.outputs[0], *c.inputs, c.sizes[0])]
+
+
+def _remember_rule(op: Op, values: _Values, shapes: _Shapes) -> tuple[Value, ...]:
+    expect(op, shapes, [(2,)])
+    for index, size in enumerate((values[0].size, 1, values[0].size, 1)):
+        expect_size(op, index, values[index], size)
+    return (values[0], Value(1))
+
+
+def _remember(op: Op, inputs: _Arrays, constants: _Arrays) -> tuple[AnyArray, ...]:
+    del op
+    action, status, held, left = inputs
+    patience, cost = constants[0]
+    return remember(action, status, held, left, patience, cost)
+
+
+def _remember_lines(c: Call) -> list[str]:
+    return [call("sf_remember", *c.outputs, *c.inputs, *c.tables, c.sizes[0])]
+
+
 _SELECT = ("sf_select",)
 
 KINDS: Mapping[str, Kind] = {
@@ -178,6 +218,11 @@ KINDS: Mapping[str, Kind] = {
     "first_admissible": Kind((), _first_rule, _first, _first_lines, _SELECT),
     # input previous (n); constants step (n), low (n), high (n); outputs low and high
     "rate_window": Kind((1,), _window_rule, _window, _window_lines, _SELECT),
+    # inputs held action (n), repetitions left (1), other action (n)
+    "recall": Kind((3,), _recall_rule, _recall, _recall_lines, _SELECT),
+    # inputs action (n), status (1), held action (n), repetitions left (1); constant patience and
+    # what a repetition costs of it (2)
+    "remember": Kind((4,), _remember_rule, _remember, _remember_lines, _SELECT),
     # inputs value (n), low (n), high (n)
     "clamp": Kind((3,), _clamp_rule, _clamp, _clamp_lines, _SELECT),
 }

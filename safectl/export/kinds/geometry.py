@@ -6,10 +6,27 @@ import numpy as np
 
 from safectl.errors import ShapeError
 from safectl.export.arithmetic import dot
-from safectl.export.geometry import cosine, discs, sine, stopping_distance
-from safectl.export.kinds.kind import Call, Kind, call, columns, expect, expect_size, same
+from safectl.export.geometry import (
+    cosine,
+    discs,
+    least,
+    sine,
+    soft_least,
+    stopping_distance,
+    superellipse,
+)
+from safectl.export.kinds.kind import (
+    Call,
+    Kind,
+    call,
+    columns,
+    detail_of,
+    expect,
+    expect_size,
+    same,
+)
 from safectl.export.literals import float_literal
-from safectl.export.ops import AnyArray, Op, Shape, Value
+from safectl.export.ops import AnyArray, Loop, Op, Shape, Value
 
 _Values = Sequence[Value]
 _Shapes = Sequence[Shape]
@@ -91,6 +108,45 @@ def _discs_lines(c: Call) -> list[str]:
     return [call("sf_discs", *c.outputs, *c.inputs, radius, c.sizes[0], c.results[0])]
 
 
+def _superellipse_rule(op: Op, values: _Values, shapes: _Shapes) -> tuple[Value, ...]:
+    detail_of(op, Loop)
+    expect(op, shapes, [(values[0].size,)] * 2)
+    return (Value(1), values[0])
+
+
+def _superellipse(op: Op, inputs: _Arrays, constants: _Arrays) -> tuple[AnyArray, ...]:
+    centre, inverse = constants
+    return superellipse(inputs[0], centre, inverse, detail_of(op, Loop).iterations)
+
+
+def _superellipse_lines(c: Call) -> list[str]:
+    counts = (c.sizes[0], detail_of(c.op, Loop).iterations)
+    return [call("sf_superellipse", *c.outputs, c.inputs[0], *c.tables, *counts)]
+
+
+def _least_rule(op: Op, values: _Values, shapes: _Shapes) -> tuple[Value, ...]:
+    expect(op, shapes, [(1,)] if shapes else [])
+    count = values[0].size
+    if values[1].size % count:
+        expected = (f"a multiple of {count}",)
+        raise ShapeError(f"value {op.inputs[1]}", expected=expected, got=(values[1].size,))
+    return (Value(1), Value(values[1].size // count))
+
+
+def _least(op: Op, inputs: _Arrays, constants: _Arrays) -> tuple[AnyArray, ...]:
+    del op
+    values, gradients = inputs
+    gradients = gradients.reshape(*values.shape, -1)
+    return soft_least(values, gradients, constants[0][0]) if constants else least(values, gradients)
+
+
+def _least_lines(c: Call) -> list[str]:
+    arguments = (*c.outputs, *c.inputs, c.sizes[0], c.results[1])
+    if not c.constants:
+        return [call("sf_least", *arguments)]
+    return [call("sf_soft_least", *arguments, float_literal(c.constants[0][0]))]
+
+
 def _stopping_rule(op: Op, values: _Values, shapes: _Shapes) -> tuple[Value, ...]:
     axes = values[0].size // 2
     expect(op, shapes, [(axes,), (axes,), (1,), (1,)])
@@ -144,6 +200,19 @@ KINDS: Mapping[str, Kind] = {
     # inputs position (d), centres (count d); constant radius (1)
     "discs": Kind(
         (2,), _discs_rule, _discs, _discs_lines, ("sf_geometry",), stored=lambda *_: [None]
+    ),
+    # input position (d); constants centre (d), one over the half axes (d)
+    "superellipse": Kind(
+        (1,), _superellipse_rule, _superellipse, _superellipse_lines, ("sf_geometry",)
+    ),
+    # inputs values (m), gradients (m d); constant sharpness (1) for the soft minimum
+    "least": Kind(
+        (2,),
+        _least_rule,
+        _least,
+        _least_lines,
+        ("sf_geometry",),
+        stored=lambda op, constants: [None for _ in constants],
     ),
     # input positions and velocities (2 d); constants low (d), high (d), period (1), step (1)
     "stopping_distance": Kind(

@@ -2,6 +2,7 @@
 
 #include <stdint.h>
 
+#include "sf_core.h"
 #include "sf_math.h"
 
 #define ROUND 12582912.0f /* 1.5 * 2^23: adding it rounds to the nearest integer */
@@ -68,6 +69,70 @@ void sf_discs(float *value, float *gradient, const float *position, const float 
         }
         value[i] = square * inverse - radius;
     }
+}
+
+void sf_superellipse(float *value, float *gradient, const float *position, const float *centre,
+                     const float *inverse, size_t size, size_t doublings) {
+    float largest = 0.0f, total = 0.0f;
+    for (size_t i = 0; i < size; i++) {
+        gradient[i] = (position[i] - centre[i]) * inverse[i];
+        const float magnitude = gradient[i] < 0.0f ? -gradient[i] : gradient[i];
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    const float unit = largest == 0.0f ? 1.0f : largest;
+    for (size_t i = 0; i < size; i++) {
+        float power = (gradient[i] < 0.0f ? -gradient[i] : gradient[i]) / unit;
+        for (size_t n = 0; n < doublings; n++) {
+            power = power * power;
+        }
+        total += power;
+    }
+    float root = largest == 0.0f ? 1.0f : total;
+    for (size_t n = 0; n < doublings; n++) {
+        root = root * sf_reciprocal_root1(root);
+    }
+    for (size_t i = 0; i < size; i++) {
+        const float share = (gradient[i] < 0.0f ? -gradient[i] : gradient[i]) / unit / root;
+        float slope = share;
+        for (size_t n = 1; n < doublings; n++) {
+            slope = slope * slope * share;
+        }
+        const float first = i == 0u ? 1.0f : 0.0f;
+        const float along = gradient[i] < 0.0f ? -slope : slope;
+        gradient[i] = (largest == 0.0f ? first : along) * inverse[i];
+    }
+    *value = largest * root - 1.0f;
+}
+
+void sf_least(float *value, float *gradient, const float *values, const float *gradients,
+              size_t count, size_t size) {
+    size_t least = 0;
+    for (size_t i = 1; i < count; i++) {
+        if (values[i] < values[least] || sf_is_nan(values[i])) {
+            least = i;
+        }
+    }
+    *value = values[least];
+    sf_copy(gradient, &gradients[least * size], size);
+}
+
+void sf_soft_least(float *value, float *gradient, const float *values, const float *gradients,
+                   size_t count, size_t size, float sharpness) {
+    float joined = -sharpness * values[0];
+    for (size_t i = 1; i < count; i++) {
+        const float gap = -sharpness * values[i] - joined;
+        joined += gap < 0.0f ? sf_log1p1(sf_exp1(gap)) : gap + sf_log1p1(sf_exp1(-gap));
+    }
+    for (size_t j = 0; j < size; j++) {
+        gradient[j] = 0.0f;
+    }
+    for (size_t i = 0; i < count; i++) {
+        const float weight = sf_exp1(-sharpness * values[i] - joined);
+        for (size_t j = 0; j < size; j++) {
+            gradient[j] += weight * gradients[i * size + j];
+        }
+    }
+    *value = -joined / sharpness;
 }
 
 void sf_stopping_distance(float *value, float *gradient, const float *motion, const float *low,

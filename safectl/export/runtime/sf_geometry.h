@@ -23,6 +23,18 @@ void sf_matmul(float *y, const float *left, const float *right, size_t rows, siz
 void sf_discs(float *value, float *gradient, const float *position, const float *centres,
               float radius, size_t size, size_t count);
 
+/* |z|_p - 1 and its gradient for z = (position - centre) inverse and p = 2^doublings. */
+void sf_superellipse(float *value, float *gradient, const float *position, const float *centre,
+                     const float *inverse, size_t size, size_t doublings);
+
+/* The smallest of `count` values with its row of gradients, `size` entries each; NaN is smallest. */
+void sf_least(float *value, float *gradient, const float *values, const float *gradients,
+              size_t count, size_t size);
+
+/* -log(sum exp(-sharpness h)) / sharpness, and the mean of the gradients by its weights. */
+void sf_soft_least(float *value, float *gradient, const float *values, const float *gradients,
+                   size_t count, size_t size, float sharpness);
+
 /* Room left after braking below `high` and above `low`, and its gradient, 2 axes x 2 axes.
  * motion: positions, then velocities. step: change of velocity in one period of braking. */
 void sf_stopping_distance(float *value, float *gradient, const float *motion, const float *low,

@@ -18,6 +18,11 @@ static inline float sf_from_bits(uint32_t bits) {
     return value;
 }
 
+/* Tests the bits, so that no flag removes it. */
+static inline int sf_is_nan(float value) {
+    return (sf_bits(value) & 0x7fffffffu) > 0x7f800000u;
+}
+
 /* Limits a value; NaN stays NaN, so that the finite test at the end of a step sees it. */
 static inline float sf_clip1(float value, float low, float high) {
     return value < low ? low : (value > high ? high : value);

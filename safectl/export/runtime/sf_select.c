@@ -74,6 +74,18 @@ void sf_rate_window(float *window_low, float *window_high, const float *previous
     }
 }
 
+void sf_recall(float *y, const float *held, const float *left, const float *other, size_t size) {
+    sf_copy(y, *left > 0.0f ? held : other, size);
+}
+
+void sf_remember(float *held_after, float *left_after, const float *action, const float *status,
+                 const float *held, const float *left, const float terms[2], size_t size) {
+    const int is_certified = *status != (float)SF_FALLBACK;
+    const float fewer = *left - terms[1];
+    sf_copy(held_after, is_certified ? action : held, size);
+    *left_after = is_certified ? terms[0] : (fewer > 0.0f ? fewer : 0.0f);
+}
+
 void sf_clamp(float *y, const float *x, const float *low, const float *high, size_t size) {
     for (size_t i = 0; i < size; i++) {
         y[i] = sf_clip1(x[i], low[i], high[i]);

@@ -32,6 +32,14 @@ sf_status sf_first_admissible(float *action, float *margin, const sf_candidate c
 void sf_rate_window(float *window_low, float *window_high, const float *previous, const float *step,
                     const float *low, const float *high, size_t size);
 
+/* The held action where it may be repeated, else the other. */
+void sf_recall(float *y, const float *held, const float *left, const float *other, size_t size);
+
+/* The last certified action and how often it may be repeated: `terms[0]` times after a certified
+ * one, `terms[1]` less after each that is not. */
+void sf_remember(float *held_after, float *left_after, const float *action, const float *status,
+                 const float *held, const float *left, const float terms[2], size_t size);
+
 /* y = clip(x, low, high) with limits that are values of the program. */
 void sf_clamp(float *y, const float *x, const float *low, const float *high, size_t size);
 

@@ -1,6 +1,7 @@
 #include "sf_spatial.h"
 
 #include "sf_core.h"
+#include "sf_math.h"
 #include "sf_nn.h"
 
 /* Index of the pixel under a tap, or the number of pixels if it lies outside: subtracting more than
@@ -91,7 +92,7 @@ void sf_max_pool2d(float *y, const float *x, const sf_window *window) {
                          tap / window->columns, tap % window->columns);
             for (size_t i = 0; pixel < pixels && i < channels; i++) {
                 const float value = x[pixel * channels + i];
-                if (!known || value > y[i] || value != value) { /* NaN stays NaN */
+                if (!known || value > y[i] || sf_is_nan(value)) { /* NaN stays NaN */
                     y[i] = value;
                 }
             }

@@ -35,7 +35,7 @@ def rows(count: int, width: int, seed: int = 9) -> Tensor:
 def test_the_slope_is_the_gradient_of_the_score(kind: Combination, members: int) -> None:
     net = network(2, 1, 2, members=members, kind=kind)
     observation, action = rows(5, 3), rows(5, 2, 10)
-    slope = net.slope(observation, action)
+    slope = net.slope_at(observation)(action)
     torch.testing.assert_close(slope.score, net(observation, action).detach())
     numeric = jacobian(lambda u: net(observation, u), action)
     torch.testing.assert_close(slope.gradient, numeric, atol=TOLERANCE, rtol=0.0)
@@ -101,7 +101,7 @@ def test_the_safety_form_is_the_cost_form() -> None:
     torch.testing.assert_close(critic.cost(observation, action), 1.0 - safety - advantage)
     slope = critic.slope(observation, action)
     torch.testing.assert_close(
-        slope.gradient, -critic.advantage.slope(observation, action).gradient
+        slope.gradient, -critic.advantage.slope_at(observation)(action).gradient
     )
 
 

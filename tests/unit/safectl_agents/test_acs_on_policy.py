@@ -22,7 +22,7 @@ from safectl_agents.acs.safety import SafetyLearner, SafetySettings
 from safectl_agents.acs.watched import Rollout, Watched, episode_costs
 from safectl_envs import Guard
 
-CPU = torch.device("cpu")
+CPU, ROWS = torch.device("cpu"), 10
 SMALL = {"n_steps": 100, "batch_size": 50, "seed": 3, "device": "cpu"}
 QUICK = SafetySettings(safety_iterations=2, advantage_iterations=2)
 WARM = OnPolicySettings(eps_start=10.0, eps_floor=10.0, reward_penalty=0.0, safety=QUICK)
@@ -160,7 +160,7 @@ def test_the_critics_learn_which_state_and_which_action_is_unsafe():
     action = 2.0 * torch.rand(400, 10, 1, generator=generator) - 1.0
     # One step per episode: unsafe where x + a > 0, so Psi(x) = (1 - x) / 2.
     cost = (observation[..., 0] + action[..., 0] > 0.0).float()
-    learner = SafetyLearner(2, 1, SafetySettings(label="horizon"), seed=0, device=CPU)
+    learner = SafetyLearner(2, 1, SafetySettings(label="horizon"), rows=ROWS, seed=0, device=CPU)
     rollout = rollout_of(observation, action, cost, torch.ones_like(cost, dtype=torch.bool))
     for epoch in range(4):
         learner.fit(rollout, torch.zeros(10), first=epoch == 0)
@@ -174,10 +174,25 @@ def test_the_critics_learn_which_state_and_which_action_is_unsafe():
 
 def test_labels_count_what_an_episode_cost_before_the_rollout():
     cost, end = torch.tensor([[1.0], [0.0]]), torch.tensor([[False], [True]])
-    learner = SafetyLearner(2, 1, SafetySettings(budget=3.0), seed=0, device=CPU)
+    learner = SafetyLearner(2, 1, SafetySettings(budget=3.0), rows=ROWS, seed=0, device=CPU)
     rollout = rollout_of(torch.zeros(2, 1, 2), torch.zeros(2, 1, 1), cost, end)
     assert learner.labels(rollout, torch.tensor([0.0])).flatten().tolist() == [1.0, 1.0]
     assert learner.labels(rollout, torch.tensor([2.0])).flatten().tolist() == [0.0, 0.0]
+
+
+def test_rows_of_violating_episodes_are_remembered_the_newest_first():
+    learner = SafetyLearner(2, 1, replace(QUICK, label="horizon"), rows=20, seed=0, device=CPU)
+    assert len(learner.memory.recall().label) == 0
+    for number in (1.0, 2.0, 3.0):
+        observation = torch.full((3, 2, 2), number)
+        cost, end = torch.zeros(3, 2), torch.zeros(3, 2, dtype=torch.bool)
+        cost[2, 1] = 1.0  # the second episode of the second row: its last two steps
+        end[0, 1] = True
+        rollout = rollout_of(observation, torch.zeros(3, 2, 1), cost, end)
+        learner.fit(rollout, torch.zeros(2), first=False)
+    kept = learner.memory.recall()
+    assert kept.observation[:, 0].tolist() == [3.0, 3.0, 2.0, 2.0]  # a fifth of 20 rows
+    assert kept.label.flatten().tolist() == [0.0] * 4
 
 
 def linear_model(store="proposal"):
@@ -310,10 +325,8 @@ def test_lagrangian_trainers_mix_the_advantages(kind, tmp_path):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: OnPolicySettings(store="both"),
         lambda: OnPolicySettings(eps_floor=0.0),
         lambda: OnPolicySettings(reward_penalty=-1.0),
-        lambda: SafetySettings(label="other"),
         lambda: SafetySettings(horizon=0),
         lambda: LagrangeSettings(limit=-1.0),
         lambda: LagrangeSettings(learning_rate=0.0),

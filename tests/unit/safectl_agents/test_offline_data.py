@@ -51,8 +51,9 @@ def write_d4rl(path, *, count=50, maze=False, **changes):
 @pytest.mark.slow
 @pytest.mark.parametrize("maze", tuple(PUBLIC))
 def test_the_spread_is_that_of_the_public_data_within_one_percent(maze):
-    steps = {"umaze": 10_000, "medium": 10_000, "large": 20_000}[maze]
-    data = collect(MazeDataConfig(maze=maze, stream=steps, steps=100 * steps), 0, 100)
+    steps = {"umaze": 1_000_000, "medium": 2_000_000, "large": 4_000_000}[maze]
+    config = MazeDataConfig(maze=maze, steps=steps)  # as many as the public ones have
+    data = collect(config, 0, config.streams)
     observations, actions = PUBLIC[maze]
     found = data.observations.reshape(-1, 4).std(0)
     np.testing.assert_allclose(found, observations, rtol=0.01)

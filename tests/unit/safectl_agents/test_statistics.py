@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from safectl.errors import RangeError
-from safectl_agents.statistics import Interval, mean_interval, rate_interval, share_interval
+from safectl_agents.statistics import (
+    Interval,
+    iqm_interval,
+    mean_interval,
+    rate_interval,
+    share_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,3 +70,15 @@ def test_intervals_need_two_episodes_and_possible_counts():
         rate_interval([0], [5], np.random.default_rng(0))
     with pytest.raises(RangeError, match="trials"):
         share_interval(3, 2)
+
+
+def test_the_interquartile_mean_and_its_stratified_interval():
+    generator = np.random.default_rng(0)
+    scores = np.array([[0.0, 10.0], [1.0, 11.0], [2.0, 12.0], [300.0, 13.0]])
+    found = iqm_interval(scores, generator)
+    assert found.estimate == pytest.approx((2.0 + 10.0 + 11.0 + 12.0) / 4.0)
+    assert found.low < found.estimate < found.high
+    equal = iqm_interval(np.full((5, 4), 3.0), generator)
+    assert (equal.estimate, equal.low, equal.high) == (3.0, 3.0, 3.0)
+    with pytest.raises(RangeError, match="at least 2"):
+        iqm_interval(scores[:1], generator)

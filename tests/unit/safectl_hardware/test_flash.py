@@ -1,8 +1,12 @@
 """Flashing without a board: argument lists, fake tools first on the path, real tools alone."""
 
 import os
+import select
+import struct
 import subprocess
+import threading
 import time
+import tty
 from dataclasses import replace
 
 import pytest
@@ -272,6 +276,82 @@ def test_real_tools_without_a_device_fail_with_our_words(tool, board, port, stat
     if status is not None:
         assert caught.value.status == status
     assert caught.value.cause.startswith(("no ", "the serial port does not open"))
+
+
+SYNC, SECURITY = 0x08, 0x14  # commands of the boot loader in the ROM of Espressif's chips
+ESP32_S3 = struct.pack("<IBx6xII", 0, 0, 9, 0)  # flags, counter, key purposes, chip, interface
+
+
+class EspRom:
+    """The end of a serial line where a boot loader answers some commands; a context manager."""
+
+    def __init__(self, answers):
+        self._answers = answers
+        self.commands = []
+
+    def __enter__(self):
+        self._own, self._other = os.openpty()
+        tty.setraw(self._own)
+        tty.setraw(self._other)
+        self.port = os.ttyname(self._other)
+        self._ends, self._stop = os.pipe()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception):
+        os.write(self._stop, b"x")
+        self._thread.join()
+        for descriptor in (self._own, self._other, self._ends, self._stop):
+            os.close(descriptor)
+
+    def _serve(self):
+        heard = b""
+        while self._ends not in select.select([self._own, self._ends], [], [])[0]:
+            heard += os.read(self._own, 4096)
+            while heard.count(b"\xc0") >= 2:
+                _, packet, heard = heard.split(b"\xc0", 2)
+                command = packet[1]
+                self.commands.append(command)
+                if command in self._answers:
+                    data = self._answers[command] + bytes(4)
+                    head = struct.pack("<BBHI", 1, command, len(data), 0x20120707)
+                    os.write(self._own, (b"\xc0" + head + data + b"\xc0") * 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("answers", "cause"),
+    [
+        ({}, "the serial port does not open or nothing answers"),
+        ({SYNC: b""}, "the serial port does not open or nothing answers"),
+        ({SYNC: b"", SECURITY: ESP32_S3}, "another chip answers"),
+    ],
+    ids=["silent", "silent after the first command", "another chip"],
+)
+def test_esptool_on_a_serial_line_says_what_answered(answers, cause, elf, tools, tmp_path):
+    image = tmp_path / "image.bin"
+    image.write_bytes(b"\xe9" + bytes(63))
+    with (
+        EspRom(answers) as rom,
+        flash_plan(load_board("esp32-c3"), image, port=rom.port) as plan,
+        pytest.raises(FlashError, match=cause) as caught,
+    ):
+        flash(plan, timeout_s=60.0)
+    assert caught.value.status == 2
+    assert set(rom.commands) >= {SYNC, *answers}
+
+
+@pytest.mark.slow
+def test_esptool_that_still_tries_is_stopped_at_our_limit(elf, tools, tmp_path):
+    image = tmp_path / "image.bin"
+    image.write_bytes(b"\xe9" + bytes(63))
+    with (
+        EspRom({}) as rom,
+        flash_plan(load_board("esp32-c3"), image, port=rom.port) as plan,
+        pytest.raises(FlashError, match=r"longer than 0\.1 s"),
+    ):
+        flash(plan, timeout_s=0.1)
 
 
 def test_a_cause_that_is_not_known_is_the_bare_status():

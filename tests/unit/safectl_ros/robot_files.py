@@ -1,23 +1,8 @@
 """Files of a small base and a small arm, for tests."""
 
-BASE = """
-kind = "base"
-period = 0.02
-observation = [
-  {name = "x", unit = "m", low = -9.0, high = 9.0},
-  {name = "y", unit = "m", low = -9.0, high = 9.0},
-  {name = "heading", unit = "rad", low = -4.0, high = 4.0},
-  {name = "speed", unit = "m/s", low = -2.0, high = 2.0},
-  {name = "turn_rate", unit = "rad/s", low = -4.0, high = 4.0},
-]
-action = [
-  {name = "speed", unit = "m/s", low = -1.0, high = 1.0},
-  {name = "turn_rate", unit = "rad/s", low = -2.0, high = 2.0},
-]
-[stop]
-velocities = ["speed", "turn_rate"]
-deceleration = [5.0, 10.0]
-"""
+from safectl_ros.bench.fuzz import ROBOT
+
+BASE = ROBOT.replace("[20.0, 40.0]", "[5.0, 10.0]")
 
 ARM = """
 kind = "arm"

@@ -167,6 +167,17 @@ def test_an_observation_that_was_never_seen_stops(bench: Bench) -> None:
     assert (output.reason, action(output)) == ("observation: none received yet", [0.0, 0.0])
 
 
+def test_a_comfort_stop_begun_without_an_observation_rests_and_stays_at_rest(bench: Bench) -> None:
+    for _ in range(3):
+        assert action(bench.tick(0.02)) == [0.0, 0.0]
+    bench.see(0.0, math.nan, 0.2)
+    assert action(bench.tick(0.02)) == [0.0, 0.0]
+    bench.command()
+    output = bench.tick(0.3)
+    assert (output.state, action(output)) == (State.STOP, [0.0, 0.0])
+    assert bench.filter.proposals == []
+
+
 def test_a_stale_observation_stops_on_the_ramp_from_the_last_good_one(bench: Bench) -> None:
     bench.see()
     bench.command()

@@ -107,6 +107,13 @@ def test_the_barrier_of_a_world_is_that_of_the_process(tmp_path):
     assert "h(x[k+1])" in loaded.safeguard.claim
 
 
+@pytest.mark.parametrize("name", ["PointHazard", "DoubleIntegrator"])
+def test_the_barrier_of_a_world_is_compiled(tmp_path, name):
+    robot = load_robot(f"safectl/{name}-v0", sees_state=True)
+    loaded = load(tmp_path, robot, "kind = 'world'")
+    assert compile_rows(loaded, robot.spec)[1] == "compiled"
+
+
 def test_stated_constraints_hold_and_name_their_signals(tmp_path, base):
     text = """
 kind = "convex"
@@ -200,7 +207,7 @@ def test_what_cannot_be_compiled_is_decided_by_torch_and_says_why(tmp_path, base
     limit = load(tmp_path, base, "kind = 'rate_limit'\nrate = [5.0, 5.0]")
     same, how = compile_rows(limit, base.spec)
     assert same is limit
-    assert how.startswith("torch: cannot export the safeguard Remembering")
+    assert how.startswith("torch: cannot export a safeguard with memory")
     monkeypatch.setenv("PATH", str(tmp_path))
     clip = load(tmp_path, base, "kind = 'clip'")
     same, how = compile_rows(clip, base.spec)

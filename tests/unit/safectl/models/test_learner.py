@@ -81,3 +81,18 @@ def test_the_targets_follow_slowly():
     new = next(learner.model.forward.parameters())
     expected = 0.99 * before + 0.01 * new
     assert torch.allclose(next(learner.target_forward.parameters()), expected, atol=1e-7)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", METHODS)
+def test_an_update_on_a_gpu_is_that_on_the_cpu(method):
+    draws = draw(ROWS, 2, 4, 0.5, torch_generator(0, "draws"))
+    found = []
+    for device in ("cpu", "cuda"):
+        model = ForwardBackward(SIZES)
+        model.networks.to(device)
+        learner = Learner(model, UpdateSettings(method=method))
+        batch = Batch(*(part.to(device) for part in make_batch()))
+        learner.update(batch, type(draws)(*(part.to(device) for part in draws)))
+        found.append(weights(learner).cpu())
+    assert torch.allclose(found[0], found[1], atol=1e-4)

@@ -1,4 +1,4 @@
-"""What a function of tensors computes, found by asking it; a program then computes the same."""
+"""What a function of a safeguard computes, found by asking it."""
 
 from collections.abc import Callable
 

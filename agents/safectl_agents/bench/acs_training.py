@@ -1,0 +1,222 @@
+"""Benchmarks of the off-policy trainers: speed, and the recorded comparisons."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import TD3
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from safectl.errors import FileFormatError
+from safectl_agents.acs.collect import ConstraintSettings
+from safectl_agents.acs.report import read_results
+from safectl_agents.acs.td3 import ACSTD3, defaults
+from safectl_agents.bench.benchmark import Benchmark, Measurement, results_folder
+from safectl_agents.models import make_env
+
+_AUTHORS_STEPS_PER_S = 38.1  # ACS on AntRun with evaluations, in the authors' released log
+_WARM_UP, _ROUND, _ROUNDS = 1_200, 150, 5
+_BUFFER = 20_000
+_LEAST_COST = 1e-3  # violating steps per episode; keeps a ratio to no cost at all finite
+_BASELINES = ("usl", "recovery", "safety-layer", "td3-lag", "sac-lag", "shaping", "td3")
+
+
+def training_speed() -> Measurement:
+    """Steps per second of ACS on AntRun with the guard on, and of the library's TD3, in turns."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _training_speed()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _training_speed() -> Measurement:
+    options: dict[str, Any] = {
+        "seed": 0,
+        "learning_starts": 1_000,
+        "buffer_size": _BUFFER,
+        "device": "cpu",
+    }
+    env = make_env("safectl/AntRun-v0")
+    noise = NormalActionNoise(np.zeros(8), np.full(8, 0.1))
+    plain = {**defaults(), "policy_kwargs": {"net_arch": [256, 256]}, **options}
+    guarded = ACSTD3(
+        "MlpPolicy",
+        make_env("safectl/AntRun-v0"),
+        constraint=ConstraintSettings(guard_from=0),
+        **options,
+    )
+    models: dict[str, OffPolicyAlgorithm] = {
+        "td3": TD3("MlpPolicy", env, action_noise=noise, **plain),
+        "acs": guarded,
+    }
+    for model in models.values():
+        model.learn(_WARM_UP)
+    guarded.tally.reset()
+    rounds: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(_ROUNDS):
+        for name, model in models.items():
+            began = time.perf_counter()
+            model.learn(_ROUND, reset_num_timesteps=False)
+            rounds[name].append(_ROUND / (time.perf_counter() - began))
+    ours, theirs = (float(np.median(rounds[name])) for name in ("acs", "td3"))
+    return Measurement(
+        ours / theirs,
+        details={
+            "steps_per_s": {"acs": ours, "td3": theirs},
+            "rounds_steps_per_s": rounds,
+            "correction_iterations_per_step": guarded.tally.iterations / guarded.tally.steps,
+            "ratio_to_the_authors": ours / _AUTHORS_STEPS_PER_S,
+            "seed": 0,
+            "updates": "one per step, policy delay 2, batch 256, networks 256-256, one thread",
+        },
+    )
+
+
+def _recorded(task: str) -> dict[str, list[dict[str, Any]]]:
+    folder = results_folder() / "acs" / task
+    found = {name: [dict(seed) for seed in seeds] for name, seeds in read_results(folder).items()}
+    if "acs" not in found:
+        raise FileFormatError(
+            folder, "holds no seed of acs", f"run: safectl bench acs --task {task}"
+        )
+    return found
+
+
+def _finals(seeds: list[dict[str, Any]], name: str) -> list[float]:
+    return [float(seed["final"][name]) for seed in seeds]
+
+
+def _mean_of(task: str, name: str) -> Callable[[], Measurement]:
+    """Return the mean over the recorded seeds of ACS."""
+
+    def measure() -> Measurement:
+        seeds = _recorded(task)["acs"]
+        values = _finals(seeds, name)
+        return Measurement(
+            float(np.mean(values)),
+            seconds=sum(seed["settings"]["steps"] / seed["steps_per_second"] for seed in seeds),
+            details={
+                "per_seed": values,
+                "seeds": [seed["settings"]["seed"] for seed in seeds],
+                "settings": seeds[0]["settings"],
+                "machine_of_the_training": seeds[0]["machine"],
+                "evaluations_averaged": seeds[0]["evaluations_averaged"],
+            },
+        )
+
+    return measure
+
+
+def _ant_run_cost_vs_safety_layer() -> Measurement:
+    """Return the linear Safety Layer's cost over that of ACS, seeds recorded by one protocol."""
+    found = _recorded("ant-run")
+    if "safety-layer" not in found:
+        advice = "run: safectl bench acs --task ant-run --method safety-layer"
+        raise FileFormatError(results_folder() / "acs" / "ant-run", "lacks safety-layer", advice)
+    ours = float(np.mean(_finals(found["acs"], "cost_mean")))
+    theirs = float(np.mean(_finals(found["safety-layer"], "cost_mean")))
+    return Measurement(theirs / max(ours, _LEAST_COST), ours=ours, theirs=theirs)
+
+
+def _cost_vs_baselines(task: str) -> Callable[[], Measurement]:
+    """Return the lowest cost of any baseline over that of ACS, with the returns beside it."""
+
+    def measure() -> Measurement:
+        found = _recorded(task)
+        costs = {name: _finals(seeds, "cost_mean") for name, seeds in found.items()}
+        others = [float(np.mean(costs[name])) for name in _BASELINES if name in costs]
+        if not others:
+            advice = f"run: safectl bench acs --task {task} --method all"
+            raise FileFormatError(results_folder() / "acs" / task, "holds no baseline", advice)
+        ours = float(np.mean(costs["acs"]))
+        lowest = min(others)
+        return Measurement(
+            lowest / max(ours, _LEAST_COST),
+            ours=ours,
+            theirs=lowest,
+            details={
+                "cost_per_seed": costs,
+                "return_per_seed": {
+                    name: _finals(seeds, "return_mean") for name, seeds in found.items()
+                },
+                "settings": found["acs"][0]["settings"],
+            },
+        )
+
+    return measure
+
+
+_SPEED = Benchmark(
+    name="acs.training_speed_vs_td3",
+    summary="training steps per second of ACS on AntRun with the guard on, batch 256",
+    unit="ratio",
+    baseline="TD3 of stable-baselines3 in turns with it",
+    target=0.6,
+    better="higher",
+    quick=False,
+    measure=training_speed,
+)
+
+_RECORDED = {
+    "ant-run": (
+        Benchmark(
+            name="acs.ant_run_return",
+            summary="return per 500 steps on AntRun, mean of the recorded seeds",
+            unit="return",
+            baseline="the authors' released log has 933 at 300,000 steps",
+            target=780.0,
+            better="higher",
+            quick=True,
+            measure=_mean_of("ant-run", "return_mean"),
+        ),
+        Benchmark(
+            name="acs.ant_run_cost",
+            summary="violating steps per 500 steps on AntRun, mean of the recorded seeds",
+            unit="steps",
+            baseline="the authors' released log has 7.4 at 300,000 steps",
+            target=10.0,
+            better="lower",
+            quick=True,
+            measure=_mean_of("ant-run", "cost_mean"),
+        ),
+        Benchmark(
+            name="acs.ant_run_cost_vs_safety_layer",
+            summary="cost of ACS on AntRun, recorded seeds",
+            unit="x",
+            baseline="the linear Safety Layer by the same protocol",
+            target=5.0,
+            better="higher",
+            quick=True,
+            measure=_ant_run_cost_vs_safety_layer,
+        ),
+    ),
+    "speed-limit": (
+        Benchmark(
+            name="acs.speed_limit_cost_vs_baselines",
+            summary="cost of ACS on SpeedLimit, recorded seeds",
+            unit="x",
+            baseline="the lowest cost of any baseline by the same protocol",
+            target=1.0,
+            better="higher",
+            quick=True,
+            measure=_cost_vs_baselines("speed-limit"),
+        ),
+    ),
+}
+"""Benchmarks of what `safectl bench acs` recorded, by task."""
+
+TRAINING = (
+    _SPEED,
+    *(
+        benchmark
+        for task, benchmarks in _RECORDED.items()
+        if (results_folder() / "acs" / task).is_dir()
+        for benchmark in benchmarks
+    ),
+)
+"""The speed of the trainers, and the comparisons whose seeds are recorded here."""

@@ -1,0 +1,110 @@
+"""Actions whose predicted probability of a visit to an unsafe set stays below a limit."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from safectl.errors import RangeError
+from safectl.safeguards.evidence import (
+    Candidate,
+    action_limits,
+    at_the_door,
+    blind,
+    check_batch,
+    decide,
+    finite_rows,
+)
+from safectl.spec import Spec
+from safectl.types import Decision
+
+
+class VisitLimit:
+    """Keeps an action whose bound is within the limit, else takes the nearest candidate that is.
+
+    The candidates are the same for every row: the corners and the middle of the action limits and
+    points between, drawn once from a Sobol sequence. The fallback is the candidate of least bound.
+
+    Not promised: anything where the bound does not hold, see `claim`.
+
+    Args:
+        bound: Upper bound on the probability of a visit, (batch, nx) and (batch, nu) to (batch,).
+        spec: Signals of the robot; gives the action limits, which must be finite.
+        limit: Largest admissible bound, in (0, 1).
+        candidates: How many actions are tried besides the proposal, >= 1.
+
+    Raises:
+        RangeError: If a number is out of range.
+    """
+
+    def __init__(
+        self,
+        bound: Callable[[Tensor, Tensor], Tensor],
+        *,
+        spec: Spec,
+        limit: float,
+        candidates: int = 64,
+    ) -> None:
+        if not 0.0 < limit < 1.0:
+            raise RangeError("limit", value=limit, expected="a number in (0, 1)")
+        if candidates < 1:
+            raise RangeError("candidates", value=candidates, expected=">= 1")
+        self.bound, self.spec, self.limit = bound, spec, limit
+        sequence = torch.quasirandom.SobolEngine(spec.nu)  # type: ignore[no-untyped-call]  # torch
+        self._unit = sequence.draw(candidates)
+
+    @property
+    def claim(self) -> str:
+        """What the certificate asserts, and under which assumption."""
+        return (
+            f"the unsafe set is visited with probability <= {self.limit:g} if the task's policy "
+            "follows and the bound holds, that is for starts and tasks drawn like the calibration "
+            "rollouts; fallback: the candidate of least bound"
+        )
+
+    @torch.no_grad()
+    def filter(
+        self, observation: Shaped[Tensor, "..."], action: Shaped[Tensor, "..."], /
+    ) -> Decision:
+        """Return the proposal, the nearest candidate within the limit, or the fallback.
+
+        Raises:
+            ShapeError, RangeError: As `check_batch`.
+        """
+        check_batch(self.spec, observation, action, width=self.spec.nx)
+        limits = action_limits(self.spec, action)
+        usable = finite_rows(observation) & finite_rows(action)
+        seen = at_the_door(finite_rows(observation), observation)
+        proposal = at_the_door(usable, action)
+        tried = limits.low + self._unit.to(action) * (limits.high - limits.low)
+        choices = torch.cat(
+            [proposal.clamp(*limits)[:, None], tried.expand(len(action), *tried.shape)], 1
+        )
+        bounds = self._bounds(seen, choices)
+        distance = (choices - proposal[:, None]).square().sum(-1)
+        nearest = torch.where(bounds <= self.limit, distance, torch.inf).argmin(1)
+        fallback = self._candidate(choices, bounds, bounds.argmin(1))
+        return decide(
+            action,
+            self._candidate(choices, bounds, nearest),
+            blind(fallback, finite_rows(observation)),
+            limits=limits,
+            usable=usable,
+        )
+
+    def _bounds(
+        self, observation: Float[Tensor, "batch nx"], choices: Float[Tensor, "batch n nu"]
+    ) -> Float[Tensor, "batch n"]:
+        """Return the bound of every choice; 1 where it is no number."""
+        rows, count = choices.shape[:2]
+        repeated = observation.repeat_interleave(count, 0)
+        found = self.bound(repeated, choices.flatten(0, 1)).reshape(rows, count)
+        return found.nan_to_num(nan=1.0, posinf=1.0, neginf=1.0)
+
+    def _candidate(self, choices: Tensor, bounds: Tensor, chosen: Tensor) -> Candidate:
+        """Return the chosen actions with margin limit - bound, recomputed for them."""
+        rows = torch.arange(len(choices), device=choices.device)
+        bound = bounds[rows, chosen]
+        margin = self.limit - bound
+        return Candidate(choices[rows, chosen], margin, (-margin).clamp(min=0.0), bound)

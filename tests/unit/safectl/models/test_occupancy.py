@@ -1,0 +1,115 @@
+import pytest
+import torch
+
+from safectl.errors import RangeError, ShapeError, UnsafeSetUnseen
+from safectl.models import (
+    ForwardBackward,
+    Sizes,
+    VisitCritic,
+    calibrate_visits,
+    unsafe_embedding,
+    visit_bounds,
+    visit_within,
+)
+from safectl.safeguards import VisitLimit
+from safectl.seed import torch_generator
+from safectl.spec import Signal, Spec
+from safectl.types import Status, Task
+
+SIZES = Sizes(nx=3, nu=2, nz=4, hidden=8, embedding=8, backward_hidden=8)
+MODEL = ForwardBackward(SIZES)
+OBSERVATION = torch.randn(1000, 3, generator=torch_generator(0, "observations"))
+SPEC = Spec(
+    observation=tuple(Signal(name, "m", -9.0, 9.0) for name in "xyz"),
+    action=tuple(Signal(name, "1", -1.0, 1.0) for name in "uv"),
+    period=0.1,
+)
+
+
+def test_an_unsafe_set_that_the_data_do_not_show_is_refused():
+    is_unsafe = OBSERVATION[:, 0] > 0.0
+    found = unsafe_embedding(MODEL.backward, OBSERVATION, is_unsafe)
+    mean = (is_unsafe[:, None] * MODEL.backward(OBSERVATION)).mean(0)
+    assert torch.allclose(found, mean, atol=1e-6)
+    with pytest.raises(UnsafeSetUnseen, match="only 0 observations"):
+        unsafe_embedding(MODEL.backward, OBSERVATION, OBSERVATION[:, 0] > 99.0)
+
+
+def test_the_bounds_hold_on_random_chains():
+    """C and E[gamma^T] are exact: from the resolvent, and from the chain with U absorbing."""
+    gamma, states, generator = 0.9, 7, torch_generator(0, "chains")
+    for _ in range(30):
+        transition = torch.rand(states, states, generator=generator, dtype=torch.float64) ** 4
+        transition = transition / transition.sum(1, keepdim=True)
+        unsafe = torch.zeros(states, dtype=torch.float64)
+        unsafe[:2] = 1.0
+        eye = torch.eye(states, dtype=torch.float64)
+        occupancy = torch.linalg.solve(eye - gamma * transition, transition @ unsafe)
+        stays = transition * (1.0 - unsafe)
+        hitting = torch.linalg.solve(eye - gamma * stays, transition @ unsafe)
+        low, high = visit_bounds(occupancy, gamma)
+        assert bool((low <= hitting + 1e-12).all())
+        assert bool((hitting <= high + 1e-12).all())
+        within = 1.0 - torch.linalg.matrix_power(stays, 3).sum(1)
+        assert bool((within <= visit_within(occupancy, gamma, 3) + 1e-12).all())
+
+
+def test_the_lower_bound_is_exact_where_the_unsafe_set_absorbs():
+    gamma = 0.9
+    occupancy = torch.tensor([0.5 * 1.0 / (1.0 - gamma)])  # entered at once with probability 0.5
+    assert float(visit_bounds(occupancy, gamma).low) == pytest.approx(0.5)
+
+
+def test_the_critic_takes_the_larger_head_and_stays_in_its_range():
+    task, action = Task(MODEL.backward(OBSERVATION[:1])[0].detach()), torch.zeros(1000, 2)
+    critic = VisitCritic(MODEL, task, 50.0 * torch.randn(4), discount=0.9)
+    cost = critic.cost(OBSERVATION, action)
+    rows = task.vector.expand(1000, -1)
+    heads = MODEL.forward(OBSERVATION, action, rows) @ critic.unsafe
+    assert torch.allclose(cost[:, 0], heads.amax(0).clamp(0.0, 10.0), atol=1e-5)
+    assert critic.value(OBSERVATION).shape == (1000, 1)
+    with pytest.raises(ShapeError, match="unsafe"):
+        VisitCritic(MODEL, task, torch.zeros(3), discount=0.9)
+
+
+def test_calibration_gives_true_shares_bounds_that_cover_and_an_alarm_that_misses_few():
+    generator = torch_generator(0, "calibration")
+
+    def rollouts(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        score = 2.0 * torch.rand(count, generator=generator)
+        return score, torch.rand(count, generator=generator) < (0.5 * score).square()
+
+    table = calibrate_visits(*rollouts(1_000), delta=0.05)
+    occupancy, visited = rollouts(20_000)
+    chance = (0.5 * occupancy).square()
+    where = torch.bucketize(occupancy, table.edges)
+    true_share = torch.stack([chance[where == k].mean() for k in range(len(table.upper))])
+    assert float((table.probability - true_share).abs().mean()) < 0.05
+    assert int((table.upper < true_share).sum()) <= 1
+    assert float((occupancy[visited] < table.alarm).float().mean()) < 0.06
+    assert float(table.bound(torch.tensor([torch.nan]))) == 1.0
+    assert torch.equal(table.estimate(occupancy[:5]), table.probability[where[:5]])
+    with pytest.raises(RangeError, match="at least 100"):
+        calibrate_visits(*rollouts(99))
+    none = calibrate_visits(occupancy[:200], torch.zeros(200, dtype=torch.bool))
+    assert none.alarm == -torch.inf
+    assert float(none.upper.max()) < 0.2
+
+
+def test_the_safeguard_vetoes_an_action_whose_bound_is_above_the_limit():
+    guard = VisitLimit(lambda s, a: (0.5 * (a[:, 0] + 1.0)).clamp(0, 1), spec=SPEC, limit=0.5)
+    decision = guard.filter(torch.zeros(3, 3), torch.tensor([[-0.4, 0.2], [0.9, 0.2], [2.0, 0.0]]))
+    assert decision.certificate.status.tolist() == [
+        Status.KEPT.value,
+        Status.CORRECTED.value,
+        Status.CORRECTED.value,
+    ]
+    assert float(decision.action[:, 0].max()) <= 0.0
+    assert float(decision.certificate.risk.max()) <= 0.5
+    hopeless = VisitLimit(lambda s, a: 0.9 + 0.0 * a[:, 0], spec=SPEC, limit=0.5)
+    found = hopeless.filter(torch.zeros(1, 3), torch.zeros(1, 2)).certificate
+    assert (int(found.status), float(found.risk)) == (Status.FALLBACK.value, 1.0)
+    blind = VisitLimit(lambda s, a: torch.nan * a[:, 0], spec=SPEC, limit=0.5)
+    assert int(blind.filter(torch.zeros(1, 3), torch.zeros(1, 2)).certificate.status) == 2
+    with pytest.raises(RangeError, match="limit"):
+        VisitLimit(lambda s, a: a[:, 0], spec=SPEC, limit=1.0)

@@ -1,0 +1,176 @@
+"""The trainers against the library's, their executed actions, files and refusals."""
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import SAC, TD3
+from stable_baselines3.common.noise import NormalActionNoise
+from wall import SMALL, Wall, constraint, quick
+
+from safectl.errors import ConfigError, RangeError
+from safectl.safeguards.correction import CorrectionOptions
+from safectl.safeguards.cost_critic import ChanceBound
+from safectl.types import Safeguard, Status
+from safectl_agents.acs.collect import ConstraintSettings
+from safectl_agents.acs.linear_layer import LinearLayerSettings
+from safectl_agents.acs.pretrain import adopt_lower
+from safectl_agents.acs.projection import ProjectionSettings
+from safectl_agents.acs.recovery import RecoverySettings
+from safectl_agents.acs.sac import ACSSAC
+from safectl_agents.acs.td3 import ACSTD3, defaults
+from safectl_agents.acs.unguarded import UnguardedSettings
+from safectl_envs import Guard
+
+OFF = ProjectionSettings(ChanceBound(tolerance=10.0), critic=SMALL)
+TIGHT = ProjectionSettings(ChanceBound(tolerance=1e-3, recovery_rate=1.0), critic=SMALL)
+LAYERS = {
+    "acs": ProjectionSettings(critic=SMALL),
+    "newton": ProjectionSettings(correction=CorrectionOptions("newton"), critic=SMALL),
+    "lagrange": ProjectionSettings(project=False, penalty="lagrange", critic=SMALL),
+    "linear": LinearLayerSettings(hidden=(16,)),
+    "recovery": RecoverySettings(critic=SMALL),
+    "unguarded": UnguardedSettings(),
+}
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(ACSTD3, TD3), (ACSSAC, SAC)])
+def test_without_a_binding_bound_the_weights_are_those_of_the_library_bit_for_bit(ours, theirs):
+    noise = {"action_noise": NormalActionNoise(np.zeros(1), np.full(1, 0.1))}
+    options = {**defaults(), **quick(), **(noise if theirs is TD3 else {})}
+    plain = theirs("MlpPolicy", Wall(), seed=3, **options).learn(80)
+    guarded = ours("MlpPolicy", Wall(), constraint=constraint(OFF), seed=3, **quick()).learn(80)
+    for name, weight in plain.policy.state_dict().items():
+        assert torch.equal(weight, guarded.policy.state_dict()[name]), name
+    assert guarded.tally.corrected == 0
+
+
+def test_a_binding_bound_changes_what_is_executed_and_both_actions_are_stored():
+    model = ACSTD3("MlpPolicy", Wall(), constraint=constraint(TIGHT), seed=0, **quick())
+    model.learn(80)
+    buffer = model.replay_buffer
+    moved = np.abs(buffer.actions[:80] - buffer.proposals[:80]) > 0.0
+    assert moved.sum() == model.tally.corrected > 0
+    assert model.tally.steps == 80
+
+
+def test_nothing_is_corrected_before_the_share_of_the_training_that_is_warm_up():
+    settings = ConstraintSettings(TIGHT, warmup_ratio=0.5)
+    collector = ACSTD3("MlpPolicy", Wall(), constraint=settings, **quick()).collector
+    assert [collector.guards(step, 80) for step in (0, 39, 40, 79)] == [False, False, True, True]
+    fixed = ACSTD3("MlpPolicy", Wall(), constraint=constraint(TIGHT), **quick()).collector
+    assert fixed.guards(0, 80)
+
+
+@pytest.mark.parametrize(("failure_costs", "expected"), [(True, 1.0), (False, 0.0)])
+def test_a_failure_costs_on_demand_and_a_time_limit_never(failure_costs, expected):
+    settings = constraint(failure_costs=failure_costs)
+    model = ACSTD3("MlpPolicy", Wall(), constraint=settings, **quick())
+    model.collector.execute(np.zeros((1, 1)), np.zeros((1, 1)), model.actors, guarded=False)
+    for truncated, cost in ((False, expected), (True, 0.0)):
+        infos = [{"cost": 0.0, "TimeLimit.truncated": truncated}]
+        model.collector.annotate(infos, np.array([True]))
+        assert infos[0]["acs_cost"] == cost
+    assert model.tally.violations == 0
+
+
+def test_the_cost_of_the_step_before_is_forgotten_where_an_episode_begins():
+    model = ACSTD3("MlpPolicy", Wall(), constraint=constraint(), **quick())
+    model.collector.execute(np.zeros((1, 1)), np.zeros((1, 1)), model.actors, guarded=False)
+    seen = []
+    for cost, done in ((1.0, False), (1.0, True), (0.0, False)):
+        infos = [{"cost": cost, "TimeLimit.truncated": True}]
+        model.collector.annotate(infos, np.array([done]))
+        seen.append(infos[0]["acs_cost_before"])
+    assert seen == [0.0, 1.0, 0.0]
+
+
+def test_the_cost_may_come_from_a_function():
+    model = ACSTD3(
+        "MlpPolicy",
+        Wall(has_cost=False),
+        constraint=constraint(),
+        cost=lambda _: 1.0,
+        seed=0,
+        **quick(),
+    )
+    assert model.learn(30).tally.violations == 30
+
+
+def test_an_environment_without_a_cost_is_refused_with_advice():
+    model = ACSTD3("MlpPolicy", Wall(has_cost=False), constraint=constraint(), **quick())
+    with pytest.raises(ConfigError, match="cost=lambda info"):
+        model.learn(10)
+
+
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
+def test_a_saved_model_proposes_and_corrects_as_before(tmp_path, layer):
+    model = ACSTD3("MlpPolicy", Wall(limit=2.0), constraint=constraint(layer), seed=0, **quick())
+    model.learn(60)
+    model.save(tmp_path / "model.zip")
+    again = ACSTD3.load(tmp_path / "model.zip")
+    observations = np.linspace(-1.0, 2.0, 7, dtype=np.float32).reshape(-1, 1)
+    actions, _ = model.predict(observations, deterministic=True)
+    assert actions.shape == (7, 1)
+    assert np.all(np.abs(actions) <= 2.0)
+    assert np.array_equal(actions, again.predict(observations, deterministic=True)[0])
+    single, _ = model.predict(observations[3], deterministic=True)
+    assert single == pytest.approx(actions[3], abs=1e-5)
+
+
+def test_a_loaded_model_trains_on_in_several_environments(tmp_path):
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    model = ACSSAC(
+        "MlpPolicy", DummyVecEnv([Wall, Wall]), constraint=constraint(), seed=0, **quick()
+    )
+    model.learn(60)
+    model.save(tmp_path / "model.zip")
+    again = ACSSAC.load(tmp_path / "model.zip", env=DummyVecEnv([Wall, Wall]))
+    assert again.learn(60).num_timesteps == 60
+
+
+def test_the_safeguard_alone_decides_as_the_model_does_and_guards_any_environment():
+    model = ACSTD3("MlpPolicy", Wall(limit=2.0), constraint=constraint(TIGHT), seed=0, **quick())
+    model.learn(60)
+    safeguard = model.safeguard
+    assert isinstance(safeguard, Safeguard)
+    observations = np.linspace(-1.0, 2.0, 7, dtype=np.float32).reshape(-1, 1)
+    proposals, _ = model.policy.predict(observations, deterministic=True)
+    expected, _ = model.predict(observations, deterministic=True)
+    decision = safeguard.filter(torch.tensor(observations), torch.tensor(proposals))
+    assert decision.action.numpy() == pytest.approx(expected, abs=1e-4)
+    env = Guard(Wall(limit=2.0), safeguard)
+    env.reset(seed=0)
+    info = env.step(np.array([2.0], np.float32))[4]
+    assert info["status"] in set(Status)
+
+
+def test_only_a_projection_stands_alone():
+    model = ACSTD3("MlpPolicy", Wall(), constraint=constraint(UnguardedSettings()), **quick())
+    with pytest.raises(ConfigError, match="Unguarded"):
+        _ = model.safeguard
+
+
+def test_a_new_model_adopts_a_trained_layer_of_its_kind():
+    trained = ACSTD3("MlpPolicy", Wall(), constraint=constraint(), seed=0, **quick()).learn(60)
+    new = ACSTD3("MlpPolicy", Wall(), constraint=constraint(), seed=1, **quick())
+    adopt_lower(new.lower, trained.lower)
+    theirs = trained.lower.learner.critic.state_dict()
+    assert all(theirs[name].equal(w) for name, w in new.lower.learner.critic.state_dict().items())
+    other = ACSTD3("MlpPolicy", Wall(), constraint=constraint(LAYERS["linear"]), **quick())
+    with pytest.raises(ConfigError, match="different kinds"):
+        adopt_lower(other.lower, trained.lower)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"warmup_ratio": 1.5},
+        {"violating_share": 1.0},
+        {"reward_penalty": -1.0},
+        {"guard_from": -1},
+    ],
+)
+def test_settings_out_of_range_are_refused(options):
+    with pytest.raises(RangeError):
+        ConstraintSettings(**options)

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+import torch
+
+from safectl.errors import ConfigError, FileFormatError, RangeError
+from safectl.seed import torch_generator
+from safectl_agents.fb.collect import CollectConfig, collect
+from safectl_agents.fb.episodes import Episode, load_episode, load_transitions
+from safectl_agents.fb.rnd import RNDAgent, RNDSettings
+
+SMALL = RNDSettings(hidden=8, batch=8, update_every=100, random_steps=500)
+
+
+def test_a_collection_goes_on_where_it_stopped_and_keeps_its_settings(tmp_path):
+    counts: list[int] = []
+    buffer = collect(CollectConfig(episodes=1, rnd=SMALL), tmp_path, progress=counts.append)
+    before = next(buffer.iterdir()).stat().st_mtime_ns
+    collect(CollectConfig(episodes=2, rnd=SMALL), tmp_path, progress=counts.append)
+    assert counts == [1, 2]
+    assert sorted(path.name for path in buffer.iterdir()) == [
+        "episode_000000_1000.npz",
+        "episode_000001_1000.npz",
+    ]
+    assert (buffer / "episode_000000_1000.npz").stat().st_mtime_ns == before
+    episode = load_episode(buffer / "episode_000001_1000.npz")
+    assert episode.reward.shape == (1001, 4)
+    assert episode.physics is not None
+    with pytest.raises(ConfigError, match="seed"):
+        collect(CollectConfig(episodes=3, seed=1, rnd=SMALL), tmp_path)
+    (tmp_path / "explorers" / "0.safetensors").write_bytes(b"torn")
+    with pytest.raises(FileFormatError, match="explorer"):
+        collect(CollectConfig(episodes=3, rnd=SMALL), tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_episodes(tmp_path):
+    config = CollectConfig(collector="random", episodes=3, processes=2)
+    buffer = collect(config, tmp_path)
+    assert len(list(buffer.glob("episode_*.npz"))) == 3
+    data = load_transitions(buffer)
+    assert len(data.action) == 3000
+    assert float(np.abs(data.action.mean())) < 0.05
+    assert data.action.std() == pytest.approx(1.0 / 3.0**0.5, abs=0.02)
+
+
+def test_what_was_seen_often_is_less_novel_than_what_was_not():
+    generator = torch_generator(0, "test")
+    settings = RNDSettings(hidden=32, batch=64, learning_rate=1e-3, capacity=2)
+    agent = RNDAgent(3, 2, settings, generator)
+    seen = 0.1 * np.random.default_rng(0).standard_normal((101, 3)).astype(np.float32)
+    zeros = np.zeros((101, 2), np.float32)
+    agent.update()  # nothing to learn from yet
+    agent.remember(Episode(seen, zeros, zeros, zeros[:, 0]))
+    for _ in range(150):
+        agent.update()
+    agent.networks.eval()
+    with torch.no_grad():
+        known = agent.networks.novelty(torch.from_numpy(seen)).mean()
+        new = agent.networks.novelty(1.0 + torch.from_numpy(seen)).mean()
+    assert float(new) > 3.0 * float(known)
+
+
+def test_an_explorer_is_saved_whole():
+    generator = torch_generator(0, "test")
+    rows = np.random.default_rng(0).standard_normal((101, 3)).astype(np.float32)
+    zeros = np.zeros((101, 2), np.float32)
+    agents = [RNDAgent(3, 2, SMALL, torch_generator(seed, "test")) for seed in (0, 1)]
+    agents[0].remember(Episode(rows, zeros, zeros, zeros[:, 0]))
+    agents[0].update()
+    agents[1].load_state(agents[0].state())
+    expected = agents[0].state()
+    assert expected.keys() == agents[1].state().keys()
+    assert all(torch.equal(value, expected[name]) for name, value in agents[1].state().items())
+    assert agents[1].act(rows[0]).shape == (2,)
+    assert generator.device.type == "cpu"
+    with pytest.raises(RangeError, match="batch"):
+        RNDSettings(batch=0)

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+
+from safectl.errors import FileFormatError, NonFiniteError, RangeError
+from safectl_agents.fb.episodes import (
+    Episode,
+    episode_paths,
+    load_episode,
+    load_transitions,
+    save_episode,
+)
+
+
+def make_episode(number: int = 0, steps: int = 10, nx: int = 3) -> Episode:
+    count = np.arange(steps + 1, dtype=np.float32)[:, None] + 100.0 * number
+    return Episode(
+        observation=np.repeat(count, nx, 1),
+        action=np.concatenate([0.0 * count, count], 1),
+        reward=count,
+        discount=np.ones(steps + 1, np.float32),
+        physics=np.repeat(count, 4, 1).astype(np.float64),
+    )
+
+
+def test_an_episode_comes_back_as_it_was_written(tmp_path):
+    path = save_episode(make_episode(), tmp_path, 7)
+    assert path.name == "episode_000007_10.npz"
+    found, expected = load_episode(path), make_episode()
+    for name in ("observation", "action", "reward", "discount", "physics"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize("shape", [(11,), (11, 1), (11, 4)])
+def test_the_three_shapes_of_rewards_are_read_and_unknown_keys_ignored(tmp_path, shape):
+    path = tmp_path / "20211015T103023_0_10.npz"
+    np.savez(
+        path,
+        observation=np.zeros((11, 3)),
+        action=np.zeros((11, 2)),
+        reward=np.ones(shape),
+        discount=np.ones((11, 1)),
+        skill=np.zeros((11, 16)),
+    )
+    episode = load_episode(path)
+    assert episode.reward.shape == (11, 1 if len(shape) == 1 else shape[1])
+    assert episode.physics is None
+
+
+def test_transitions_pair_the_rows_as_the_format_says(tmp_path):
+    for number in range(4):
+        save_episode(make_episode(number), tmp_path, number)
+    found = load_transitions(tmp_path, count=1000)
+    assert len(found.action) == 40
+    assert np.array_equal(found.next_observation, found.observation + 1.0)
+    assert np.array_equal(found.action[:, 1], found.next_observation[:, 0])
+    assert np.array_equal(found.physics[:, 0], found.next_observation[:, 0])
+
+
+def test_a_subset_depends_on_its_seed_and_holds_no_transition_twice(tmp_path):
+    for number in range(4):
+        save_episode(make_episode(number), tmp_path, number)
+    first, again, other = (
+        load_transitions(tmp_path, count=25, seed=s).observation[:, 0] for s in (42, 42, 1)
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert len(np.unique(first)) == 25
+    contiguous = load_transitions(tmp_path, count=15, subset="contiguous")
+    assert contiguous.observation[-1, 0] == 104.0
+    with pytest.raises(RangeError, match="transitions"):
+        load_transitions(tmp_path, count=0)
+
+
+def test_files_that_are_no_episodes_are_refused(tmp_path):
+    good = {"observation": np.zeros((3, 2)), "action": np.zeros((3, 1))}
+    path = tmp_path / "episode_000000_2.npz"
+    path.write_bytes(b"PK\x03\x04 torn")
+    with pytest.raises(FileFormatError, match="is no episode"):
+        load_episode(path)
+    np.savez(path, **{**good, "observation": np.array([{"evil": 1}], dtype=object)})
+    with pytest.raises(FileFormatError, match="allow_pickle"):
+        load_episode(path)
+    np.savez(path, observation=good["observation"])
+    with pytest.raises(FileFormatError, match="action"):
+        load_episode(path)
+    np.savez(path, **{**good, "action": np.zeros((2, 1))})
+    with pytest.raises(FileFormatError, match="expected"):
+        load_episode(path)
+    np.savez(path, **{**good, "observation": np.full((3, 2), np.nan)})
+    with pytest.raises(NonFiniteError, match="observation"):
+        load_episode(path)
+
+
+def test_folders_that_hold_no_set_of_episodes_are_refused(tmp_path):
+    with pytest.raises(FileFormatError, match="safectl collect"):
+        episode_paths(tmp_path)
+    save_episode(make_episode(0), tmp_path, 0)
+    save_episode(make_episode(1, nx=5), tmp_path, 1)
+    with pytest.raises(FileFormatError, match="different sizes"):
+        load_transitions(tmp_path)
+    save_episode(make_episode(2), tmp_path, 2).rename(tmp_path / "episode_000001_99.npz")
+    with pytest.raises(FileFormatError, match="its name says 99"):
+        load_transitions(tmp_path)
+    (tmp_path / "a_b_c.npz").write_bytes(b"")
+    with pytest.raises(FileFormatError, match="another form"):
+        episode_paths(tmp_path)

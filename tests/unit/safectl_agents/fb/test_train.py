@@ -1,0 +1,129 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from safectl.errors import ConfigError, FileFormatError, RangeError, ShapeError
+from safectl.models import UpdateSettings
+from safectl_agents.cli import main
+from safectl_agents.fb.collect import CollectConfig, collect
+from safectl_agents.fb.episodes import Transitions
+from safectl_agents.fb.evaluate import infer_tasks, make_labels, score
+from safectl_agents.fb.report import read_evaluations
+from safectl_agents.fb.settings import FBConfig
+from safectl_agents.fb.train import load_run, train
+from safectl_agents.training_state import checkpoints
+
+SMALL = FBConfig(
+    update=UpdateSettings(method="vc-fb"),
+    nz=8,
+    hidden=16,
+    embedding=8,
+    backward_hidden=16,
+    batch=16,
+    steps=6,
+    labels=50,
+    evaluate_every=100,
+    episodes=2,
+    checkpoint_every=3,
+    log_every=2,
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    return collect(CollectConfig(collector="random", episodes=1), folder)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_gives_the_same_bits_and_logs(data, tmp_path):
+    shown: list[int] = []
+    train(SMALL, data, tmp_path / "whole", progress=lambda step, _: shown.append(step))
+    train(replace(SMALL, steps=3), data, tmp_path / "parts")
+    train(SMALL, data, tmp_path / "parts")
+    last = [
+        load_file(checkpoints(tmp_path / name / "checkpoints")[-1] / "state.safetensors")
+        for name in ("whole", "parts")
+    ]
+    assert last[0].keys() == last[1].keys()
+    assert all(torch.equal(value, last[1][name]) for name, value in last[0].items())
+    logged = [(tmp_path / name / "updates.csv").read_text() for name in ("whole", "parts")]
+    assert set(logged[0].splitlines()) <= set(logged[1].splitlines())
+    assert shown == [2, 4, 6]
+    assert list(read_evaluations(tmp_path / "parts").steps) == [3, 6]
+    assert list((tmp_path / "whole" / "tensorboard").iterdir())
+
+
+@pytest.mark.slow
+def test_what_was_logged_after_the_last_checkpoint_is_logged_once(data, tmp_path):
+    train(SMALL, data, tmp_path)
+    (last,) = checkpoints(tmp_path / "checkpoints")[-1:]
+    for file in last.iterdir():
+        file.unlink()
+    last.rmdir()
+    before = (tmp_path / "updates.csv").read_text()
+    train(SMALL, data, tmp_path)
+    assert (tmp_path / "updates.csv").read_text() == before
+
+
+@pytest.mark.slow
+def test_a_run_keeps_its_settings_and_names_what_is_wrong(data, tmp_path):
+    train(replace(SMALL, steps=1), data, tmp_path)
+    with pytest.raises(ConfigError, match="nz"):
+        train(replace(SMALL, nz=9), data, tmp_path)
+    with pytest.raises(ShapeError, match="observation of the data"):
+        train(replace(SMALL, domain="walker"), data, tmp_path / "walker")
+    (checkpoints(tmp_path / "checkpoints")[-1] / "state.safetensors").write_bytes(b"torn")
+    with pytest.raises(FileFormatError, match="does not fit"):
+        load_run(tmp_path)
+    with pytest.raises(FileFormatError, match="does not exist"):
+        load_run(tmp_path / "none")
+
+
+def test_settings_know_their_domain_and_refuse_a_discount_in_the_wrong_place():
+    assert FBConfig(domain="point_mass_maze").learning.discount == 0.99
+    assert FBConfig(domain="walker").learning.discount == 0.98
+    assert FBConfig(domain="walker").sizes(24, 6).nz == 50
+    assert FBConfig().sizes(4, 2).nz == 100
+    with pytest.raises(RangeError, match=r"update\.discount"):
+        FBConfig(update=UpdateSettings(discount=0.9))
+    with pytest.raises(RangeError, match="batch"):
+        FBConfig(batch=1)
+
+
+@pytest.mark.slow
+def test_a_task_that_the_labels_do_not_show_is_left_out(data, tmp_path):
+    model = train(replace(SMALL, steps=1), data, tmp_path)
+    zero = np.zeros((20, 18))
+    transitions = Transitions(*(np.zeros((20, n), np.float32) for n in (4, 2, 4, 1)), zero)
+    labels = make_labels("walker", transitions._replace(action=np.zeros((20, 6), np.float32)), 9, 0)
+    assert labels.observation.shape == (9, 4)
+    rewards = {name: torch.zeros(9) for name in labels.rewards}
+    rewards["stand"] = torch.ones(9)
+    assert list(infer_tasks(model, "walker", labels._replace(rewards=rewards))) == ["stand"]
+    assert len(infer_tasks(model, "point_mass_maze", labels)) == 4
+    with pytest.raises(FileFormatError, match="states"):
+        make_labels("walker", transitions._replace(physics=None), 9, 0)
+
+
+def test_a_score_is_the_mean_of_the_middle_half():
+    assert score(np.array([0.0, 1.0, 2.0, 100.0])) == 1.5
+
+
+@pytest.mark.slow
+def test_the_commands_collect_train_and_evaluate(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["collect", "--collector", "random", "--episodes", "1"]) == 0
+    small = "--nz 8 --hidden 16 --embedding 8 --batch 16 --steps 4 --episodes 2 --labels 50"
+    words = ["train", "fb", "--update.method", "mc-fb", *small.split()]
+    words += ["--data", "data/point_mass_maze/random/buffer"]
+    assert main(words) == 0
+    assert (tmp_path / "runs/point_mass_maze-mc-fb-0/curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert "scripted controller" in capsys.readouterr().out
+    assert main(["evaluate", "fb", "runs/point_mass_maze-mc-fb-0", "--json"]) == 0
+    assert '"random actions"' in capsys.readouterr().out
+    assert main(["evaluate", "fb"]) == 1
