@@ -51,7 +51,7 @@ def measured(benchmark: Benchmark) -> str:
         return "**not measured**" if result is None else "not a number, **not met**"
     unit = {"1": "", "x": "x"}.get(benchmark.unit, f" {benchmark.unit}")
     value = f"{result['value']:.3g}" if result["value"] < 1000 else f"{result['value']:,.0f}"
-    return f"{value}{unit}{'' if benchmark.met(result['value']) else ', **not met**'}"
+    return f"{value}{unit}{'' if benchmark.met(float(result['value'])) else ', **not met**'}"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """`safectl collect`: make reward-free data for forward-backward models, or go on making it."""
 
+import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ class CollectSettings:
     """The collection; a table of that name in a TOML file."""
     folder: Path | None = None
     """Folder of the collection; `data/<domain>/<collector>` without. One that exists goes on."""
+    json: bool = False
+    """Print JSON."""
 
 
 DEFAULTS = CollectSettings()
@@ -37,7 +40,11 @@ def run(settings: CollectSettings) -> int:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("collect", total=config.episodes)
         buffer = collect(config, folder, progress=lambda done: bar.update(task, completed=done))
-    sys.stdout.write(
-        f"{config.episodes} episodes in {buffer}\nnext: safectl train fb --data {buffer}\n"
-    )
+    if settings.json:
+        facts = {"episodes": config.episodes, "buffer": str(buffer)}
+        sys.stdout.write(json.dumps(facts) + "\n")
+    else:
+        sys.stdout.write(
+            f"{config.episodes} episodes in {buffer}\nnext: safectl train fb --data {buffer}\n"
+        )
     return 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safectl.errors import ConfigError
-from safectl_agents.commands.train_fb import format_report
+from safectl_agents.commands.train_fb import format_report, scores_of
 from safectl_agents.fb.report import report
 
 
@@ -29,8 +29,7 @@ def run(settings: EvaluateFBSettings) -> int:
         raise ConfigError("folder", "name the folder of a run of: safectl train fb")
     found = report(settings.folder)
     if settings.json:
-        rows = {name: dict(zip(found.tasks, row, strict=True)) for name, row in found.rows.items()}
-        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        sys.stdout.write(json.dumps(scores_of(found), indent=2) + "\n")
     else:
         sys.stdout.write(format_report(found) + "\n")
     return 0

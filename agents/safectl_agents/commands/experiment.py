@@ -1,5 +1,6 @@
 """`safectl bench acs`: train and compare methods of safe reinforcement learning."""
 
+import json
 import shlex
 import sys
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ class ExperimentSettings:
     """Folder of a finished seed whose learned layer is adopted, to correct from step 0."""
     list: bool = False
     """Name tasks and methods; train nothing."""
+    json: bool = False
+    """Print the folders of the results as JSON."""
 
 
 DEFAULTS = ExperimentSettings()
@@ -82,8 +85,12 @@ def run(settings: ExperimentSettings) -> int:
     command = "safectl " + shlex.join(sys.argv[1:])
     console = Console(stderr=True)
     run_all(runs, jobs=settings.jobs, command=command, console=console)
-    for task in settings.task:
-        path = report(settings.folder, task)
+    tables = {task: report(settings.folder, task) for task in settings.task}
+    if settings.json:
+        folders = {task: str(path.parent) for task, path in tables.items() if path is not None}
+        sys.stdout.write(json.dumps(folders) + "\n")
+        return 0
+    for task, path in tables.items():
         if path is not None:
             Console().print(Markdown(f"## {task}\n\n" + path.read_text(encoding="utf-8")))
             console.print(f"table, curves and every seed: {path.parent}", highlight=False)

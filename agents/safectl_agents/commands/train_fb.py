@@ -1,5 +1,6 @@
 """`safectl train fb`: train a forward-backward model, or go on with a run."""
 
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ class TrainFBSettings:
     folder: Path | None = None
     """Folder of the run; `runs/<domain>-<method>-<seed>` without. A run of the same settings in it
     goes on, up to `steps`."""
+    json: bool = False
+    """Print JSON."""
 
 
 DEFAULTS = TrainFBSettings()
@@ -55,8 +58,17 @@ def run(settings: TrainFBSettings) -> int:
 
         train(config, data, folder, progress=show)
     plot_trainings({config.update.method: folder}, folder / "curves.png")
-    sys.stdout.write(format_report(report(folder)) + f"\nnext: safectl evaluate fb {folder}\n")
+    found = report(folder)
+    if settings.json:
+        sys.stdout.write(json.dumps({"folder": str(folder), "scores": scores_of(found)}) + "\n")
+    else:
+        sys.stdout.write(format_report(found) + f"\nnext: safectl evaluate fb {folder}\n")
     return 0
+
+
+def scores_of(found: Report) -> dict[str, dict[str, float]]:
+    """Return the scores of every evaluation and reference by task."""
+    return {name: dict(zip(found.tasks, row, strict=True)) for name, row in found.rows.items()}
 
 
 def format_report(found: Report) -> str:
