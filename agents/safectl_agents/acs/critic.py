@@ -26,9 +26,11 @@ class CriticSettings:
         RangeError: If a number lies outside its range.
     """
 
-    target: Target = "first_hit"
-    """`first_hit`: y = c + (1 - c) (1 - done) gamma V(s'), a discounted probability in [0, 1].
-    `sum`: y = c + (1 - done) gamma V(s'), a discounted number of violations."""
+    target: Target = "sum"
+    """`sum`: y = c + (1 - done) gamma V(s'), a discounted number of violations, at or above the
+    probability of one. `first_hit`: y = c + (1 - c) (1 - done) gamma V(s'), that probability
+    discounted; it is 1 for every action where the next step violates anyway, so that nothing shows
+    the way back."""
     discount: float = 0.99
     """gamma of the cost, in (0, 1]."""
     learning_rate: float = 3e-4

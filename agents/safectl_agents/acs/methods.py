@@ -72,7 +72,7 @@ def _off_policy(
     return make
 
 
-def _critic(context: MethodContext, target: Target = "first_hit") -> CriticSettings:
+def _critic(context: MethodContext, target: Target = "sum") -> CriticSettings:
     return CriticSettings(target, hidden=context.hidden)
 
 
@@ -88,14 +88,13 @@ def _acs_newton(context: MethodContext) -> LowerSettings:
 
 
 def _usl(context: MethodContext) -> LowerSettings:
-    critic = _critic(context, "sum")
-    return ProjectionSettings(ChanceBound(context.eps, recovery_rate=1.0), critic=critic)
+    bound = ChanceBound(context.eps, recovery_rate=1.0)
+    return ProjectionSettings(bound, critic=_critic(context))
 
 
 def _lagrange(context: MethodContext) -> LowerSettings:
-    critic = _critic(context, "sum")
     bound = ChanceBound(context.eps, recovery_rate=1.0)
-    return ProjectionSettings(bound, project=False, penalty="lagrange", critic=critic)
+    return ProjectionSettings(bound, project=False, penalty="lagrange", critic=_critic(context))
 
 
 def _shaping(env: VecEnv, context: MethodContext) -> BaseAlgorithm:
@@ -112,7 +111,7 @@ def _linear(context: MethodContext) -> LowerSettings:
 
 
 def _recovery(context: MethodContext) -> LowerSettings:
-    return RecoverySettings(context.eps, critic=_critic(context))
+    return RecoverySettings(context.eps, critic=_critic(context, "first_hit"))
 
 
 METHODS: Mapping[str, Method] = {

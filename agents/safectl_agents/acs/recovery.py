@@ -28,7 +28,7 @@ class RecoverySettings:
     """delta: largest risk of a task action that is executed, > 0."""
     learning_rate: float = 3e-4
     """Step size of the recovery policy's Adam, > 0."""
-    critic: CriticSettings = field(default_factory=CriticSettings)
+    critic: CriticSettings = field(default_factory=lambda: CriticSettings("first_hit"))
     """How Q_risk is learned; its layers are the recovery policy's as well."""
 
     def __post_init__(self) -> None:
