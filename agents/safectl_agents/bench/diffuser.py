@@ -91,6 +91,7 @@ def filter_overhead(batch: int) -> Measurement:
     details = {
         **ours.as_details("filter"),
         **theirs.as_details("denoiser"),
+        "seed": SEED,
         "batch": batch,
         "horizon": _HORIZON,
     }
@@ -110,6 +111,7 @@ def filter_vs_osqp() -> Measurement:
         **ours.as_details("filter"),
         **theirs.as_details("osqp_loop"),
         "largest_difference": float((found.double() - expected).abs().max()),
+        "seed": SEED,
         "states": _HORIZON,
     }
     ratio = theirs.median / ours.median
@@ -134,7 +136,12 @@ def few_steps_vs_all() -> Measurement:
         started = time.perf_counter()
         evidence = planner.propose(start).evidence
         seconds[name], margins[name] = time.perf_counter() - started, float(evidence.margins.min())
-    details = {"seconds": seconds, "smallest_margin": margins, "horizon": _HORIZON}
+    details = {
+        "seed": SEED,
+        "seconds": seconds,
+        "smallest_margin": margins,
+        "horizon": _HORIZON,
+    }
     ours, theirs = seconds["ddim_16"], seconds["ddpm_256"]
     safe = min(margins.values()) >= 0.0
     return Measurement(theirs / ours if safe else 0.0, ours=ours, theirs=theirs, details=details)
