@@ -29,7 +29,7 @@ def chance_constraint_of(acs: ACS) -> ChanceConstraint:
     """Take critic, bound, mode and iterations of a safeguard.
 
     A program built from it decides as `ACS.filter` does, with K steps at most; its margin is
-    delta - Q_c too. An input that is not finite gives the fail-safe action of the program.
+    delta - Q_c too. An input or a critic that is not finite gives the program's fail-safe action.
 
     Raises:
         UnsupportedLayer: If the safeguard or its critic is not as in `SUPPORTED`. The logits of a

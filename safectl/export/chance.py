@@ -61,7 +61,8 @@ def chance_constrained_program(
     """Export a policy whose actions are corrected until a critic reaches its bound.
 
     The proposal is first limited to the action box. The margin is critic minus bound at the action
-    that leaves. Where it stays below zero the best action found leaves with `FALLBACK`.
+    that leaves. Where it stays below zero the best action found leaves with `FALLBACK`, where it is
+    not finite the fail-safe action.
 
     Args:
         name: Lower-case C identifier.

@@ -18,7 +18,7 @@ SMOOTH = ("none", "relu", "tanh", "sigmoid")
 FLATTEST = np.float32(1e-16)
 """Squared gradient below which a critic says nothing about where to go."""
 
-_ZERO, _HALF, _ONE = np.float32(0.0), np.float32(0.5), np.float32(1.0)
+_ZERO, _HALF, _ONE, _NAN = (np.float32(number) for number in (0.0, 0.5, 1.0, np.nan))
 
 
 class Layer(NamedTuple):
@@ -33,7 +33,7 @@ class Correction(NamedTuple):
     """What `correct` found, per row.
 
     Attributes:
-        action: Shape (batch, nu).
+        action: Shape (batch, nu); NaN where the room is not finite.
         room: Critic minus bound at this action, shape (batch,).
         start_room: Critic minus bound at the proposal, shape (batch,).
     """
@@ -75,29 +75,34 @@ def correct(
         limits: Low and high, shape (nu,) each.
         step: For `newton` the damping of a -> a + step (bound + aim - g) grad / |grad|^2, else the
             length of a -> a + step grad / max |grad_i|.
-        newton: Which of the two.
+        newton: Which of the two. Both zero the entries of grad that lead out of an active limit.
         iterations: Bound of the loop.
         aim: How far beyond the bound a Newton step leads.
 
     Returns:
-        The first iterate that reaches the bound, else the best one.
+        The first iterate that reaches the bound, else the best one; NaN where the critic or the
+        bound says nothing about it, so that the finite test at the end of a step sees it.
     """
     value, gradient = value_and_gradient(layers, action)
     start_room = value - bound
     best, best_value, going = action, value, np.ones(len(action), bool)
+    low, high = limits
     for _ in range(iterations):
+        inward = np.where(gradient > 0, action < high, action > low)
+        gradient = np.where(inward, gradient, _ZERO)
         square = dot(gradient, gradient)
         going = going & ~(value >= bound) & (square > FLATTEST)
         if not going.any():
             break
         factor = step * (bound + aim - value) / square if newton else step / _largest(gradient)
-        moved = clip(action + factor[:, None] * gradient, *limits)
+        moved = clip(action + factor[:, None] * gradient, low, high)
         action = np.where(going[:, None], moved, action)
         value, gradient = value_and_gradient(layers, action)
         better = going & (value > best_value)
         best = np.where(better[:, None], action, best)
         best_value = np.where(better, value, best_value)
-    return Correction(best, best_value - bound, start_room)
+    room = best_value - bound
+    return Correction(np.where(np.isfinite(room)[:, None], best, _NAN), room, start_room)
 
 
 def _dense(x: Array, layer: Layer) -> Array:

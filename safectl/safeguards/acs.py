@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from safectl.errors import ShapeError
-from safectl.safeguards.correction import CorrectionOptions, correct
+from safectl.safeguards.correction import CorrectionOptions, check_generator, correct
 from safectl.safeguards.cost_critic import ChanceBound, CostCritic
 from safectl.safeguards.evidence import (
     action_limits,
@@ -62,16 +62,16 @@ class ACS:
     The proposal is clipped to the action limits and moved until the critic predicts a cost within
     the bound. Where K steps do not get there, the best action found (that of greatest recovery;
     filtering it again may find a better one) is returned with `Status.FALLBACK`; with
-    `recover=False`, or where the inputs are not finite, it is the fallback.
+    `recover=False`, or where the inputs or the critic are not finite, it is the fallback.
 
     The margin is the smallest of delta - Q_c, the risk the sum of Q_c within [0, 1]: for first-hit
-    critics a bound on the probability of becoming unsafe at any later time under the policy that
-    the critic describes, for discounted sums a bound on that of the next step.
+    critics without a discount a bound on the probability of becoming unsafe at any later time under
+    the policy that the critic describes, with a discount on that of the next step alone.
 
     What follows if the critic is exact and describes the safeguarded policy:
 
     * Where V_c(s) <= eps, a certified action is unsafe in the next step with probability at most
-      eps, and some action is certified (the one of least Q_c).
+      eps. Without `gamma_correction` some action is certified (the one of least Q_c).
     * If every visited action is certified, E[V_c] stays at or below eps if it starts there, and
       every single step is unsafe with probability at most eps; if it starts above, the excess
       shrinks at least by the factor 1 - alpha per step.
@@ -90,7 +90,8 @@ class ACS:
         generator: Draws the candidates; needed if the options ask for some.
 
     Raises:
-        RangeError: From `filter`, if candidates are wanted without a generator.
+        RangeError: If the options ask for candidates and there is no generator; also where the
+            options are replaced.
     """
 
     def __init__(
@@ -103,6 +104,16 @@ class ACS:
     ) -> None:
         self.critic, self.fallback, self.generator = critic, fallback, generator
         self.options = options or ACSOptions()
+
+    @property
+    def options(self) -> ACSOptions:
+        """What is admissible, and how an action is corrected."""
+        return self._options
+
+    @options.setter
+    def options(self, options: ACSOptions) -> None:
+        check_generator(options.correction, self.generator)
+        self._options = options
 
     @property
     def claim(self) -> str:
@@ -150,10 +161,10 @@ class ACS:
         risk = found.cost.sum(-1).clamp(0.0, 1.0)
         candidate = evidence(found.action, threshold - found.cost, limits, risk=risk)
         last_resort, certified = candidate, candidate.residual == 0.0
-        if not bool((usable & (certified | self.options.recover)).all()):
+        recovers = usable & candidate.residual.isfinite() & self.options.recover
+        if not bool((usable & (certified | recovers)).all()):
             named = fallback_action(self.fallback, observation, limits)
-            if self.options.recover:
-                named = torch.where(usable.unsqueeze(-1), found.action, named)
+            named = torch.where(recovers.unsqueeze(-1), found.action, named)
             room = threshold - self.critic.cost(state, named)
             last_resort = blind(evidence(named, room, limits), seen)
         decision = decide(action, candidate, last_resort, limits=limits, usable=usable)

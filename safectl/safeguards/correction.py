@@ -40,8 +40,9 @@ class CorrectionOptions:
     """How an action is moved."""
 
     mode: Mode = "newton"
-    """"newton": the shortest step to the bound of the linearised critic, exact for a linear one;
-    several costs are met in one projection. "gradient": steps of fixed length against the gradient
+    """"newton": the shortest step to the bound of the linearised critic along the limits that are
+    active; for one linear cost the nearest admissible action in at most nu steps. Several costs
+    are met in one projection. "gradient": steps of fixed length against the gradient
     of the cost that exceeds its bound most. "bfgs": damped quasi-Newton steps on 1/2 |a - a~|^2 +
     penalty * sum max(excess, 0)^2, which end nearer to the proposal where the critic bends."""
     iterations: int = 20
@@ -119,6 +120,16 @@ class _Search(NamedTuple):
         )
 
 
+def check_generator(options: CorrectionOptions, generator: torch.Generator | None) -> None:
+    """Refuse candidates without a generator, before the first row that would need them.
+
+    Raises:
+        RangeError: If candidates are wanted and no generator is given.
+    """
+    if options.candidates > 0 and generator is None:
+        raise RangeError("generator", value=None, expected="a torch.Generator, for the candidates")
+
+
 @torch.no_grad()
 def correct(
     critic: CostCritic,
@@ -148,6 +159,7 @@ def correct(
     Raises:
         RangeError: If candidates are wanted and no generator is given.
     """
+    check_generator(options, generator)
     start = action.clamp(*limits)
     cost = critic.cost(observation, start)
     rows = (~(cost <= threshold).all(-1)).nonzero().squeeze(-1)
@@ -219,7 +231,7 @@ def _search(
         action = torch.where(better.unsqueeze(-1), point, best.action)
         best = best._replace(action=action, excess=torch.where(better, worst, best.excess))
         excess = slope.score - problem.aim
-        gradient = _worst_gradient(slope, excess)
+        gradient = _inward(_worst_gradient(slope, excess), point, limits)
         square = (gradient * gradient).sum(-1)
         going = moves & (worst > 0.0) & (square > FLATTEST**2) & (square < torch.inf)
         count = int(going.sum())
@@ -247,6 +259,7 @@ def _search(
                 )
                 settled = settled | ~(move.norm(dim=-1) >= SHORT * (root - point).norm(dim=-1))
                 damped = _damp(critic, problem, point, move, limits, options.penalty)
+                settled = settled | (damped == point).all(-1)
                 moved = torch.where(settled.unsqueeze(-1), root, damped)
         moved = moved.clamp(*limits)
         moves, point = (moved != point).any(-1), moved
@@ -262,7 +275,7 @@ def _search_one(
     least, taken, slope_at = torch.inf, 0, slope_function(critic, problem.observation)
     while True:
         score, gradients = slope_at(point)
-        value, gradient = score.item(), gradients[:, 0]
+        value, gradient = score.item(), _inward(gradients[:, 0], point, limits)
         if value - enough < least:
             best, least = point, value - enough
         if not value > enough or taken == options.iterations:
@@ -288,6 +301,11 @@ def _worst_gradient(slope: Slope, excess: Tensor) -> Tensor:
         return slope.gradient.squeeze(1)
     index = excess.argmax(-1).reshape(-1, 1, 1).expand(-1, 1, slope.gradient.shape[2])
     return slope.gradient.gather(1, index).squeeze(1)
+
+
+def _inward(gradient: Tensor, point: Tensor, limits: Limits) -> Tensor:
+    """Zero the entries along which a descent would leave the limits."""
+    return gradient.where(torch.where(gradient > 0.0, point > limits.low, point < limits.high), 0.0)
 
 
 def _joint_root(
@@ -330,17 +348,18 @@ def _try_candidates(
     generator: torch.Generator | None,
 ) -> _Search:
     """Replace what exceeds its bound by the best of random actions, where that is better."""
-    if generator is None:
-        raise RangeError("generator", value=None, expected="a torch.Generator, for the candidates")
-    start, count = problem.start, options.candidates
-    shape, kind, device = (len(start), count, start.shape[1]), start.dtype, start.device
+    rows = (found.excess > 0.0).nonzero().squeeze(-1)
+    if len(rows) == 0:
+        return found
+    problem, count = problem.select(rows), options.candidates
+    start, kind, device = problem.start, problem.start.dtype, problem.start.device
+    shape = (len(rows), count, start.shape[1])
     draws = torch.randn(shape, generator=generator, dtype=kind, device=device)
     tried = start.unsqueeze(1) + options.spread * (limits.high - limits.low) * draws
-    tried = torch.cat([found.action.unsqueeze(1), tried.clamp(*limits)], 1)
+    tried = torch.cat([found.action[rows].unsqueeze(1), tried.clamp(*limits)], 1)
     repeated = problem.observation.repeat_interleave(count + 1, 0)
-    cost = critic.cost(repeated, tried.flatten(0, 1)).reshape(len(start), count + 1, -1)
+    cost = critic.cost(repeated, tried.flatten(0, 1)).reshape(len(rows), count + 1, -1)
     excess = (cost - problem.threshold.unsqueeze(1)).amax(-1)
-    excess = torch.where(excess.isnan(), torch.inf, excess)
-    excess[:, 0] = torch.where(found.excess <= 0.0, -torch.inf, excess[:, 0])
-    chosen = tried[torch.arange(len(start), device=device), excess.argmin(-1)]
-    return found._replace(action=chosen)
+    best = torch.where(excess.isnan(), torch.inf, excess).argmin(-1)
+    chosen = tried[torch.arange(len(rows), device=device), best]
+    return found._replace(action=found.action.index_copy(0, rows, chosen))

@@ -1,8 +1,7 @@
 """Critics that predict how unsafe an action is, and the bound that a chance constraint sets them.
 
-"Spec" equations are numbered as in the problem statement of adaptive chance-constrained safeguards
-(after Chen et al., IROS 2024, arXiv 2310.03379); the cost form follows from the safety form by
-V_c = 1 - Psi and Q_c = 1 - Psi - A.
+After Chen et al., IROS 2024 (arXiv 2310.03379), who state the safety form; the cost form follows
+from it by V_c = 1 - Psi and Q_c = 1 - Psi - A.
 """
 
 from collections.abc import Callable
@@ -92,7 +91,7 @@ class SafetyForm:
 
 @dataclass(frozen=True, slots=True)
 class ChanceBound:
-    """The largest admissible cost, equation (6): delta(s) = (1 - alpha) V_c(s) + alpha eps.
+    """The largest admissible cost: delta(s) = (1 - alpha) V_c(s) + alpha eps.
 
     Where V_c < eps an action may spend the share alpha of the slack; where V_c > eps it must win
     back the share alpha of the excess. With `recovery_rate` 1 this is the constant eps.

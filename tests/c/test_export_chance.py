@@ -120,6 +120,8 @@ def example(activation, *, newton, iterations, seed=0):
         best, best_value = action, value
         for _ in range(iterations):
             going = (value < goal).unsqueeze(1)
+            inward = torch.where(gradient > 0.0, action < 1.0, action > -1.0)
+            gradient = gradient * inward
             change = (
                 (goal - value).unsqueeze(1) * gradient / gradient.square().sum(1, keepdim=True)
                 if newton
@@ -151,6 +153,60 @@ def test_c_equals_the_interpreter_and_follows_the_method(activation, newton, ite
     certified = ours.status != Status.FALLBACK
     assert ours.margin[certified].min() >= 0.0
     assert ours.margin[~certified].max(initial=-1.0) < 0.0
+
+
+@pytest.mark.parametrize(("newton", "step"), [(True, 1.0), (False, 0.05)])
+@pytest.mark.parametrize("share", [0.5, 0.2, 0.1])
+def test_the_correction_moves_along_an_active_limit(newton, step, share):
+    """g = -1 - u1 - share u2 from (-1, 0), which is at a limit, to g >= 0.45 share: u2 = -0.45."""
+    critic = nn.Sequential(nn.Linear(3, 1))
+    with torch.no_grad():
+        critic[0].weight.copy_(torch.tensor([[0.0, -1.0, -share]]))
+        critic[0].bias.copy_(torch.tensor([-1.0]))
+    constraint = ChanceConstraint(
+        critic,
+        constant_network(1, [0.45 * share]),
+        newton=newton,
+        step=step,
+        iterations=12,
+        aim=1e-6,
+    )
+    policy = constant_network(1, [-1.0, 0.0])
+    program = chance_constrained_program("p", make_spec(1, 2), policy, constraint)
+    rows = np.zeros((1, 1), np.float32)
+    steps = interpret(program, rows)
+    assert steps.status[0] == Status.CORRECTED
+    assert np.allclose(steps.action[0], (-1.0, -0.45), atol=0.051)
+    assert verify(program, observations=rows).corrected == 1
+
+
+@pytest.mark.parametrize("network", ["critic", "bound"])
+def test_where_the_critic_is_not_finite_the_fail_safe_action_leaves(network):
+    """A layer overflows and the next subtracts infinity from infinity; policy and rows are fine."""
+    layers = nn.Sequential(
+        nn.Linear(3 if network == "critic" else 1, 2), nn.ReLU(), nn.Linear(2, 1)
+    )
+    with torch.no_grad():
+        layers[0].weight.zero_()
+        layers[0].weight[:, 0] = 3e38
+        layers[0].bias.zero_()
+        layers[2].weight.copy_(torch.tensor([[3e38, -3e38]]))
+        layers[2].bias.fill_(-1.0)
+    finite = nn.Sequential(nn.Linear(3, 1))
+    constraint = (
+        ChanceConstraint(layers, constant_network(1, [0.0]))
+        if network == "critic"
+        else ChanceConstraint(finite, Network(layers))
+    )
+    program = chance_constrained_program(
+        "p", make_spec(1, 2), constant_network(1, [0.9, 0.9]), constraint, fail_safe=[-0.5, 0.25]
+    )
+    rows = np.array([[1.0], [-1.0]], np.float32)
+    steps = interpret(program, rows)
+    assert steps.status[0] == Status.FALLBACK
+    assert steps.action[0].tolist() == [-0.5, 0.25]
+    assert steps.action[1].tolist() != [-0.5, 0.25]
+    verify(program, observations=rows)
 
 
 def test_critics_without_a_derivative_or_of_another_size_are_refused():

@@ -188,7 +188,7 @@ _TINY = 1e-8
 
 
 class PPOLag(Lagrangian, PPO):
-    """PPO on the mixed advantage (specification section 6.3).
+    """PPO on the mixed advantage of reward and cost.
 
     Args:
         policy: As in the library, `"MlpPolicy"`.

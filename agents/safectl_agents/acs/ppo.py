@@ -78,7 +78,7 @@ class OnPolicySettings:
 
 
 class ACSPPO(PPO):
-    """PPO whose executed actions a safeguard corrects (specification section 2.2).
+    """PPO whose executed actions a safeguard corrects (Chen et al., IROS 2024).
 
     `learn`, `save`, `load`, callbacks and vector environments are the library's. `predict` returns
     the corrected action, `policy.predict` the proposal. While the bound never binds and without a
@@ -227,7 +227,9 @@ class ACSPPO(PPO):
         with torch.no_grad():
             threshold = options.bound.threshold(critic.value(seen))
             found = correct(critic, seen, action, threshold, self.limits, options.correction)
-        executed = found.action.cpu().numpy().astype(proposal.dtype)
+        known = found.residual.isfinite().unsqueeze(-1)
+        action = torch.where(known, found.action, torch.zeros_like(action).clamp(*self.limits))
+        executed = action.cpu().numpy().astype(proposal.dtype)
         return executed, float(found.iterations.sum()), float(found.residual.sum())
 
     def _excluded_save_params(self) -> list[str]:
@@ -240,7 +242,7 @@ class ACSPPO(PPO):
 
 
 def defaults() -> dict[str, Any]:
-    """Return the arguments whose default is not the library's (specification section 2.7).
+    """Return the arguments whose default is not the library's.
 
     The library's one optimiser serves policy and value, with minibatches, where the prototype takes
     80 steps on the whole rollout with two; the rule that stops at 1.5 times the target is the same.

@@ -1,6 +1,6 @@
 """ACS, USL and the Lagrangian baselines: a cost critic, a projection, a term in the actor's loss.
 
-Specification equation (6): an action is admissible where
+An action is admissible where (after Chen et al., IROS 2024, arXiv 2310.03379)
 
     Q_c(s, a) <= delta(s) = (1 - alpha) V_c(s) + alpha eps,    V_c(s) = Q_c(s, pi(s)).
 
@@ -86,7 +86,10 @@ class Projection:
         self._limits = Limits(-one, one)
 
     def correct(self, proposed: Proposed, actors: Actors) -> Corrected:
-        """Descend Q_c from the proposals until delta is met; the best iterate if it never is."""
+        """Descend Q_c from the proposals until delta is met; the best iterate if it never is.
+
+        Where the critic is not finite, the middle of the limits.
+        """
         if not self.settings.project:
             return kept(proposed)
         with torch.no_grad():
@@ -100,7 +103,9 @@ class Projection:
                 self._limits,
                 self.settings.correction,
             )
-        return Corrected(found.action, found.iterations, found.residual)
+        known = found.residual.isfinite().unsqueeze(-1)
+        action = found.action.where(known, 0.0)
+        return Corrected(action, found.iterations, found.residual)
 
     def critic(self, actor: Actor) -> PolicyCritic:
         """Return the slow critic for scaled actions, with a policy for V_c."""

@@ -1,6 +1,6 @@
 """What the on-policy trainer learns of safety: Psi(s) by cross-entropy, A_Psi(s, a) by squares.
 
-Specification section 2.2 with the corrections of 2.6: Psi has a sigmoid, the discount is 1, and an
+After Chen et al. (IROS 2024). As probabilities ask: Psi has a sigmoid, the discount is 1, and an
 episode that the rollout cuts is labelled by Psi at the cut.
 """
 

@@ -33,7 +33,7 @@ Array = NDArray[Any]
 
 
 class ACSTD3(TD3):
-    """TD3 whose executed actions a lower layer corrects (specification section 2.3).
+    """TD3 whose executed actions a lower layer corrects (Chen et al., IROS 2024).
 
     `learn`, `save`, `load`, callbacks and vector environments are the library's. `predict` returns
     the corrected action, `policy.predict` the proposal. With a layer that never corrects and a
@@ -205,7 +205,7 @@ _EXPLORATION = 0.1
 
 
 def defaults() -> dict[str, Any]:
-    """Return the arguments whose default is not the library's (specification section 2.7)."""
+    """Return the arguments whose default is not the library's."""
     return {
         "learning_rate": 3e-4,
         "learning_starts": 5_000,

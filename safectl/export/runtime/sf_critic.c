@@ -76,7 +76,7 @@ static float forward(float *outputs, const float *action, const sf_critic *criti
 }
 
 /* Writes the gradient with respect to the action at the outputs of `forward`. */
-static const float *gradient(float *adjoints, const float *outputs_end, const sf_critic *critic) {
+static float *gradient(float *adjoints, const float *outputs_end, const sf_critic *critic) {
     float *adjoint = adjoints, *other = adjoints + critic->widest;
     const float *y = outputs_end;
     adjoint[0] = 1.0f;
@@ -92,6 +92,17 @@ static const float *gradient(float *adjoints, const float *outputs_end, const sf
         other = swap;
     }
     return adjoint;
+}
+
+/* Zeroes the entries along which an ascent would leave the limits. */
+static void turn_inward(float *slopes, const float *action, const sf_critic *critic) {
+    for (size_t j = 0; j < critic->size; j++) {
+        const int inward = slopes[j] > 0.0f ? action[j] < critic->high[j]
+                                            : action[j] > critic->low[j];
+        if (inward == 0) {
+            slopes[j] = 0.0f;
+        }
+    }
 }
 
 static float largest(const float *values, size_t size) {
@@ -118,7 +129,8 @@ void sf_correct(float *action, float *room, float *work, const float *proposal, 
     float best = value;
     room[1] = value - bound;
     for (size_t i = 0; i < critic->iterations && !(value >= bound); i++) {
-        const float *const slopes = gradient(end, end, critic);
+        float *const slopes = gradient(end, end, critic);
+        turn_inward(slopes, present, critic);
         const float square = sf_dot(slopes, slopes, size);
         if (!(square > FLATTEST)) {
             break;
@@ -137,4 +149,9 @@ void sf_correct(float *action, float *room, float *work, const float *proposal, 
         }
     }
     room[0] = best - bound;
+    if (sf_all_finite(room, 1u) == 0) {
+        for (size_t j = 0; j < size; j++) {
+            action[j] = sf_from_bits(0x7fc00000u);
+        }
+    }
 }

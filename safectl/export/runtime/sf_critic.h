@@ -21,7 +21,7 @@ typedef struct {
 
 /* A perceptron from the action to one number; the bias of its first layer holds what the
  * observation adds. Each iteration moves the action by step (bound + aim - g) grad / |grad|^2
- * (newton) or step grad / max |grad_i|, within the limits, until g >= bound. */
+ * (newton) or step grad / max |grad_i|, within and along the limits, until g >= bound. */
 typedef struct {
     const sf_layer *layers;
     size_t count;
@@ -36,7 +36,8 @@ typedef struct {
 } sf_critic;
 
 /* Writes the first iterate that reaches the bound, else the best one, and g - bound there (room[0])
- * and at the proposal (room[1]). work: the sum of all outputs, 2 widest and size floats. */
+ * and at the proposal (room[1]). The action is NaN where room[0] is not finite, so that the finite
+ * test at the end of a step sees it. work: the sum of all outputs, 2 widest and size floats. */
 void sf_correct(float *action, float *room, float *work, const float *proposal, float bound,
                 const sf_critic *critic);
 

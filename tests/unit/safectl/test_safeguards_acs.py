@@ -17,6 +17,7 @@ from safectl.safeguards import (
 )
 from safectl.safeguards.correction import Mode
 from safectl.safeguards.evidence import Limits
+from safectl.solve import project
 from safectl.spec import Signal, Spec
 from safectl.types import Status
 
@@ -168,15 +169,34 @@ def test_where_the_bound_is_out_of_reach_the_best_action_is_marked() -> None:
 def test_random_candidates_help_where_the_critic_is_flat() -> None:
     centred = Disc()
     origin = torch.zeros(20, 2)
-    options = CorrectionOptions(candidates=10, spread=0.5)
-    acs = ACS(centred, fallback=Brake(SPEC), options=ACSOptions(correction=options))
-    with pytest.raises(RangeError, match="generator"):
-        acs.filter(origin, origin)
-    acs.generator = torch.Generator().manual_seed(5)
+    options = ACSOptions(correction=CorrectionOptions(candidates=10, spread=0.5))
+    generator = torch.Generator().manual_seed(5)
+    acs = ACS(centred, fallback=Brake(SPEC), options=options, generator=generator)
     stuck = ACS(centred, fallback=Brake(SPEC)).explain(origin, origin)
     helped = acs.explain(origin, origin)
     assert (stuck.cost == 1.0).all()
     assert (helped.cost < 0.6).all()
+
+
+def test_candidates_without_a_generator_are_refused_before_operation() -> None:
+    options = ACSOptions(correction=CorrectionOptions(candidates=10))
+    with pytest.raises(RangeError, match="generator"):
+        ACS(VECTOR, fallback=Brake(SPEC), options=options)
+    acs = ACS(VECTOR, fallback=Brake(SPEC))
+    with pytest.raises(RangeError, match="generator"):
+        acs.options = options
+
+
+def test_candidates_are_drawn_for_the_rows_alone_that_the_steps_leave_outside() -> None:
+    options = CorrectionOptions(candidates=10, spread=0.5)
+    rows, threshold = torch.tensor([[0.3, 0.1], [0.0, 0.0], [0.2, 0.2]]), torch.full((3, 1), 0.5)
+    generators = [torch.Generator().manual_seed(5) for _ in range(2)]
+    together, alone = (
+        correct(Disc(), part, part, threshold[: len(part)], WIDE, options, generator=generator)
+        for part, generator in zip((rows, rows[1:2]), generators, strict=True)
+    )
+    assert torch.equal(together.action[1:2], alone.action)
+    assert torch.equal(generators[0].get_state(), generators[1].get_state())
 
 
 def test_a_schedule_replaces_the_options() -> None:
@@ -198,6 +218,64 @@ def test_the_certificate_is_recomputed_from_the_action() -> None:
     certified = certificate.status != Status.FALLBACK
     assert torch.equal(certificate.risk[certified], cost.squeeze(-1)[certified])
     assert torch.equal(certificate.residual, (-certificate.margin).clamp(min=0.0))
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A critic one of whose predictions is not finite in the second row."""
+
+    where: str
+    what: float
+
+    def value(self, observation: Tensor, /) -> Tensor:
+        return self._spoiled("value", observation.new_zeros(len(observation), 1))
+
+    def cost(self, observation: Tensor, action: Tensor, /) -> Tensor:
+        return self._spoiled("cost", 0.9 + 0.01 * action[:, :1]) + 0.0 * observation[:, :1]
+
+    def _spoiled(self, name: str, numbers: Tensor) -> Tensor:
+        rows = torch.arange(len(numbers)).unsqueeze(-1) == 1
+        return torch.where(rows, self.what, numbers) if name == self.where else numbers
+
+
+@pytest.mark.parametrize("what", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("where", ["value", "cost"])
+def test_where_the_critic_is_not_finite_the_fallback_is_sent(where: str, what: float) -> None:
+    brake = Brake(SPEC, fixed=(-0.5, 0.25))
+    rows, proposal = torch.zeros(2, 2), torch.full((2, 2), 0.75)
+    action, certificate = ACS(Broken(where, what), fallback=brake).filter(rows, proposal)
+    assert (certificate.status == Status.FALLBACK).all()
+    assert torch.equal(action[1], torch.tensor([-0.5, 0.25]))
+    assert action[0, 0] == -1.0  # the best action found, where the critic can tell
+    assert certificate.margin[1] == -torch.inf
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("share", [0.5, 0.2, 0.1])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_correction_moves_along_an_active_limit(mode: Mode, share: float, batch: int) -> None:
+    critic = Linear(torch.tensor([[-1.0, -share]]), offset=1.0)  # Q_c = 1 + a_1 + share a_2
+    start = torch.tensor([[-1.0, 0.0]]).expand(batch, -1)
+    threshold = torch.full((batch, 1), -0.5 * share)
+    box = Limits(-torch.ones(2), torch.ones(2))
+    found = correct(critic, start, start, threshold, box, CorrectionOptions(mode))
+    assert (found.residual == 0.0).all()
+    nearest = torch.tensor([[-1.0, -0.5]]).expand(batch, -1)
+    torch.testing.assert_close(found.action, nearest, atol=0.06, rtol=0.0)
+
+
+def test_newton_is_exact_for_a_linear_cost_within_limits() -> None:
+    generator = torch.Generator().manual_seed(7)
+    box = Limits(-torch.ones(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64))
+    for _ in range(20):
+        slope, start = torch.randn(2, 50, 4, generator=generator, dtype=torch.float64)
+        critic, start = Linear(slope[:1]), start.clamp(*box)
+        threshold = torch.full((50, 1), 0.5 - 0.7 * slope[0].abs().sum().item()).double()
+        found = correct(critic, start, start, threshold, box, CorrectionOptions(iterations=4))
+        gap = critic.cost(start, start) - threshold
+        nearest = project(start, slope[:1].expand(50, 1, 4), gap + start @ slope[:1].T, *box)
+        assert (found.residual == 0.0).all()
+        torch.testing.assert_close(found.action, nearest.point, atol=1e-9, rtol=0.0)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from safectl_envs import AntRun, check_env
 pytest.importorskip("pybullet", reason="pip install -e '.[bullet]' -c constraints.txt")
 
 EPISODES = 20
-# Grade [M] of the specification, section 4.3, for a random policy. Of the zero action it gives 414
-# to 426; the published package with the same settings scores 394.6 (standard deviation 21.3, 20
+# Return of a random policy, measured in the published package. Of the zero action 414 to 426 are
+# reported; the published package with the same settings scores 394.6 (standard deviation 21.3, 20
 # episodes; 402.6 over 10 fresh servers), and so must this one.
 RANDOM = (298.0, 338.0)
 ZERO = (380.0, 426.0)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.noise import NormalActionNoise
 from wall import SMALL, Wall, constraint, quick
@@ -13,10 +14,12 @@ from safectl.safeguards.cost_critic import ChanceBound
 from safectl.types import Safeguard, Status
 from safectl_agents.acs.collect import ConstraintSettings
 from safectl_agents.acs.linear_layer import LinearLayerSettings
+from safectl_agents.acs.lower import Actors, Proposed, Sizes
 from safectl_agents.acs.pretrain import adopt_lower
 from safectl_agents.acs.projection import ProjectionSettings
 from safectl_agents.acs.recovery import RecoverySettings
 from safectl_agents.acs.sac import ACSSAC
+from safectl_agents.acs.safeguard import safeguard_of
 from safectl_agents.acs.td3 import ACSTD3, defaults
 from safectl_agents.acs.unguarded import UnguardedSettings
 from safectl_envs import Guard
@@ -127,6 +130,56 @@ def test_a_loaded_model_trains_on_in_several_environments(tmp_path):
     model.save(tmp_path / "model.zip")
     again = ACSSAC.load(tmp_path / "model.zip", env=DummyVecEnv([Wall, Wall]))
     assert again.learn(60).num_timesteps == 60
+
+
+PLANE = Box(-5.0, 5.0, (1,), np.float32)
+
+
+def plane_layer(settings):
+    """Return a lower layer for two actions and a policy that rests."""
+    torch.manual_seed(0)
+    layer = settings.build(Sizes(1, 2, torch.device("cpu")))
+
+    def rest(observation):
+        return torch.zeros(len(observation), 2)
+
+    return layer, Actors(rest, rest)
+
+
+@pytest.mark.parametrize("mode", ["gradient", "newton", "bfgs"])
+@pytest.mark.parametrize("half", [0.5, 4.0])
+def test_the_safeguard_of_two_actions_corrects_as_the_lower_layer_does(mode, half):
+    bound = ChanceBound(tolerance=0.01, recovery_rate=1.0)
+    options = CorrectionOptions(mode, iterations=5)
+    layer, actors = plane_layer(ProjectionSettings(bound, correction=options, critic=SMALL))
+    middle = torch.tensor([0.0, 1.0])
+    box = Box((middle - half).numpy(), (middle + half).numpy())
+    generator = torch.Generator().manual_seed(1)
+    seen = 4.0 * torch.rand(50, 1, generator=generator) - 2.0
+    proposed = 2.0 * torch.rand(50, 2, generator=generator) - 1.0
+    theirs = layer.correct(Proposed(seen, proposed, torch.zeros(50, 1)), actors)
+    ours = safeguard_of(layer, actors, PLANE, box).filter(seen, middle + half * proposed)
+    assert (theirs.iterations > 1).any()
+    torch.testing.assert_close(
+        ours.action, middle + half * theirs.action, atol=1e-4 * half, rtol=0.0
+    )
+
+
+def test_a_safeguard_of_actions_of_unequal_widths_is_refused():
+    layer, actors = plane_layer(TIGHT)
+    box = Box(np.array([-1.0, -10.0]), np.array([1.0, 10.0]), dtype=np.float64)
+    with pytest.raises(ConfigError, match="RescaleAction"):
+        safeguard_of(layer, actors, PLANE, box)
+
+
+def test_the_middle_of_the_limits_is_executed_where_the_critic_is_not_finite():
+    layer, actors = plane_layer(TIGHT)
+    with torch.no_grad():
+        layer.learner.critic_target.heads[0][-1].bias.fill_(torch.nan)
+    proposed = Proposed(torch.zeros(3, 1), torch.full((3, 2), 0.7), torch.zeros(3, 1))
+    found = layer.correct(proposed, actors)
+    assert (found.action == 0.0).all()
+    assert found.residual.isinf().all()
 
 
 def test_the_safeguard_alone_decides_as_the_model_does_and_guards_any_environment():
