@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from safectl_agents.acs import curve
-from safectl_agents.acs.seed_run import RunSettings, is_finished, run_seed
+from safectl_agents.acs.seed_run import RunSettings, check_settings, is_finished, run_seed
 
 _REFRESH_S = 2.0
 
@@ -59,8 +59,11 @@ def run_all(runs: Sequence[Run], *, jobs: int, command: str, console: Console) -
     """Train what is not finished, `jobs` seeds at a time, with a bar per seed.
 
     Raises:
-        SafectlError: The first error of a seed; the others that run are finished first.
+        ConfigError: If a folder holds a seed with other settings; nothing is trained.
+        SafectlError: The first error of a seed; what runs beside it is finished, nothing is begun.
     """
+    for run in runs:
+        check_settings(run.settings, run.folder)
     pending = [run for run in runs if not is_finished(run.folder)]
     columns = (
         TextColumn("{task.description}"),
@@ -81,13 +84,16 @@ def run_all(runs: Sequence[Run], *, jobs: int, command: str, console: Console) -
             for run in pending
         }
         open_runs: set[Future[None]] = set(bars)
-        while open_runs:
-            done, open_runs = wait(open_runs, _REFRESH_S, return_when=FIRST_COMPLETED)
-            for run, bar in bars.values():
-                step, status = _standing(run.folder)
-                progress.update(bar, completed=step, status=status)
-            for future in done:
-                future.result()
+        try:
+            while open_runs:
+                done, open_runs = wait(open_runs, _REFRESH_S, return_when=FIRST_COMPLETED)
+                for run, bar in bars.values():
+                    step, status = _standing(run.folder)
+                    progress.update(bar, completed=step, status=status)
+                for future in done:
+                    future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _label(run: Run) -> str:

@@ -131,6 +131,23 @@ def is_finished(folder: Path) -> bool:
     return (folder / "result.json").exists()
 
 
+def check_settings(settings: RunSettings, folder: Path) -> None:
+    """Refuse a folder that holds a seed with other settings, finished or not.
+
+    Raises:
+        ConfigError: If it does.
+        FileFormatError: If its settings cannot be read.
+    """
+    path = folder / "settings.json"
+    if not path.exists():
+        return
+    stored = read_json(path, advice="delete the folder and start again")
+    for name, value in asdict(settings).items():
+        if stored.get(name) != value:
+            problem = f"{name} was {stored.get(name)!r} when the run began, now it is {value!r}"
+            raise ConfigError(str(folder), f"{problem}; name another folder")
+
+
 def run_seed(settings: RunSettings, folder: Path, *, command: str) -> None:
     """Train one seed to its end, from its last checkpoint if there is one.
 
@@ -144,10 +161,12 @@ def run_seed(settings: RunSettings, folder: Path, *, command: str) -> None:
         FileFormatError: If the last checkpoint cannot be read.
         StorageError: If a file cannot be written.
     """
+    check_settings(settings, folder)
     if is_finished(folder):
         return
     torch.set_num_threads(settings.threads)
-    _open(settings, folder)
+    write_json(folder / "settings.json", asdict(settings))
+    discard_drafts(folder / "checkpoints")
     found = checkpoints(folder / "checkpoints")
     counters = load_counters(found[-1]) if found else Counters()
     rewind(folder / "curve.csv", counters.episodes_bytes)
@@ -227,20 +246,6 @@ class _Run:
             speed,
             time.monotonic() - began,
         )
-
-
-def _open(settings: RunSettings, folder: Path) -> None:
-    path = folder / "settings.json"
-    asked = asdict(settings)
-    if path.exists():
-        stored = read_json(path, advice="delete the folder and start again")
-        for name, value in asked.items():
-            if stored.get(name) != value:
-                problem = f"{name} was {stored.get(name)!r} when the run began, now it is {value!r}"
-                raise ConfigError(str(folder), f"{problem}; name another folder")
-    else:
-        write_json(path, asked)
-    discard_drafts(folder / "checkpoints")
 
 
 def _make(settings: RunSettings, env: DummyVecEnv) -> BaseAlgorithm:

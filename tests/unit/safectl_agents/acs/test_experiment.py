@@ -3,15 +3,18 @@
 import csv
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Event
 
 import pytest
+from rich.console import Console
 from safetensors.torch import load_file
 
 from safectl.errors import ConfigError, FileFormatError, RangeError, UnknownNameError
-from safectl_agents.acs import curve, seed_run
+from safectl_agents.acs import curve, experiment, seed_run
 from safectl_agents.acs.evaluation import Episode, recovery_steps, summarise
-from safectl_agents.acs.experiment import plan
+from safectl_agents.acs.experiment import Run, plan, run_all
 from safectl_agents.acs.report import report
 from safectl_agents.acs.report import summarise as summarise_seeds
 from safectl_agents.acs.seed_run import RunSettings, final_rows, is_finished, run_seed
@@ -88,9 +91,39 @@ def test_a_finished_seed_is_left_alone_and_another_setting_refused(tmp_path):
     before = (tmp_path / "curve.csv").read_bytes()
     run_seed(replace(QUICK, steps=10), tmp_path, command="")
     assert (tmp_path / "curve.csv").read_bytes() == before
-    (tmp_path / "result.json").unlink()
+    other = replace(QUICK, steps=10, eps=0.2)
     with pytest.raises(ConfigError, match=r"eps was 0\.1"):
-        run_seed(replace(QUICK, steps=10, eps=0.2), tmp_path, command="")
+        run_all([Run(other, tmp_path)], jobs=1, command="", console=Console(quiet=True))
+    for _ in ("finished", "cut short"):
+        with pytest.raises(ConfigError, match=r"eps was 0\.1"):
+            run_seed(other, tmp_path, command="")
+        (tmp_path / "result.json").unlink(missing_ok=True)
+
+
+def test_no_seed_is_begun_after_one_has_failed(tmp_path, monkeypatch):
+    begun, asked_to_stop = [], Event()
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, jobs, mp_context):
+            super().__init__(jobs)
+
+        def shutdown(self, wait=True, *, cancel_futures=False):
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            asked_to_stop.set()
+            super().shutdown(wait)
+
+    def train(settings, folder, *, command):
+        begun.append(settings.seed)
+        if settings.seed == 0:
+            raise ConfigError("seed 0", "fails")
+        asked_to_stop.wait(60.0)
+
+    monkeypatch.setattr(experiment, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(experiment, "run_seed", train)
+    runs = plan(QUICK, tmp_path, tasks=["speed-limit"], methods=["acs"], seeds=range(5))
+    with pytest.raises(ConfigError, match="seed 0"):
+        run_all(runs, jobs=1, command="", console=Console(quiet=True))
+    assert begun in ([0], [0, 1])  # seed 1 may have followed before the error was seen
 
 
 @pytest.mark.usefixtures("_early")
