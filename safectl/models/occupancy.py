@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from safectl.errors import RangeError, ShapeError, UnsafeSetUnseen
+from safectl.errors import NonFiniteError, RangeError, ShapeError, UnsafeSetUnseen
 from safectl.models.forward_backward import ForwardBackward
 from safectl.models.networks import Backward
 from safectl.types import Task
@@ -53,15 +53,24 @@ def unsafe_embedding(
 
 
 def visit_bounds(occupancy: Float[Tensor, " batch"], discount: float) -> VisitBounds:
-    """Return (1 - gamma) C <= E[gamma^T] <= min(1, C); the left is exact if U absorbs."""
-    return VisitBounds((1.0 - discount) * occupancy, occupancy.clamp(max=1.0))
+    """Return (1 - gamma) C <= E[gamma^T] <= min(1, C); the left is exact if U absorbs.
+
+    C is clipped to [0, 1 / (1 - gamma)], outside of which the model is wrong.
+    """
+    possible = _possible(occupancy, discount)
+    return VisitBounds((1.0 - discount) * possible, possible.clamp(max=1.0))
 
 
 def visit_within(
     occupancy: Float[Tensor, " batch"], discount: float, steps: int
 ) -> Float[Tensor, " batch"]:
-    """Bound the probability of a visit within a number of steps: gamma^-(H-1) min(1, C)."""
-    return (discount ** (1 - steps) * occupancy.clamp(max=1.0)).clamp(max=1.0)
+    """Bound the probability of a visit within H steps: gamma^-(H-1) min(1, C), C clipped."""
+    high = visit_bounds(occupancy, discount).high
+    return (discount ** (1 - steps) * high).clamp(max=1.0)
+
+
+def _possible(occupancy: Tensor, discount: float) -> Tensor:
+    return occupancy.clamp(0.0, 1.0 / (1.0 - discount))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,12 +123,17 @@ def calibrate_visits(
 
     Raises:
         RangeError: If delta is out of range, or there are fewer rollouts than ten per range.
+        NonFiniteError: If a C_U is NaN or infinite.
     """
     if not 0.0 < delta < 1.0:
         raise RangeError("delta", value=delta, expected="a number in (0, 1)")
     if len(occupancy) < 10 * ranges:
         expected = f"at least {10 * ranges} for {ranges} ranges"
         raise RangeError("calibration rollouts", value=len(occupancy), expected=expected)
+    bad = int((~occupancy.isfinite()).sum())
+    if bad:
+        advice = "a model that gives such values bounds nothing; train it again"
+        raise NonFiniteError("occupancy", count=bad, size=len(occupancy), advice=advice)
     levels = torch.arange(1, ranges, device=occupancy.device) / ranges
     edges = torch.unique_consecutive(torch.quantile(occupancy, levels.to(occupancy)))
     where = torch.bucketize(occupancy, edges)
@@ -162,7 +176,7 @@ class VisitCritic:
         self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
     ) -> Float[Tensor, "batch 1"]:
         """Return C_U(s, a) by the larger head, clipped to [0, 1 / (1 - gamma)]."""
-        return self.unclipped(observation, action).clamp(0.0, 1.0 / (1.0 - self.discount))
+        return _possible(self.unclipped(observation, action), self.discount)
 
     def unclipped(
         self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"]

@@ -96,14 +96,14 @@ class VisitLimit:
     def _bounds(
         self, observation: Float[Tensor, "batch nx"], choices: Float[Tensor, "batch n nu"]
     ) -> Float[Tensor, "batch n"]:
-        """Return the bound of every choice; 1 where it is no number."""
+        """Return the bound of every choice; 1 where it is no probability."""
         rows, count = choices.shape[:2]
         repeated = observation.repeat_interleave(count, 0)
         found = self.bound(repeated, choices.flatten(0, 1)).reshape(rows, count)
-        return found.nan_to_num(nan=1.0, posinf=1.0, neginf=1.0)
+        return torch.where((found >= 0.0) & (found <= 1.0), found, 1.0)
 
     def _candidate(self, choices: Tensor, bounds: Tensor, chosen: Tensor) -> Candidate:
-        """Return the chosen actions with margin limit - bound, recomputed for them."""
+        """Return the chosen actions with their bound and the margin limit - bound."""
         rows = torch.arange(len(choices), device=choices.device)
         bound = bounds[rows, chosen]
         margin = self.limit - bound

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from safectl.errors import RangeError, ShapeError, UnsafeSetUnseen
+from safectl.errors import NonFiniteError, RangeError, ShapeError, UnsafeSetUnseen
 from safectl.models import (
     ForwardBackward,
     Sizes,
@@ -58,6 +58,26 @@ def test_the_lower_bound_is_exact_where_the_unsafe_set_absorbs():
     gamma = 0.9
     occupancy = torch.tensor([0.5 * 1.0 / (1.0 - gamma)])  # entered at once with probability 0.5
     assert float(visit_bounds(occupancy, gamma).low) == pytest.approx(0.5)
+
+
+def test_an_occupancy_outside_the_possible_range_counts_as_its_nearest_end():
+    impossible = torch.tensor([-1.0, 30.0])
+    low, high = visit_bounds(impossible, 0.9)
+    assert torch.allclose(low, torch.tensor([0.0, 1.0]))
+    assert high.tolist() == [0.0, 1.0]
+    assert visit_within(impossible, 0.9, 3).tolist() == [0.0, 1.0]
+    for value in (torch.nan, torch.inf):
+        occupancy = torch.rand(200)
+        occupancy[7] = value
+        with pytest.raises(NonFiniteError, match="occupancy holds 1"):
+            calibrate_visits(occupancy, occupancy > 0.5)
+
+
+@pytest.mark.parametrize("value", [-0.7, -torch.inf, torch.nan, torch.inf, 1.5])
+def test_a_bound_that_is_no_probability_certifies_nothing(value):
+    guard = VisitLimit(lambda s, a: value + 0.0 * a[:, 0], spec=SPEC, limit=0.5)
+    found = guard.filter(torch.zeros(1, 3), torch.zeros(1, 2)).certificate
+    assert (int(found.status), float(found.risk)) == (Status.FALLBACK.value, 1.0)
 
 
 def test_the_critic_takes_the_larger_head_and_stays_in_its_range():
