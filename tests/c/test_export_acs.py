@@ -14,7 +14,10 @@ from safectl.safeguards import ACS, ACSOptions, Brake, ChanceBound, CorrectionOp
 from safectl.spec import Signal, Spec
 from safectl.types import Status
 
-ACTION_TOLERANCE = 1e-4
+MARGIN_TOLERANCE = 1e-4
+ACTION_TOLERANCE = 2e-4
+"""The two aims inside the bound differ by 1e-5; along an active limit the rest of the
+gradient is shallow, and an action differs by that over its norm."""
 SPEC = Spec(
     tuple(Signal(f"x{index}", "1", -2.0, 2.0) for index in range(4)),
     tuple(Signal(f"u{index}", "1", -1.0, 1.0) for index in range(3)),
@@ -83,7 +86,7 @@ def test_the_program_decides_as_the_safeguard(
     difference = np.abs(ours.action - decision.action.numpy()).max(1)
     assert np.quantile(difference[same], 0.99) < ACTION_TOLERANCE
     margin = np.abs(ours.margin - decision.certificate.margin.numpy())[same]
-    assert np.quantile(margin, 0.99) < ACTION_TOLERANCE
+    assert np.quantile(margin, 0.99) < MARGIN_TOLERANCE
 
 
 @pytest.mark.parametrize("name", CRITICS)
