@@ -54,17 +54,21 @@ class LagrangeSettings:
     value_learning_rate: float = 1e-3
     """Of the cost critic, > 0."""
     iterations: int = 40
-    """Steps of Adam for the cost critic per rollout, on all of it."""
+    """Steps of Adam for the cost critic per rollout, on all of it, >= 0."""
     hidden: tuple[int, ...] = (64, 64)
     """Units per hidden layer of the cost critic, tanh."""
 
     def __post_init__(self) -> None:
-        for name in ("limit", "initial"):
+        for name in ("limit", "initial", "iterations"):
             if not getattr(self, name) >= 0.0:
                 raise RangeError(name, value=getattr(self, name), expected="a number >= 0")
-        for name in ("learning_rate", "value_learning_rate", "discount"):
+        for name in ("learning_rate", "value_learning_rate"):
             if not getattr(self, name) > 0.0:
                 raise RangeError(name, value=getattr(self, name), expected="a number > 0")
+        if not 0.0 < self.discount <= 1.0:
+            raise RangeError("discount", value=self.discount, expected="a number in (0, 1]")
+        if not 0.0 <= self.gae_lambda <= 1.0:
+            raise RangeError("gae_lambda", value=self.gae_lambda, expected="a number in [0, 1]")
 
 
 class CostSide(nn.Module):
@@ -79,6 +83,8 @@ class CostSide(nn.Module):
     def __init__(self, nx: int, settings: LagrangeSettings, seed: int) -> None:
         super().__init__()
         self.settings = settings
+        self.normalised: Tensor  # whether a first rollout has set the critic's statistics
+        self.register_buffer("normalised", torch.zeros((), dtype=torch.bool))
         generator = torch.Generator().manual_seed(seed)
         self.value = ScoreNetwork(nx, 0, hidden=settings.hidden, generator=generator)
         self.multiplier = nn.Parameter(torch.tensor(settings.initial))
@@ -124,6 +130,13 @@ class CostSide(nn.Module):
         return values.reshape(observation.shape[:-1])
 
 
+def mixed_advantage(reward: Array, cost: Array, multiplier: float) -> Array:
+    """Return (A_r - lambda A_c) / (1 + lambda), A_r standardised and A_c centred, of one shape."""
+    standard = (reward - reward.mean()) / (reward.std() + _TINY)
+    mixed: Array = (standard - multiplier * (cost - cost.mean())) / (1.0 + multiplier)
+    return mixed
+
+
 class Lagrangian(OnPolicyAlgorithm):
     """What PPO and TRPO share: costs enter the advantages between collection and update."""
 
@@ -155,22 +168,20 @@ class Lagrangian(OnPolicyAlgorithm):
         assert isinstance(self._last_obs, np.ndarray), "learn() has reset the environments"
         begun = torch.as_tensor(self._last_episode_starts, device=self.device)
         spent = torch.where(begun, 0.0, self._spent)
-        first = self.num_timesteps == 0
         watched = Watched(env, self._last_obs, _as_proposed, self.tally, cost=self.cost)
         if not super().collect_rollouts(watched, callback, rollout_buffer, n_rollout_steps):
             return False
         rollout, side = watched.rollout(self.device), self.side
-        if first:
+        if not side.normalised:
             normalise_by(rollout, side.value)
+            side.normalised.fill_(True)
         ended, self._spent = episode_costs(rollout.cost, rollout.end, spent)
         side.climb(ended)
         advantage, target = side.advantage(rollout)
         multiplier = float(side.multiplier.detach())
-        cost = advantage.cpu().numpy()
-        reward = rollout_buffer.advantages
-        reward = (reward - reward.mean()) / (reward.std() + _TINY)
-        mixed = (reward - multiplier * (cost - cost.mean())) / (1.0 + multiplier)
-        rollout_buffer.advantages = mixed.astype(np.float32)
+        rollout_buffer.advantages = mixed_advantage(
+            rollout_buffer.advantages, advantage.cpu().numpy(), multiplier
+        ).astype(np.float32)
         self.logger.record("train/cost_critic_loss", side.fit(rollout, target))
         self.logger.record("train/multiplier", multiplier)
         return True

@@ -130,8 +130,8 @@ class ACSPPO(PPO):
 
     @property
     def bound(self) -> ChanceBound:
-        """The bound of the rollout in progress, or of the next one."""
-        return self.constraint.bound(self.num_timesteps // (self.n_steps * self.n_envs))
+        """The bound of the rollout in progress or the next, counted over every `learn`."""
+        return self.constraint.bound(int(self.learner.memory.rollouts))
 
     @property
     def options(self) -> ACSOptions:
@@ -174,7 +174,6 @@ class ACSPPO(PPO):
     ) -> bool:
         """Collect with the safeguarded policy, then fit the safety critics."""
         constraint, options = self.constraint, self.options
-        first = self.num_timesteps == 0
 
         def execute(observation: Array, proposal: Array) -> Array:
             action, iterations, residual = self._correct(observation, proposal, options)
@@ -197,7 +196,7 @@ class ACSPPO(PPO):
         if not super().collect_rollouts(watched, callback, rollout_buffer, n_rollout_steps):
             return False
         rollout = watched.rollout(self.device)
-        for name, number in self.learner.fit(rollout, self._spent, first=first).items():
+        for name, number in self.learner.fit(rollout, self._spent).items():
             self.logger.record(f"train/{name}", number)
         self.logger.record("train/eps", options.bound.tolerance)
         _, self._spent = episode_costs(rollout.cost, rollout.end, self._spent)

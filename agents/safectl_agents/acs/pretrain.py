@@ -4,28 +4,74 @@ The violations that taught it were made elsewhere, in an earlier run. They are n
 violations of the new one, and whoever reports those says where the critic comes from.
 """
 
-import torch
-from stable_baselines3.common.save_util import recursive_getattr
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from stable_baselines3.common.base_class import BaseAlgorithm
+from torch import Tensor
 
 from safectl.errors import ConfigError
-from safectl_agents.acs.lower import Lower
+from safectl.files import new_file, read_json
+from safectl_agents import model_state
+
+_FILE = "lower.safetensors"
+_ADVICE = "name the folder of a finished seed of the same method"
 
 
-def adopt_lower(ours: Lower, theirs: Lower) -> None:
-    """Fill a new lower layer from a trained one: networks, slow copies, optimisers.
-
-    Use it with `ConstraintSettings(guard_from=0)`.
+def save_lower(model: BaseAlgorithm, folder: Path) -> None:
+    """Write networks, slow copies and optimisers of the lower layer, if it has any.
 
     Raises:
-        ConfigError: If the layers are of different kinds or sizes.
+        NonFiniteError: If a weight is NaN or infinite.
+        StorageError: If the file cannot be written.
     """
-    if ours.parts != theirs.parts:
-        kinds = f"{type(theirs).__name__} and {type(ours).__name__}"
-        raise ConfigError("the lower layers", f"are of different kinds, {kinds}")
+    weights, optimizers = _lower(model)
+    if weights:
+        with new_file(folder / _FILE) as draft:
+            draft.write_bytes(save({**weights, **optimizers}))
+
+
+def adopt_lower(model: BaseAlgorithm, method: str, folder: Path) -> None:
+    """Fill the lower layer of a new model with that of a finished seed; nothing is unpickled.
+
+    Args:
+        model: Its layer corrects from step 0: `ConstraintSettings(guard_from=0)`.
+        method: Its name; the same method means the same algorithm and target of the critic.
+        folder: Of the finished seed.
+
+    Raises:
+        ConfigError: If the folder holds no finished seed of this method with layers of these sizes.
+        FileFormatError: If its result cannot be read.
+    """
+    source = f"critic_from = {str(folder)!r}"
+    if not (folder / "result.json").exists():
+        raise ConfigError(source, f"holds no finished seed; {_ADVICE}")
+    theirs = read_json(folder / "result.json", advice=_ADVICE).get("settings", {}).get("method")
+    if theirs != method:
+        raise ConfigError(source, f"is of method {theirs!r}, not {method!r}; {_ADVICE}")
     try:
-        with torch.no_grad():
-            for name in ours.parts:
-                state = recursive_getattr(theirs, name).state_dict()
-                recursive_getattr(ours, name).load_state_dict(state)
-    except (RuntimeError, ValueError) as error:
-        raise ConfigError("the lower layers", f"are of different sizes ({error})") from error
+        found = load_file(folder / _FILE)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(source, f"holds no learned layer ({error}); {_ADVICE}") from error
+    ours, _ = _lower(model)
+    weights = {name: tensor for name, tensor in found.items() if "/" not in name}
+    if _sizes(ours) != _sizes(weights):
+        raise ConfigError(source, "its layer has other sizes; name a seed of the same task")
+    optimizers = {name: tensor for name, tensor in found.items() if "/" in name}
+    model_state.load_weights(model, {**model_state.weights(model), **weights})
+    model_state.load_optimizers(model, {**model_state.optimizer_state(model), **optimizers})
+
+
+def _lower(model: BaseAlgorithm) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return weights and optimisers; only names of optimisers' entries hold a slash."""
+    weights = model_state.with_prefix(model_state.weights(model), "lower.")
+    optimizers = model_state.with_prefix(model_state.optimizer_state(model), "lower.")
+    return (
+        {f"lower.{name}": tensor for name, tensor in weights.items()},
+        {f"lower.{name}": tensor for name, tensor in optimizers.items()},
+    )
+
+
+def _sizes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -57,7 +57,8 @@ def summarise(seeds: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
     """Return per-seed values, mean and deviation of the columns of one method.
 
     Where the task has a reference, return, violation and cost rate are also given normalised:
-    J_r / J_r_ref, max(0, J_c - d) / max(1e-6, J_c_ref - d) and rho / rho_ref.
+    J_r / J_r_ref, max(0, J_c - d) / max(1e-6, J_c_ref - d) and rho / rho_ref, where rho is the
+    cost per step of all training.
     """
     values = {name: [seed["final"][name] for seed in seeds] for name in _COLUMNS}
     values["training_violations"] = [seed["training_violations"] for seed in seeds]
@@ -70,7 +71,7 @@ def summarise(seeds: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
         values["normalised_violation"] = [
             max(0.0, value - task.cost_limit) / over for value in values["cost_mean"]
         ]
-        values["normalised_cost_rate"] = [value / rate for value in values["violation_rate"]]
+        values["normalised_cost_rate"] = [value / rate for value in values["training_cost_rate"]]
     return {
         "seeds": [seed["settings"]["seed"] for seed in seeds],
         "steps": seeds[0]["settings"]["steps"],

@@ -37,7 +37,7 @@ class SafetySettings:
     learning_rate: float = 1e-3
     """Of Adam, > 0."""
     safety_iterations: int = 80
-    """Steps of Adam for Psi per rollout, on all of it."""
+    """Steps of Adam for Psi per rollout, on all of it, >= 0."""
     advantage_iterations: int = 160
     """The same for A_Psi."""
     hidden: tuple[int, ...] = (64, 64)
@@ -49,6 +49,12 @@ class SafetySettings:
     def __post_init__(self) -> None:
         if not self.budget >= 0.0:
             raise RangeError("budget", value=self.budget, expected="a number >= 0")
+        if min(self.safety_iterations, self.advantage_iterations) < 0:
+            value = (self.safety_iterations, self.advantage_iterations)
+            expected = "integers >= 0"
+            raise RangeError(
+                "safety_iterations, advantage_iterations", value=value, expected=expected
+            )
         if not self.violating_share >= 0.0:
             raise RangeError("violating_share", value=self.violating_share, expected="at least 0")
         if self.horizon is not None and self.horizon < 1:
@@ -63,7 +69,6 @@ class _Rows(NamedTuple):
     observation: Tensor
     action: Tensor
     label: Tensor
-    gain: Tensor
 
     def select(self, rows: Tensor | slice) -> "_Rows":
         return _Rows(*(part[rows] for part in self))
@@ -79,9 +84,11 @@ class _Memory(nn.Module):
         super().__init__()
         self.rows: Tensor
         self.count: Tensor
-        self.widths = [nx, nu, 1, 1]
-        self.register_buffer("rows", torch.zeros(capacity, nx + nu + 2))
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.rollouts: Tensor  # fitted so far, over every call of `learn`
+        self.widths = [nx, nu, 1]
+        self.register_buffer("rows", torch.zeros(capacity, nx + nu + 1))
+        for name in ("count", "rollouts"):
+            self.register_buffer(name, torch.zeros((), dtype=torch.int64))
 
     def recall(self) -> _Rows:
         return _Rows(*self.rows[: int(self.count)].split_with_sizes(self.widths, 1))
@@ -148,20 +155,22 @@ class SafetyLearner:
             return horizon_labels(rollout.cost, rollout.end, at_cut, horizon=settings.horizon)
         return budget_labels(rollout.cost, rollout.end, at_cut, budget=settings.budget, spent=spent)
 
-    def fit(
-        self, rollout: Rollout, spent: Float[Tensor, " rows"], *, first: bool
-    ) -> dict[str, float]:
+    def fit(self, rollout: Rollout, spent: Float[Tensor, " rows"]) -> dict[str, float]:
         """Learn from a rollout; return the last losses and the share of safe labels.
+
+        The statistics of the very first one normalise the observations.
 
         Args:
             rollout: What happened.
             spent: As in `labels`.
-            first: Whether it is the first one, whose statistics normalise the observations.
         """
-        if first:
+        if not self.memory.rollouts:
             normalise_by(rollout, self.safety, self.advantage)
         settings, new = self.settings, self._rows(rollout, spent)
         rows = new.join(self.memory.recall())
+        # The sum of Psi(s') - Psi(s) over the rest of the episode, with y in place of its end.
+        with torch.no_grad():
+            gain = rows.label - self.safety(rows.observation).sigmoid()
         losses = {"safety_loss": 0.0, "advantage_loss": 0.0}
         for _ in range(settings.safety_iterations):
             score = self.safety.each(rows.observation)
@@ -170,19 +179,18 @@ class SafetyLearner:
             losses["safety_loss"] = descend(self.safety_optimizer, self.safety, loss)
         for _ in range(settings.advantage_iterations):
             score = self.advantage.each(rows.observation, rows.action)
-            loss = functional.mse_loss(score, rows.gain.expand_as(score))
+            loss = functional.mse_loss(score, gain.expand_as(score))
             losses["advantage_loss"] = descend(self.advantage_optimizer, self.advantage, loss)
         innocent = torch.ones_like(spent)
         safe = budget_labels(rollout.cost, rollout.end, innocent, budget=0.0, spent=spent)
         self.memory.keep(new.select((safe < 1.0).flatten()))
+        self.memory.rollouts += 1
         return {**losses, "safe_labels": float(new.label.mean())}
 
     @torch.no_grad()
     def _rows(self, rollout: Rollout, spent: Tensor) -> _Rows:
         observation, action = rollout.observation.flatten(0, 1), rollout.action.flatten(0, 1)
-        label = self.labels(rollout, spent).reshape(-1, 1)
-        # The sum of Psi(s') - Psi(s) over the rest of the episode, with y in place of its end.
-        return _Rows(observation, action, label, label - self.safety(observation).sigmoid())
+        return _Rows(observation, action, self.labels(rollout, spent).reshape(-1, 1))
 
 
 def normalise_by(rollout: Rollout, *networks: ScoreNetwork) -> None:

@@ -5,7 +5,8 @@ environment and with generators seeded from (seed, number of the segment), so wh
 checkpoint depends on the checkpoint alone: on a CPU a killed and resumed run gives the same curve
 and weights as one that was not.
 
-Folder: `settings.json`, `curve.csv`, `checkpoints/`, and at the end `model.zip` and `result.json`.
+Folder: `settings.json`, `curve.csv`, `checkpoints/`, and at the end `model.zip`,
+`lower.safetensors` of methods whose lower layer learns, and `result.json`.
 """
 
 import shutil
@@ -29,7 +30,7 @@ from safectl_agents.acs.collect import Tally
 from safectl_agents.acs.evaluation import Env, evaluate
 from safectl_agents.acs.lower import Lower
 from safectl_agents.acs.methods import MethodContext, find_method
-from safectl_agents.acs.pretrain import adopt_lower
+from safectl_agents.acs.pretrain import adopt_lower, save_lower
 from safectl_agents.acs.tasks import find_task
 from safectl_agents.bench.benchmark import describe_machine
 from safectl_agents.episodes import rewind
@@ -48,6 +49,9 @@ _SEED_BITS = 31
 _BARE_EVERY = 5  # evaluations between two without the safeguard
 _FINAL = 10  # evaluations that count at the end, but at most the last fifth of them
 _BUFFER = 1_000_000
+_COUNTS = (
+    "steps", "evaluate_every", "episodes", "train_every", "updates", "policy_delay", "threads",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +78,9 @@ class RunSettings:
     checkpoint_every: int = 25_000
     """Steps between two checkpoints; whole evaluations."""
     eps: float = 0.1
-    """Tolerance of all methods."""
+    """Tolerance of all methods, > 0."""
     warmup_ratio: float | None = None
-    """Share of the steps before actions are corrected; None for the task's."""
+    """Share of the steps before actions are corrected, in [0, 1]; None for the task's."""
     train_every: int = 1
     """Environment steps per round of updates, >= 1."""
     updates: int = 1
@@ -91,9 +95,16 @@ class RunSettings:
     def __post_init__(self) -> None:
         find_task(self.task)
         find_method(self.method)
-        for name in ("steps", "evaluate_every", "episodes", "train_every", "updates", "threads"):
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise RangeError(name, value=getattr(self, name), expected="an integer >= 1")
+        if self.seed < 0:
+            raise RangeError("seed", value=self.seed, expected="an integer >= 0")
+        if not self.eps > 0.0:
+            raise RangeError("eps", value=self.eps, expected="a number > 0")
+        if self.warmup_ratio is not None and not 0.0 <= self.warmup_ratio <= 1.0:
+            expected = "a number in [0, 1], or None"
+            raise RangeError("warmup_ratio", value=self.warmup_ratio, expected=expected)
         if self.checkpoint_every < 1 or self.checkpoint_every % self.evaluate_every:
             expected = f"a multiple of evaluate_every = {self.evaluate_every}"
             raise RangeError("checkpoint_every", value=self.checkpoint_every, expected=expected)
@@ -176,6 +187,8 @@ def run_seed(settings: RunSettings, folder: Path, *, command: str) -> None:
     model: BaseAlgorithm | None = None
     while counters.step < settings.steps:
         model, counters = run.segment(model, counters)
+    if model is None:  # killed between the last checkpoint and the result
+        model = run.model(run.train_env(), counters)
     _finish(settings, folder, model, command)
 
 
@@ -185,18 +198,27 @@ class _Run:
     folder: Path
     evaluation_envs: list[Env]
 
+    def train_env(self) -> DummyVecEnv:
+        """Return a new environment to train in."""
+        return DummyVecEnv([lambda: make_env(find_task(self.settings.task).env)])
+
+    def model(self, env: DummyVecEnv, counters: Counters) -> BaseAlgorithm:
+        """Return the untrained model, or that of the last checkpoint."""
+        model = _make(self.settings, env)
+        if counters.segment:
+            load_model(checkpoints(self.folder / "checkpoints")[-1], model, counters)
+        return model
+
     def segment(
         self, model: BaseAlgorithm | None, counters: Counters
     ) -> tuple[BaseAlgorithm, Counters]:
         """Train up to the next evaluation, evaluate, and save a checkpoint where one is due."""
         settings = self.settings
         seed = derive(settings.seed, f"segment {counters.segment}") >> (63 - _SEED_BITS)
-        env = DummyVecEnv([lambda: make_env(find_task(settings.task).env)])
+        env = self.train_env()
         set_random_seed(seed)
         if model is None:
-            model = _make(settings, env)
-            if counters.segment:
-                load_model(checkpoints(self.folder / "checkpoints")[-1], model, counters)
+            model = self.model(env, counters)
         else:
             model.set_env(env)
         trainer = cast(Trainer, model)
@@ -268,15 +290,14 @@ def _make(settings: RunSettings, env: DummyVecEnv) -> BaseAlgorithm:
     )
     model = find_method(settings.method).make(env, context)
     if settings.critic_from:
-        earlier = type(model).load(Path(settings.critic_from) / "model.zip", device="cpu")
-        adopt_lower(cast(Trainer, model).lower, cast(Trainer, earlier).lower)
+        adopt_lower(model, settings.method, Path(settings.critic_from))
     return model
 
 
-def _finish(settings: RunSettings, folder: Path, model: BaseAlgorithm | None, command: str) -> None:
+def _finish(settings: RunSettings, folder: Path, model: BaseAlgorithm, command: str) -> None:
     rows = curve.read(folder / "curve.csv")
-    if model is not None:
-        model.save(folder / "model.zip")
+    model.save(folder / "model.zip")
+    save_lower(model, folder)
     last = final_rows(rows)
     names = [name for name in curve.flat(last[0]) if name != "step"]
     packages = ("torch", "stable-baselines3", "gymnasium", "numpy")
@@ -291,7 +312,7 @@ def _finish(settings: RunSettings, folder: Path, model: BaseAlgorithm | None, co
             "evaluations_averaged": len(last),
             "final": {name: _mean([curve.flat(row)[name] for row in last]) for name in names},
             "training_violations": rows[-1].training_violations,
-            "training_cost_rate": rows[-1].training_violations / settings.steps,
+            "training_cost_rate": rows[-1].training_violations / rows[-1].step,
             "steps_per_second": _speed(rows),
         },
     )

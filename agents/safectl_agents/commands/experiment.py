@@ -52,7 +52,8 @@ class ExperimentSettings:
     threads: int = 1
     """Threads of torch per process."""
     critic_from: str = ""
-    """Folder of a finished seed whose learned layer is adopted, to correct from step 0."""
+    """Folder of a finished seed of the same method whose learned layer is adopted (a safetensors
+    file, nothing is unpickled), to correct from step 0."""
     list: bool = False
     """Name tasks and methods; train nothing."""
     json: bool = False

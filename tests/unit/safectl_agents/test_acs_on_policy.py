@@ -16,7 +16,13 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from safectl.errors import ConfigError, RangeError
 from safectl.types import Status
 from safectl_agents.acs.collect import Tally
-from safectl_agents.acs.lagrange import CostSide, LagrangeSettings, PPOLag, TRPOLag
+from safectl_agents.acs.lagrange import (
+    CostSide,
+    LagrangeSettings,
+    PPOLag,
+    TRPOLag,
+    mixed_advantage,
+)
 from safectl_agents.acs.ppo import ACSPPO, OnPolicySettings, defaults
 from safectl_agents.acs.safety import SafetyLearner, SafetySettings
 from safectl_agents.acs.watched import Rollout, Watched, episode_costs
@@ -162,8 +168,8 @@ def test_the_critics_learn_which_state_and_which_action_is_unsafe():
     cost = (observation[..., 0] + action[..., 0] > 0.0).float()
     learner = SafetyLearner(2, 1, SafetySettings(label="horizon"), rows=ROWS, seed=0, device=CPU)
     rollout = rollout_of(observation, action, cost, torch.ones_like(cost, dtype=torch.bool))
-    for epoch in range(4):
-        learner.fit(rollout, torch.zeros(10), first=epoch == 0)
+    for _ in range(4):
+        learner.fit(rollout, torch.zeros(10))
     states = torch.tensor([[-0.8, 0.0], [0.0, 0.0], [0.8, 0.0]])
     safety = 1.0 - learner.critic.value(states)
     torch.testing.assert_close(safety, torch.tensor([[0.9], [0.5], [0.1]]), rtol=0.0, atol=0.1)
@@ -189,10 +195,51 @@ def test_rows_of_violating_episodes_are_remembered_the_newest_first():
         cost[2, 1] = 1.0  # the second episode of the second row: its last two steps
         end[0, 1] = True
         rollout = rollout_of(observation, torch.zeros(3, 2, 1), cost, end)
-        learner.fit(rollout, torch.zeros(2), first=False)
+        learner.fit(rollout, torch.zeros(2))
     kept = learner.memory.recall()
     assert kept.observation[:, 0].tolist() == [3.0, 3.0, 2.0, 2.0]  # a fifth of 20 rows
     assert kept.label.flatten().tolist() == [0.0] * 4
+
+
+def set_constant(network, score):
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.zero_()
+        network.members[0][0].bias.fill_(score)
+
+
+def test_remembered_rows_are_judged_by_the_present_psi():
+    settings = SafetySettings(
+        label="horizon", hidden=(), safety_iterations=0, advantage_iterations=1, violating_share=1.0
+    )
+    learner = SafetyLearner(2, 1, settings, rows=4, seed=0, device=CPU)
+    cost, end = torch.ones(2, 2), torch.ones(2, 2, dtype=torch.bool)  # unsafe everywhere: y = 0
+    rollout = rollout_of(torch.zeros(2, 2, 2), torch.zeros(2, 2, 1), cost, end)
+    for score in (0.0, 2.0):
+        set_constant(learner.safety, score)
+        set_constant(learner.advantage, 0.0)
+        losses = learner.fit(rollout, torch.zeros(2))
+        psi = torch.tensor(score).sigmoid().item()
+        assert losses["advantage_loss"] == pytest.approx(psi**2)  # of y - Psi = -Psi, all rows
+
+
+def test_a_second_training_goes_on_with_schedule_and_statistics(tmp_path):
+    constraint = OnPolicySettings(safety=QUICK)
+    model = ACSPPO("MlpPolicy", speed_limit(), constraint=constraint, **SMALL).learn(400)
+    model.save(tmp_path / "model.zip")
+    mean = model.learner.safety.mean.clone()
+    for again in (model, ACSPPO.load(tmp_path / "model.zip", env=speed_limit())):
+        assert again.bound.tolerance == pytest.approx(3.1)
+        again.learn(200)  # counts steps from 0 anew
+        assert again.bound.tolerance == pytest.approx(2.8)
+        assert torch.equal(again.learner.safety.mean, mean)
+
+
+def test_a_second_training_with_a_multiplier_keeps_the_statistics_of_its_critic():
+    settings = LagrangeSettings(iterations=1)
+    model = PPOLag("MlpPolicy", speed_limit(), constraint=settings, **SMALL).learn(200)
+    mean = model.side.value.mean.clone()
+    assert torch.equal(model.learn(200).side.value.mean, mean)
 
 
 def linear_model(store="proposal"):
@@ -308,13 +355,17 @@ def test_the_multiplier_follows_the_limit_and_is_never_negative():
     assert side.multiplier.item() == 0.0
 
 
+def test_the_mixed_advantage_is_the_standardised_reward_less_the_centred_cost():
+    mixed = mixed_advantage(np.array([0.0, 4.0]), np.array([1.0, 3.0]), 3.0)
+    # Half a unit up and down: a quarter of (-1, 1) less three times (-1, 1).
+    np.testing.assert_allclose(mixed, [0.5, -0.5], atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", [PPOLag, TRPOLag])
-def test_lagrangian_trainers_mix_the_advantages(kind, tmp_path):
-    settings = LagrangeSettings(limit=0.0, initial=1e6, iterations=0)
+def test_lagrangian_trainers_learn_and_are_saved(kind, tmp_path):
+    settings = LagrangeSettings(limit=0.0, iterations=0)
     model = kind("MlpPolicy", speed_limit(), constraint=settings, **SMALL)
     model.learn(200)
-    # With an infinite multiplier only the cost's advantage is left, centred and with its sign.
-    assert abs(float(model.rollout_buffer.advantages.mean())) < 1e-5
     model.save(tmp_path / "model.zip")
     loaded = kind.load(tmp_path / "model.zip", env=speed_limit())
     assert loaded.constraint == settings
@@ -329,7 +380,11 @@ def test_lagrangian_trainers_mix_the_advantages(kind, tmp_path):
         lambda: OnPolicySettings(reward_penalty=-1.0),
         lambda: SafetySettings(horizon=0),
         lambda: LagrangeSettings(limit=-1.0),
+        lambda: SafetySettings(safety_iterations=-1),
         lambda: LagrangeSettings(learning_rate=0.0),
+        lambda: LagrangeSettings(discount=5.0),
+        lambda: LagrangeSettings(gae_lambda=-3.0),
+        lambda: LagrangeSettings(iterations=-1),
     ],
 )
 def test_settings_out_of_range_are_refused(make):

@@ -15,10 +15,13 @@ from safectl.errors import ConfigError, FileFormatError, RangeError, UnknownName
 from safectl_agents.acs import curve, experiment, seed_run
 from safectl_agents.acs.evaluation import Episode, recovery_steps, summarise
 from safectl_agents.acs.experiment import Run, plan, run_all
+from safectl_agents.acs.methods import Method
+from safectl_agents.acs.ppo import ACSPPO
 from safectl_agents.acs.report import report
 from safectl_agents.acs.report import summarise as summarise_seeds
 from safectl_agents.acs.seed_run import RunSettings, final_rows, is_finished, run_seed
 from safectl_agents.acs.tasks import find_task
+from safectl_agents.acs.td3 import ACSTD3
 from safectl_agents.cli import main
 
 QUICK = RunSettings(
@@ -127,6 +130,39 @@ def test_no_seed_is_begun_after_one_has_failed(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("_early")
+def test_a_run_killed_before_its_result_still_leaves_its_model(tmp_path, monkeypatch):
+    killed = []
+
+    def kill(settings, folder, model, command):
+        killed.append(model)
+        raise Killed
+
+    settings = replace(QUICK, steps=10)
+    with monkeypatch.context() as patch:
+        patch.setattr(seed_run, "_finish", kill)
+        with pytest.raises(Killed):
+            run_seed(settings, tmp_path, command="")
+    run_seed(settings, tmp_path, command="")
+    assert is_finished(tmp_path)
+    loaded = ACSTD3.load(tmp_path / "model.zip").policy.state_dict()
+    expected = killed[0].policy.state_dict()
+    assert all(loaded[name].equal(weight) for name, weight in expected.items())
+
+
+@pytest.mark.usefixtures("_early")
+def test_the_cost_rate_is_that_of_the_steps_really_made(tmp_path, monkeypatch):
+    def eight(env, context):
+        options = {"n_steps": 8, "batch_size": 8, "seed": context.seed, "device": "cpu"}
+        return ACSPPO("MlpPolicy", env, cost=lambda _: 1.0, **options)
+
+    monkeypatch.setattr(seed_run, "find_method", lambda _: Method("rollouts of 8 steps", eight))
+    run_seed(replace(QUICK, method="ppo", steps=10), tmp_path, command="")
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert curve.read(tmp_path / "curve.csv")[-1].step == 16
+    assert result["training_cost_rate"] == result["training_violations"] / 16 == 1.0
+
+
+@pytest.mark.usefixtures("_early")
 def test_a_pretrained_layer_corrects_from_the_first_step(tmp_path):
     run_seed(replace(QUICK, steps=20), tmp_path / "first", command="")
     settings = replace(QUICK, steps=10, seed=1, critic_from=str(tmp_path / "first"))
@@ -158,12 +194,12 @@ def test_normalised_scores_are_shares_of_the_reference():
     final = dict.fromkeys(
         ("return_mean", "cost_mean", "violation_rate", "safe_share", "corrected_share"), 0.0
     )
-    final |= {"return_mean": 25.179, "cost_mean": 53.109, "violation_rate": 0.063}
+    final |= {"return_mean": 25.179, "cost_mean": 53.109}
     seed = {
         "settings": {"seed": 0, "steps": 1},
         "final": final,
         "training_violations": 0,
-        "training_cost_rate": 0.0,
+        "training_cost_rate": 0.063,
         "steps_per_second": 1.0,
     }
     summary = summarise_seeds([seed], find_task("point-goal"))
@@ -205,7 +241,16 @@ def test_a_plan_lists_methods_of_one_seed_side_by_side(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"steps": 0}, {"episodes": 0}, {"checkpoint_every": 15}, {"threads": 0}],
+    [
+        {"steps": 0},
+        {"episodes": 0},
+        {"checkpoint_every": 15},
+        {"threads": 0},
+        {"policy_delay": 0},
+        {"seed": -1},
+        {"eps": -1.0},
+        {"warmup_ratio": 7.0},
+    ],
 )
 def test_settings_out_of_range_are_refused(options):
     with pytest.raises(RangeError):

@@ -15,7 +15,6 @@ from safectl.types import Safeguard, Status
 from safectl_agents.acs.collect import ConstraintSettings
 from safectl_agents.acs.linear_layer import LinearLayerSettings
 from safectl_agents.acs.lower import Actors, Proposed, Sizes
-from safectl_agents.acs.pretrain import adopt_lower
 from safectl_agents.acs.projection import ProjectionSettings
 from safectl_agents.acs.recovery import RecoverySettings
 from safectl_agents.acs.sac import ACSSAC
@@ -202,17 +201,6 @@ def test_only_a_projection_stands_alone():
     model = ACSTD3("MlpPolicy", Wall(), constraint=constraint(UnguardedSettings()), **quick())
     with pytest.raises(ConfigError, match="Unguarded"):
         _ = model.safeguard
-
-
-def test_a_new_model_adopts_a_trained_layer_of_its_kind():
-    trained = ACSTD3("MlpPolicy", Wall(), constraint=constraint(), seed=0, **quick()).learn(60)
-    new = ACSTD3("MlpPolicy", Wall(), constraint=constraint(), seed=1, **quick())
-    adopt_lower(new.lower, trained.lower)
-    theirs = trained.lower.learner.critic.state_dict()
-    assert all(theirs[name].equal(w) for name, w in new.lower.learner.critic.state_dict().items())
-    other = ACSTD3("MlpPolicy", Wall(), constraint=constraint(LAYERS["linear"]), **quick())
-    with pytest.raises(ConfigError, match="different kinds"):
-        adopt_lower(other.lower, trained.lower)
 
 
 @pytest.mark.parametrize(
