@@ -195,14 +195,14 @@ class DiffusionPlanner:
             clips=self.model.clips,
             watch=watch,
         )
-        evidence = self.measure(drawn.plan, drawn.corrected)
         physical = self.model.normaliser.unnormalise(drawn.plan)
         actions, states = physical[..., : self.model.nu], physical[..., self.model.nu :]
+        states = self._with_velocities(states)
+        evidence = self.measure(states, drawn.corrected)
         cost = torch.where(evidence.is_safe, 0.0, torch.inf).nan_to_num(posinf=1e6)
         cost = (cost + evidence.longest).reshape(-1, self.candidates).nan_to_num(nan=torch.inf)
         best = cost.argmin(1) + torch.arange(len(cost), device=cost.device) * self.candidates
-        states = self._with_velocities(states[best])
-        return Proposal(states, actions[best], Evidence(*(part[best] for part in evidence)))
+        return Proposal(states[best], actions[best], Evidence(*(part[best] for part in evidence)))
 
     def impose(self, observation: Float[Tensor, "batch nx"]) -> Imposed:
         """Return the known entries of plans from these starts, normalised."""
@@ -218,17 +218,17 @@ class DiffusionPlanner:
         return Imposed(values, known)
 
     def measure(
-        self, plan: Float[Tensor, "batch H D"], corrected: Bool[Tensor, "batch H"]
+        self, states: Float[Tensor, "batch H nx"], corrected: Bool[Tensor, "batch H"]
     ) -> Evidence:
-        """Measure finished plans in physical units, before any clip."""
+        """Measure finished plans as they are returned, in physical units."""
         normaliser = self.model.observation_normaliser
-        observation = plan[..., self.model.nu :]
-        states = self._with_time(normaliser.unnormalise(observation), None)
+        observation = normaliser.normalise(states)
+        states = self._with_time(states, None)
         margins = self.specification.values(states.flatten(0, 1)).reshape(*states.shape[:2], -1)
         place = observation[..., list(self.specification.coordinates)]
         length = torch.linalg.vector_norm(place.diff(dim=1), dim=-1)
         segments = self.specification.segment_values(states)
-        none = segments.new_full((len(plan), 1), torch.inf)
+        none = segments.new_full((len(states), 1), torch.inf)
         return Evidence(
             margins.amin(1),
             torch.cat([segments, none], dim=1).amin(-1),

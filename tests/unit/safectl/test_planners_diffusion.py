@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from safectl.barriers import Superellipse
+from safectl.barriers import Superellipse, speed_limit
 from safectl.errors import RangeError
 from safectl.planners import (
     DiffusionPlanner,
@@ -218,6 +218,16 @@ def test_velocities_follow_the_corrected_positions():
     found = planner(RobustSafe(), steps=8, velocities=(2, 3)).propose(START.double()).states
     rate = (found[0, 2:, :2] - found[0, :-2, :2]) / 0.02
     torch.testing.assert_close(found[0, 1:-1, 2:], rate)
+
+
+@pytest.mark.filterwarnings("ignore:.*not known to be convex")
+def test_a_speed_barrier_is_measured_at_the_velocities_that_are_returned():
+    slow = {"speed": speed_limit(0.5, velocities=(2, 3))}
+    spec = Specification(slow, model().observation_normaliser)
+    found = planner(steps=8, velocities=(2, 3), specification=spec).propose(START.double())
+    fastest = torch.linalg.vector_norm(found.states[0, :, 2:], dim=-1).amax()
+    assert float(found.evidence.segment_margin) == pytest.approx(0.5 - float(fastest))
+    assert float(found.evidence.margins) < -1.0
 
 
 def test_tightening_turns_a_trapped_plan_into_one_that_is_safe_on_its_way():
