@@ -89,9 +89,10 @@ class DiffusionPlanner:
     """Draws plans from a model, keeps the best by its evidence and certifies it.
 
     The certificate is about the plan: its margin is the smallest barrier value on the straight
-    ways between its states, and risk 0 says that it was checked. Not promised: that a robot which
-    follows the plan is safe; that needs a safeguard on the action. The fallback is the plan that
-    stays at the start.
+    ways between its states, and risk 0 says that this was proven. Risk is 1 where it was not: below
+    zero, in a fallback, and with barriers that are only sampled (`Specification.is_proven`), such
+    as `Moving`. Not promised: that a robot which follows the plan is safe; that needs a safeguard
+    on the action. The fallback is the plan that stays at the start.
 
     Attributes:
         model: What was trained.
@@ -163,8 +164,9 @@ class DiffusionPlanner:
         margin = torch.where(usable, margin, -torch.inf)
         status = torch.where(evidence.corrected > 0.0, Status.CORRECTED.value, Status.KEPT.value)
         status = torch.where(good, status, Status.FALLBACK.value)
+        proven = good & evidence.is_safe & self.specification.is_proven
         certificate = Certificate(
-            status.to(torch.int8), margin, (~good).to(margin), (-margin).clamp(min=0.0)
+            status.to(torch.int8), margin, (~proven).to(margin), (-margin).clamp(min=0.0)
         )
         return Plan(
             torch.where(row, proposal.states, stay),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from safectl.barriers import Superellipse, speed_limit
+from safectl.barriers import Moving, Stack, Superellipse, speed_limit
 from safectl.errors import RangeError
 from safectl.planners import (
     DiffusionPlanner,
@@ -172,6 +172,28 @@ def test_a_free_path_is_certified_and_kept():
     plan = planner(TimeVaryingSafe(), steps=8, specification=spec).plan(START.double())
     assert plan.certificate.status.tolist() == [Status.KEPT]
     assert float(plan.certificate.margin) > 0.0
+    assert float(plan.certificate.risk) == 0.0
+
+
+@pytest.mark.filterwarnings("ignore:.*not known to be convex")
+def test_a_barrier_that_is_only_sampled_is_not_proven():
+    still = Moving(Superellipse((7.0, 2.0), (0.5, 0.5)), lambda time: torch.zeros(len(time), 2))
+    spec = Specification({"moving": still}, model().observation_normaliser)
+    plan = planner(RobustSafe(), steps=8, specification=spec).plan(START.double())
+    assert plan.certificate.status.tolist() == [Status.KEPT]
+    assert float(plan.certificate.risk) == 1.0
+
+
+def test_a_stack_is_bounded_as_its_parts_are():
+    shapes = [Superellipse((1.5, 4.8), (0.01, 0.01)), Superellipse((4.5, 5.3), (0.02, 0.02))]
+    normaliser = model().observation_normaliser
+    stacked = Specification({"both": Stack(*shapes)}, normaliser)
+    apart = Specification({"one": shapes[0], "two": shapes[1]}, normaliser)
+    assert stacked.is_convex
+    assert stacked.is_proven
+    way = torch.tensor([[[1.0, 4.7, 0.0, 0.0, 0.0], [5.1, 5.5, 0.0, 0.0, 1.0]]])
+    assert torch.equal(stacked.segment_values(way), apart.segment_values(way))
+    assert torch.equal(stacked.values(way[0]), apart.values(way[0]))
 
 
 def test_the_best_of_several_candidates_is_kept():
