@@ -13,6 +13,7 @@ from safectl.planners.diffusion import Denoiser, Guidance, Imposed, PlanFilter, 
 from safectl.planners.normaliser import Normaliser
 from safectl.planners.schedule import Step
 from safectl.planners.specification import Specification
+from safectl.safeguards.evidence import smallest
 from safectl.types import Certificate, Plan, Status
 
 JUMP = 0.2
@@ -92,7 +93,8 @@ class DiffusionPlanner:
     ways between its states, and risk 0 says that this was proven. Risk is 1 where it was not: below
     zero, in a fallback, and with barriers that are only sampled (`Specification.is_proven`), such
     as `Moving`. Not promised: that a robot which follows the plan is safe; that needs a safeguard
-    on the action. The fallback is the plan that stays at the start.
+    on the action. The fallback is the plan that stays at the start: `velocities` are zero from its
+    second state on, and its margin is that of its whole way and time.
 
     Attributes:
         model: What was trained.
@@ -103,8 +105,10 @@ class DiffusionPlanner:
         guidance: Moves plans along a value function.
         candidates: Plans drawn per row, of which the best is kept: a safe one before an unsafe
             one, then the one with the shortest longest step.
-        velocities: Entries of the observation that are set to the rates of the specification's
-            coordinates, since a correction moves positions only; empty to keep what was drawn.
+        velocities: Entries of the observation that are the rates of the specification's
+            coordinates; empty where there are none.
+        derives: Whether the velocities of a plan are set to the rates of its positions, since a
+            correction moves positions only; else they are as drawn.
         generator: Source of the noise.
 
     Raises:
@@ -120,6 +124,7 @@ class DiffusionPlanner:
     guidance: Guidance | None = None
     candidates: int = 1
     velocities: tuple[int, ...] = ()
+    derives: bool = True
     generator: torch.Generator = field(default_factory=torch.Generator)
 
     def __post_init__(self) -> None:
@@ -150,7 +155,6 @@ class DiffusionPlanner:
         Without a filter nothing is claimed: unsafe plans come back with their negative margin and
         status `KEPT`.
         """
-        start = self._with_time(observation, 0.0)
         usable = observation.isfinite().all(-1)
         proposal = self.propose(torch.where(usable.unsqueeze(-1), observation, 0.0))
         evidence = proposal.evidence
@@ -158,8 +162,9 @@ class DiffusionPlanner:
         if self.plan_filter is not None:
             good = good & evidence.is_safe
         row = good.reshape(-1, 1, 1)
-        stay = observation.unsqueeze(1).expand_as(proposal.states)
-        stay_margin = self.specification.values(start).amin(-1)
+        stay = observation.unsqueeze(1).repeat(1, self.model.horizon, 1)
+        stay[:, 1:, list(self.velocities)] = 0.0
+        stay_margin = self._segment_margin(self._with_time(stay, None))
         margin = torch.where(good, evidence.segment_margin, stay_margin)
         margin = torch.where(usable, margin, -torch.inf)
         status = torch.where(evidence.corrected > 0.0, Status.CORRECTED.value, Status.KEPT.value)
@@ -229,16 +234,18 @@ class DiffusionPlanner:
         margins = self.specification.values(states.flatten(0, 1)).reshape(*states.shape[:2], -1)
         place = observation[..., list(self.specification.coordinates)]
         length = torch.linalg.vector_norm(place.diff(dim=1), dim=-1)
-        segments = self.specification.segment_values(states)
-        none = segments.new_full((len(states), 1), torch.inf)
         return Evidence(
             margins.amin(1),
-            torch.cat([segments, none], dim=1).amin(-1),
+            self._segment_margin(states),
             corrected.to(length).mean(-1),
             normaliser.would_clip(observation).any(-1).to(length).mean(-1),
             (length > JUMP).sum(-1),
             length.amax(-1),
         )
+
+    def _segment_margin(self, states: Tensor) -> Tensor:
+        """Return the smallest bound of all barriers on the whole way."""
+        return smallest(self.specification.segment_values(states))
 
     def _with_time(self, states: Tensor, time_s: float | None) -> Tensor:
         """Append the time of each state, or one time, as the last entry."""
@@ -251,7 +258,7 @@ class DiffusionPlanner:
 
     def _with_velocities(self, states: Tensor) -> Tensor:
         """Set inner velocities to central differences of the positions."""
-        if not self.velocities:
+        if not (self.velocities and self.derives):
             return states
         place = states[..., list(self.specification.coordinates)]
         states = states.clone()

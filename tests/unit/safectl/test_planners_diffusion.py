@@ -162,8 +162,27 @@ def test_what_cannot_be_certified_is_the_fallback_that_stays():
     assert plan.certificate.status.tolist() == [Status.FALLBACK] * 2
     assert torch.equal(plan.states[0], starts[:1].expand(H, 4))
     assert bool((plan.actions == 0.0).all())
-    assert float(plan.certificate.margin[0]) > 0.0
+    assert float(plan.certificate.margin[0]) == float(specification().values(starts[:1]).min())
     assert float(plan.certificate.margin[1]) == -torch.inf
+
+
+@pytest.mark.filterwarnings("ignore:.*not known to be convex")
+def test_the_fallback_stands_still_and_its_margin_is_that_of_its_whole_time():
+    def towards(time: Tensor) -> Tensor:
+        return torch.stack([-time, torch.zeros_like(time)], 1)
+
+    moving = {"moving": Moving(Superellipse((4.5, 2.94), (0.5, 0.5)), towards)}
+    spec = Specification(moving, model().observation_normaliser)
+    broken = model(lambda plan, step: torch.full_like(plan, torch.nan))
+    start = START.double()
+    start[0, 2:] = 3.0
+    options = {"model": broken, "velocities": (2, 3), "specification": spec}
+    plan = planner(RobustSafe(), steps=2, **options).plan(start)
+    assert torch.equal(plan.states[0, 0], start[0])
+    assert bool((plan.states[0, 1:, 2:] == 0.0).all())
+    assert torch.equal(plan.states[0, :, :2], start[:, :2].expand(H, 2))
+    expected = -1.0  # it passes over the start after 3.55 s, at a sample or near it
+    assert float(plan.certificate.margin) == pytest.approx(expected, abs=0.01)
 
 
 def test_a_free_path_is_certified_and_kept():
