@@ -13,6 +13,7 @@ from safectl.planners.diffusion import Denoiser, Guidance, Imposed, PlanFilter, 
 from safectl.planners.normaliser import Normaliser
 from safectl.planners.schedule import Step
 from safectl.planners.specification import Specification
+from safectl.safeguards.evidence import smallest
 from safectl.types import Certificate, Plan, Status
 
 JUMP = 0.2
@@ -89,9 +90,11 @@ class DiffusionPlanner:
     """Draws plans from a model, keeps the best by its evidence and certifies it.
 
     The certificate is about the plan: its margin is the smallest barrier value on the straight
-    ways between its states, and risk 0 says that it was checked. Not promised: that a robot which
-    follows the plan is safe; that needs a safeguard on the action. The fallback is the plan that
-    stays at the start.
+    ways between its states, and risk 0 says that this was proven. Risk is 1 where it was not: below
+    zero, in a fallback, and with barriers that are only sampled (`Specification.is_proven`), such
+    as `Moving`. Not promised: that a robot which follows the plan is safe; that needs a safeguard
+    on the action. The fallback is the plan that stays at the start: `velocities` are zero from its
+    second state on, and its margin is that of its whole way and time.
 
     Attributes:
         model: What was trained.
@@ -102,8 +105,10 @@ class DiffusionPlanner:
         guidance: Moves plans along a value function.
         candidates: Plans drawn per row, of which the best is kept: a safe one before an unsafe
             one, then the one with the shortest longest step.
-        velocities: Entries of the observation that are set to the rates of the specification's
-            coordinates, since a correction moves positions only; empty to keep what was drawn.
+        velocities: Entries of the observation that are the rates of the specification's
+            coordinates; empty where there are none.
+        derives: Whether the velocities of a plan are set to the rates of its positions, since a
+            correction moves positions only; else they are as drawn.
         generator: Source of the noise.
 
     Raises:
@@ -119,6 +124,7 @@ class DiffusionPlanner:
     guidance: Guidance | None = None
     candidates: int = 1
     velocities: tuple[int, ...] = ()
+    derives: bool = True
     generator: torch.Generator = field(default_factory=torch.Generator)
 
     def __post_init__(self) -> None:
@@ -149,7 +155,6 @@ class DiffusionPlanner:
         Without a filter nothing is claimed: unsafe plans come back with their negative margin and
         status `KEPT`.
         """
-        start = self._with_time(observation, 0.0)
         usable = observation.isfinite().all(-1)
         proposal = self.propose(torch.where(usable.unsqueeze(-1), observation, 0.0))
         evidence = proposal.evidence
@@ -157,14 +162,16 @@ class DiffusionPlanner:
         if self.plan_filter is not None:
             good = good & evidence.is_safe
         row = good.reshape(-1, 1, 1)
-        stay = observation.unsqueeze(1).expand_as(proposal.states)
-        stay_margin = self.specification.values(start).amin(-1)
+        stay = observation.unsqueeze(1).repeat(1, self.model.horizon, 1)
+        stay[:, 1:, list(self.velocities)] = 0.0
+        stay_margin = self._segment_margin(self._with_time(stay, None))
         margin = torch.where(good, evidence.segment_margin, stay_margin)
         margin = torch.where(usable, margin, -torch.inf)
         status = torch.where(evidence.corrected > 0.0, Status.CORRECTED.value, Status.KEPT.value)
         status = torch.where(good, status, Status.FALLBACK.value)
+        proven = good & evidence.is_safe & self.specification.is_proven
         certificate = Certificate(
-            status.to(torch.int8), margin, (~good).to(margin), (-margin).clamp(min=0.0)
+            status.to(torch.int8), margin, (~proven).to(margin), (-margin).clamp(min=0.0)
         )
         return Plan(
             torch.where(row, proposal.states, stay),
@@ -195,14 +202,14 @@ class DiffusionPlanner:
             clips=self.model.clips,
             watch=watch,
         )
-        evidence = self.measure(drawn.plan, drawn.corrected)
         physical = self.model.normaliser.unnormalise(drawn.plan)
         actions, states = physical[..., : self.model.nu], physical[..., self.model.nu :]
+        states = self._with_velocities(states)
+        evidence = self.measure(states, drawn.corrected)
         cost = torch.where(evidence.is_safe, 0.0, torch.inf).nan_to_num(posinf=1e6)
         cost = (cost + evidence.longest).reshape(-1, self.candidates).nan_to_num(nan=torch.inf)
         best = cost.argmin(1) + torch.arange(len(cost), device=cost.device) * self.candidates
-        states = self._with_velocities(states[best])
-        return Proposal(states, actions[best], Evidence(*(part[best] for part in evidence)))
+        return Proposal(states[best], actions[best], Evidence(*(part[best] for part in evidence)))
 
     def impose(self, observation: Float[Tensor, "batch nx"]) -> Imposed:
         """Return the known entries of plans from these starts, normalised."""
@@ -218,25 +225,27 @@ class DiffusionPlanner:
         return Imposed(values, known)
 
     def measure(
-        self, plan: Float[Tensor, "batch H D"], corrected: Bool[Tensor, "batch H"]
+        self, states: Float[Tensor, "batch H nx"], corrected: Bool[Tensor, "batch H"]
     ) -> Evidence:
-        """Measure finished plans in physical units, before any clip."""
+        """Measure finished plans as they are returned, in physical units."""
         normaliser = self.model.observation_normaliser
-        observation = plan[..., self.model.nu :]
-        states = self._with_time(normaliser.unnormalise(observation), None)
+        observation = normaliser.normalise(states)
+        states = self._with_time(states, None)
         margins = self.specification.values(states.flatten(0, 1)).reshape(*states.shape[:2], -1)
         place = observation[..., list(self.specification.coordinates)]
         length = torch.linalg.vector_norm(place.diff(dim=1), dim=-1)
-        segments = self.specification.segment_values(states)
-        none = segments.new_full((len(plan), 1), torch.inf)
         return Evidence(
             margins.amin(1),
-            torch.cat([segments, none], dim=1).amin(-1),
+            self._segment_margin(states),
             corrected.to(length).mean(-1),
             normaliser.would_clip(observation).any(-1).to(length).mean(-1),
             (length > JUMP).sum(-1),
             length.amax(-1),
         )
+
+    def _segment_margin(self, states: Tensor) -> Tensor:
+        """Return the smallest bound of all barriers on the whole way."""
+        return smallest(self.specification.segment_values(states))
 
     def _with_time(self, states: Tensor, time_s: float | None) -> Tensor:
         """Append the time of each state, or one time, as the last entry."""
@@ -249,7 +258,7 @@ class DiffusionPlanner:
 
     def _with_velocities(self, states: Tensor) -> Tensor:
         """Set inner velocities to central differences of the positions."""
-        if not self.velocities:
+        if not (self.velocities and self.derives):
             return states
         place = states[..., list(self.specification.coordinates)]
         states = states.clone()

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from safectl.barriers import Discs, HalfSpaces, Superellipse, linearise
+from safectl.barriers import Discs, HalfSpaces, Stack, Superellipse, linearise
 from safectl.errors import RangeError
 from safectl.planners.normaliser import Normaliser
 from safectl.types import Barrier
@@ -34,7 +34,8 @@ class Specification:
     """Barriers compiled for normalised observations.
 
     Warns where a barrier is not convex: then one step of the filter gives no guarantee and the
-    planner repeats it.
+    planner repeats it. `is_proven` says whether `segment_values` are bounds, which takes barriers
+    that are known to be convex or concave: discs, superellipses, half-spaces and stacks of them.
 
     Args:
         barriers: Safe sets over the observation (and time) in physical units, by name.
@@ -59,9 +60,11 @@ class Specification:
         self.barriers, self.normaliser = dict(barriers), normaliser
         self.coordinates = tuple(coordinates)
         self._scale = normaliser.scale[list(coordinates)]
-        self._shapes = _stack_shapes(list(barriers.values()), self.coordinates, normaliser)
-        self._others = [b for b in barriers.values() if not _is_shape(b, self.coordinates)]
-        curved = [name for name, barrier in barriers.items() if _convexity(barrier) != 1]
+        parts = {name: _parts(barrier) for name, barrier in barriers.items()}
+        self._parts = [part for each in parts.values() for part in each]
+        self._shapes = _stack_shapes(self._parts, self.coordinates, normaliser)
+        self._others = [part for part in self._parts if not _is_shape(part, self.coordinates)]
+        curved = [name for name, each in parts.items() if any(_convexity(p) != 1 for p in each)]
         if curved:
             warnings.warn(
                 f"{', '.join(curved)}: not known to be convex, so one step of a filter gives no "
@@ -69,6 +72,7 @@ class Specification:
                 stacklevel=2,
             )
         self.is_convex = not curved
+        self.is_proven = all(_convexity(part) != 0 for part in self._parts)
 
     def linearise(
         self, observation: Float[Tensor, "N nx"], time: Float[Tensor, " N"] | None = None
@@ -114,7 +118,7 @@ class Specification:
 
         Each way is cut in `SUB_SEGMENTS`. Where b is convex along a part, it lies above its
         tangents at both ends, so their crossing bounds it; where it is concave the smaller end
-        does. Not a bound where neither is known: there it is the smallest of the samples.
+        does. Where neither is known (`is_proven` is false) it is the smallest of the samples only.
         """
         share = torch.arange(SUB_SEGMENTS + 1, dtype=states.dtype, device=states.device)
         share = (share / SUB_SEGMENTS).reshape(1, 1, -1, 1)
@@ -123,7 +127,7 @@ class Specification:
         along = ((last - first) / SUB_SEGMENTS).expand(-1, -1, SUB_SEGMENTS + 1, -1)
         flat, slope = points.flatten(0, 2), along.flatten(0, 2)
         found = []
-        for barrier in self.barriers.values():
+        for barrier in self._parts:
             value, gradient = linearise(barrier, flat)
             rate = (gradient @ slope.unsqueeze(-1)).squeeze(-1)
             shape = (*points.shape[:3], value.shape[1])
@@ -151,10 +155,17 @@ def _tangents(value: Tensor, rate: Tensor) -> Tensor:
     return torch.where(crosses, start + down * place.clamp(0.0, 1.0), torch.minimum(start, end))
 
 
+def _parts(barrier: Barrier) -> list[Barrier]:
+    """Return the barriers that stand side by side in one, in its order."""
+    if isinstance(barrier, Stack):
+        return [part for each in barrier.barriers for part in _parts(each)]
+    return [barrier]
+
+
 def _convexity(barrier: Barrier) -> int:
-    """Return 1 for a barrier that is convex (or linear) in the state, 0 where that is not known."""
+    """Return 1 for convex (or linear) in the state, -1 for concave, 0 where neither is known."""
     if isinstance(barrier, Discs | Superellipse):
-        return 0 if barrier.inside else 1
+        return -1 if barrier.inside else 1
     return 1 if isinstance(barrier, HalfSpaces) else 0
 
 

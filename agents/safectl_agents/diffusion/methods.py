@@ -41,6 +41,7 @@ def make_planner(
     eta: float = 0.0,
     seed: int = 0,
     device: str = "cpu",
+    velocities: tuple[int, ...] = (2, 3),
 ) -> DiffusionPlanner:
     """Return a planner.
 
@@ -54,6 +55,7 @@ def make_planner(
         eta: Share of the noise of DDPM, in [0, 1]; 0 is DDIM.
         seed: Of the noise.
         device: Of the noise.
+        velocities: Entries of the observation that are zero in a plan that stays.
 
     Raises:
         UnknownNameError: If there is no such method.
@@ -75,5 +77,7 @@ def make_planner(
         plan_filter,
         goal,
         candidates=CANDIDATES if method == "best" else 1,
+        velocities=velocities,
+        derives=False,
         generator=torch.Generator(device).manual_seed(seed),
     )

@@ -110,7 +110,8 @@ PRESETS = {
         action_weight=10.0,
     ),
 }
-"""`umaze-small` trains on two cores in under 30 minutes; the others want a GPU."""
+"""`umaze-small` took 3045 s on a loaded machine (metrics.json); the others want a GPU.
+"""
 
 
 def preset(name: str) -> DiffuserConfig:

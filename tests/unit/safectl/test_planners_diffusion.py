@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from safectl.barriers import Superellipse
+from safectl.barriers import Moving, Stack, Superellipse, speed_limit
 from safectl.errors import RangeError
 from safectl.planners import (
     DiffusionPlanner,
@@ -162,8 +162,27 @@ def test_what_cannot_be_certified_is_the_fallback_that_stays():
     assert plan.certificate.status.tolist() == [Status.FALLBACK] * 2
     assert torch.equal(plan.states[0], starts[:1].expand(H, 4))
     assert bool((plan.actions == 0.0).all())
-    assert float(plan.certificate.margin[0]) > 0.0
+    assert float(plan.certificate.margin[0]) == float(specification().values(starts[:1]).min())
     assert float(plan.certificate.margin[1]) == -torch.inf
+
+
+@pytest.mark.filterwarnings("ignore:.*not known to be convex")
+def test_the_fallback_stands_still_and_its_margin_is_that_of_its_whole_time():
+    def towards(time: Tensor) -> Tensor:
+        return torch.stack([-time, torch.zeros_like(time)], 1)
+
+    moving = {"moving": Moving(Superellipse((4.5, 2.94), (0.5, 0.5)), towards)}
+    spec = Specification(moving, model().observation_normaliser)
+    broken = model(lambda plan, step: torch.full_like(plan, torch.nan))
+    start = START.double()
+    start[0, 2:] = 3.0
+    options = {"model": broken, "velocities": (2, 3), "specification": spec}
+    plan = planner(RobustSafe(), steps=2, **options).plan(start)
+    assert torch.equal(plan.states[0, 0], start[0])
+    assert bool((plan.states[0, 1:, 2:] == 0.0).all())
+    assert torch.equal(plan.states[0, :, :2], start[:, :2].expand(H, 2))
+    expected = -1.0  # it passes over the start after 3.55 s, at a sample or near it
+    assert float(plan.certificate.margin) == pytest.approx(expected, abs=0.01)
 
 
 def test_a_free_path_is_certified_and_kept():
@@ -172,6 +191,28 @@ def test_a_free_path_is_certified_and_kept():
     plan = planner(TimeVaryingSafe(), steps=8, specification=spec).plan(START.double())
     assert plan.certificate.status.tolist() == [Status.KEPT]
     assert float(plan.certificate.margin) > 0.0
+    assert float(plan.certificate.risk) == 0.0
+
+
+@pytest.mark.filterwarnings("ignore:.*not known to be convex")
+def test_a_barrier_that_is_only_sampled_is_not_proven():
+    still = Moving(Superellipse((7.0, 2.0), (0.5, 0.5)), lambda time: torch.zeros(len(time), 2))
+    spec = Specification({"moving": still}, model().observation_normaliser)
+    plan = planner(RobustSafe(), steps=8, specification=spec).plan(START.double())
+    assert plan.certificate.status.tolist() == [Status.KEPT]
+    assert float(plan.certificate.risk) == 1.0
+
+
+def test_a_stack_is_bounded_as_its_parts_are():
+    shapes = [Superellipse((1.5, 4.8), (0.01, 0.01)), Superellipse((4.5, 5.3), (0.02, 0.02))]
+    normaliser = model().observation_normaliser
+    stacked = Specification({"both": Stack(*shapes)}, normaliser)
+    apart = Specification({"one": shapes[0], "two": shapes[1]}, normaliser)
+    assert stacked.is_convex
+    assert stacked.is_proven
+    way = torch.tensor([[[1.0, 4.7, 0.0, 0.0, 0.0], [5.1, 5.5, 0.0, 0.0, 1.0]]])
+    assert torch.equal(stacked.segment_values(way), apart.segment_values(way))
+    assert torch.equal(stacked.values(way[0]), apart.values(way[0]))
 
 
 def test_the_best_of_several_candidates_is_kept():
@@ -218,6 +259,16 @@ def test_velocities_follow_the_corrected_positions():
     found = planner(RobustSafe(), steps=8, velocities=(2, 3)).propose(START.double()).states
     rate = (found[0, 2:, :2] - found[0, :-2, :2]) / 0.02
     torch.testing.assert_close(found[0, 1:-1, 2:], rate)
+
+
+@pytest.mark.filterwarnings("ignore:.*not known to be convex")
+def test_a_speed_barrier_is_measured_at_the_velocities_that_are_returned():
+    slow = {"speed": speed_limit(0.5, velocities=(2, 3))}
+    spec = Specification(slow, model().observation_normaliser)
+    found = planner(steps=8, velocities=(2, 3), specification=spec).propose(START.double())
+    fastest = torch.linalg.vector_norm(found.states[0, :, 2:], dim=-1).amax()
+    assert float(found.evidence.segment_margin) == pytest.approx(0.5 - float(fastest))
+    assert float(found.evidence.margins) < -1.0
 
 
 def test_tightening_turns_a_trapped_plan_into_one_that_is_safe_on_its_way():
