@@ -11,8 +11,10 @@ optimistic about costs; so is the smaller head, and here the larger one counts.
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from scipy.special import betaincinv
 from torch import Tensor
 
 from safectl.errors import NonFiniteError, RangeError, ShapeError, UnsafeSetUnseen
@@ -23,8 +25,7 @@ from safectl.types import Task
 MIN_UNSAFE = 200
 """Unsafe observations that the data must hold; with fewer, C_U near zero means nothing."""
 
-_WILSON = 1.6449
-"""Normal quantile of the one-sided 95 % bound."""
+_CONFIDENCE = 0.95
 
 
 class VisitBounds(NamedTuple):
@@ -82,7 +83,7 @@ class VisitTable:
     Attributes:
         edges: Ends between the ranges, ascending, shape (ranges - 1,).
         probability: Share of rollouts that visited, shape (ranges,).
-        upper: One-sided 95 % bound on it (Wilson 1927), per range, shape (ranges,).
+        upper: One-sided 95 % bound on it (Clopper and Pearson 1934), per range, shape (ranges,).
         alarm: C_U from which an alarm misses at most a share delta of visits; see
             `calibrate_visits`.
     """
@@ -140,13 +141,16 @@ def calibrate_visits(
     count = torch.bincount(where, minlength=len(edges) + 1).to(occupancy)
     hits = torch.bincount(where, visited.to(occupancy), minlength=len(edges) + 1).to(occupancy)
     share = hits / count.clamp(min=1.0)
-    square, total = _WILSON**2, count.clamp(min=1.0)
-    spread = _WILSON * (share * (1.0 - share) / total + square / (4.0 * total.square())).sqrt()
-    upper = (share + square / (2.0 * total) + spread) / (1.0 + square / total)
-    upper = torch.where(count > 0, upper, torch.ones_like(upper))
     scores = occupancy[visited].sort().values
     k = int(delta * (len(scores) + 1))
-    return VisitTable(edges, share, upper, float(scores[k - 1]) if k else -torch.inf)
+    return VisitTable(edges, share, _upper(hits, count), float(scores[k - 1]) if k else -torch.inf)
+
+
+def _upper(hits: Tensor, count: Tensor) -> Tensor:
+    """Return the one-sided 95 % bound of Clopper and Pearson; 1 where all or none were counted."""
+    seen, missed = (part.cpu().double().numpy() for part in (hits, count - hits))
+    found = betaincinv(seen + 1.0, np.maximum(missed, 1.0), _CONFIDENCE)
+    return torch.from_numpy(np.where(missed > 0.0, found, 1.0)).to(hits)
 
 
 class VisitCritic:

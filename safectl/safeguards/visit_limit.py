@@ -1,6 +1,7 @@
 """Actions whose predicted probability of a visit to an unsafe set stays below a limit."""
 
 from collections.abc import Callable
+from itertools import product
 
 import torch
 from jaxtyping import Float, Shaped
@@ -19,12 +20,16 @@ from safectl.safeguards.evidence import (
 from safectl.spec import Spec
 from safectl.types import Decision
 
+_MAX_CORNERED = 6
+"""Actions up to which every corner is tried: 64 corners."""
+
 
 class VisitLimit:
     """Keeps an action whose bound is within the limit, else takes the nearest candidate that is.
 
-    The candidates are the same for every row: the corners and the middle of the action limits and
-    points between, drawn once from a Sobol sequence. The fallback is the candidate of least bound.
+    The candidates are the same for every row: the middle of the action limits, their corners where
+    there are at most 6 actions, and points of a Sobol sequence between. The fallback is the
+    candidate of least bound.
 
     Not promised: anything where the bound does not hold, see `claim`.
 
@@ -32,7 +37,8 @@ class VisitLimit:
         bound: Upper bound on the probability of a visit, (batch, nx) and (batch, nu) to (batch,).
         spec: Signals of the robot; gives the action limits, which must be finite.
         limit: Largest admissible bound, in (0, 1).
-        candidates: How many actions are tried besides the proposal, >= 1.
+        candidates: How many points of the sequence are tried besides the proposal, the middle and
+            the corners, >= 1.
 
     Raises:
         RangeError: If a number is out of range.
@@ -51,8 +57,7 @@ class VisitLimit:
         if candidates < 1:
             raise RangeError("candidates", value=candidates, expected=">= 1")
         self.bound, self.spec, self.limit = bound, spec, limit
-        sequence = torch.quasirandom.SobolEngine(spec.nu)  # type: ignore[no-untyped-call]  # torch
-        self._unit = sequence.draw(candidates)
+        self._unit = _unit_points(spec.nu, candidates)
 
     @property
     def claim(self) -> str:
@@ -108,3 +113,11 @@ class VisitLimit:
         bound = bounds[rows, chosen]
         margin = self.limit - bound
         return Candidate(choices[rows, chosen], margin, (-margin).clamp(min=0.0), bound)
+
+
+def _unit_points(nu: int, count: int) -> Float[Tensor, "points nu"]:
+    """Return the middle, the corners if they are few, and points between, in [0, 1]."""
+    sequence = torch.quasirandom.SobolEngine(nu)  # type: ignore[no-untyped-call]  # torch
+    corners = product((0.0, 1.0), repeat=nu) if nu <= _MAX_CORNERED else ()
+    chosen = torch.tensor([(0.5,) * nu, *corners])
+    return torch.cat([chosen, sequence.draw(count)])

@@ -6,6 +6,7 @@ no meaning. Transition t is (observation[t-1], action[t], observation[t]).
 """
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,6 +19,12 @@ from safectl.files import new_file
 from safectl.seed import numpy_generator
 
 Subset = Literal["uniform", "contiguous"]
+
+_DAMAGED = (
+    *(OSError, KeyError, ValueError, TypeError, EOFError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What numpy and zipfile raise on a damaged file; NotImplementedError is a RuntimeError."""
 
 _ADVICE = "collect it again, or convert it with numpy.savez to plain float arrays"
 
@@ -93,14 +100,22 @@ def load_episode(path: Path) -> Episode:
         reward = arrays.get("reward", np.zeros(rows)).astype(np.float32).reshape(rows, -1)
         discount = arrays.get("discount", np.ones(rows)).astype(np.float32).reshape(rows)
         physics = arrays["physics"].astype(np.float64) if "physics" in arrays else None
-    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise FileFormatError(path, f"is no episode ({error})", _ADVICE) from error
     if observation.ndim != 2 or action.ndim != 2 or len(action) != rows or rows < 2:
         shapes = f"observation {observation.shape}, action {action.shape}"
         raise FileFormatError(path, f"holds {shapes}; expected (T+1, n) of both", _ADVICE)
     if physics is not None and (physics.ndim != 2 or len(physics) != rows):
         raise FileFormatError(path, f"holds physics of shape {physics.shape}", _ADVICE)
-    for name, values in (("observation", observation), ("action", action[1:]), ("reward", reward)):
+    checked: dict[str, NDArray[np.float32] | NDArray[np.float64]] = {
+        "observation": observation,
+        "action": action[1:],
+        "reward": reward,
+        "discount": discount[1:],
+    }
+    if physics is not None:
+        checked["physics"] = physics
+    for name, values in checked.items():
         bad = int((~np.isfinite(values)).sum())
         if bad:
             raise NonFiniteError(

@@ -8,6 +8,7 @@ import minari
 import numpy as np
 from gymnasium.spaces import Box
 from minari.data_collector import EpisodeBuffer
+from minari.dataset.episode_data import EpisodeData
 
 from safectl.errors import FileFormatError, StorageError
 from safectl_agents.fb.episodes import Episode, save_episode
@@ -62,13 +63,9 @@ def from_minari(dataset: str) -> Iterator[Episode]:
     """Yield the episodes of a Minari dataset of flat observations and actions.
 
     Raises:
-        FileFormatError: If it is missing, or its spaces are not flat boxes.
+        FileFormatError: If it is missing or damaged, or its spaces are not flat boxes.
     """
-    try:
-        found = minari.load_dataset(dataset)
-    except (FileNotFoundError, ValueError, OSError) as error:
-        raise FileFormatError(dataset, f"is no dataset ({error})", _ADVICE) from error
-    for one in found.iterate_episodes():
+    for one in _stored(dataset):
         if not isinstance(one.observations, np.ndarray) or one.observations.ndim != 2:
             advice = "flatten it with gymnasium.wrappers.FlattenObservation first"
             raise FileFormatError(dataset, "has observations that are no vectors", advice)
@@ -79,6 +76,13 @@ def from_minari(dataset: str) -> Iterator[Episode]:
         discount = np.concatenate([[1.0], 1.0 - one.terminations]).astype(np.float32)
         physics = one.infos.get("physics") if isinstance(one.infos, dict) else None
         yield Episode(one.observations.astype(np.float32), padded, reward, discount, physics)
+
+
+def _stored(dataset: str) -> Iterator[EpisodeData]:
+    try:
+        yield from minari.load_dataset(dataset).iterate_episodes()
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise FileFormatError(dataset, f"is no dataset ({error})", _ADVICE) from error
 
 
 def import_minari(dataset: str, folder: Path) -> int:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from scipy.stats import binom
 
 from safectl.errors import NonFiniteError, RangeError, ShapeError, UnsafeSetUnseen
 from safectl.models import (
@@ -116,6 +117,18 @@ def test_calibration_gives_true_shares_bounds_that_cover_and_an_alarm_that_misse
     assert float(none.upper.max()) < 0.2
 
 
+def test_the_bound_covers_rare_visits_in_95_percent_of_calibrations():
+    """Exact coverage: the binomial chance of the counts whose bound is at or above the truth."""
+    count = 100
+    hits = torch.arange(count + 1)
+    tables = [calibrate_visits(torch.zeros(count), torch.arange(count) < h) for h in hits]
+    upper = torch.stack([table.upper[0] for table in tables]).double()
+    assert float(upper[-1]) == 1.0
+    for chance in torch.logspace(-4.0, -0.5, 200, dtype=torch.float64):
+        mass = torch.from_numpy(binom.pmf(hits.numpy(), count, float(chance)))
+        assert float(mass[upper >= chance].sum()) >= 0.95
+
+
 def test_the_safeguard_vetoes_an_action_whose_bound_is_above_the_limit():
     guard = VisitLimit(lambda s, a: (0.5 * (a[:, 0] + 1.0)).clamp(0, 1), spec=SPEC, limit=0.5)
     decision = guard.filter(torch.zeros(3, 3), torch.tensor([[-0.4, 0.2], [0.9, 0.2], [2.0, 0.0]]))
@@ -133,3 +146,12 @@ def test_the_safeguard_vetoes_an_action_whose_bound_is_above_the_limit():
     assert int(blind.filter(torch.zeros(1, 3), torch.zeros(1, 2)).certificate.status) == 2
     with pytest.raises(RangeError, match="limit"):
         VisitLimit(lambda s, a: a[:, 0], spec=SPEC, limit=1.0)
+
+
+@pytest.mark.parametrize("aim", [[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+def test_the_corners_and_the_middle_are_tried(aim):
+    aim = torch.tensor(aim)
+    guard = VisitLimit(lambda s, a: 1.0 * (a != aim).any(-1), spec=SPEC, limit=0.5, candidates=1)
+    decision = guard.filter(torch.zeros(1, 3), torch.full((1, 2), 0.3))
+    assert torch.equal(decision.action[0], aim)
+    assert int(decision.certificate.status) == Status.CORRECTED.value

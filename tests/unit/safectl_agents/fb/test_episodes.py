@@ -91,6 +91,24 @@ def test_files_that_are_no_episodes_are_refused(tmp_path):
         load_episode(path)
 
 
+@pytest.mark.parametrize("offset", [0, 30, 71, 197, 798])
+def test_a_flipped_byte_is_a_damaged_file(tmp_path, offset):
+    path = save_episode(make_episode(), tmp_path, 0)
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(FileFormatError, match="is no episode"):
+        load_episode(path)
+
+
+@pytest.mark.parametrize("name", ["discount", "physics"])
+def test_nan_in_any_array_is_refused(tmp_path, name):
+    episode = make_episode()
+    getattr(episode, name)[3] = np.nan
+    with pytest.raises(NonFiniteError, match=name):
+        load_episode(save_episode(episode, tmp_path, 0))
+
+
 def test_folders_that_hold_no_set_of_episodes_are_refused(tmp_path):
     with pytest.raises(FileFormatError, match="safectl collect"):
         episode_paths(tmp_path)

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -31,3 +32,17 @@ def test_episodes_come_back_from_a_dataset(tmp_path: Path, monkeypatch):
         to_minari(episodes, "maze/random-v0")
     with pytest.raises(FileFormatError, match="minari list"):
         next(from_minari("maze/none-v0"))
+
+
+def test_a_torn_dataset_is_refused(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    to_minari([make_episode(0, terminates=True)], "maze/torn-v0")
+    (path,) = tmp_path.rglob("main_data.hdf5")
+    for part in ("actions", "observations"):
+        with h5py.File(path, "a") as file:
+            del file["episode_0"][part]
+        with pytest.raises(FileFormatError, match="is no dataset"):
+            list(from_minari("maze/torn-v0"))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(FileFormatError, match="is no dataset"):
+        list(from_minari("maze/torn-v0"))
