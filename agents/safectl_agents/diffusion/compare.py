@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from safectl.errors import UnknownNameError
+from safectl.errors import RangeError, UnknownNameError
 from safectl.planners import PlanFollower, PlanModel, Proposal, Specification, Step
 from safectl.seed import torch_generator
 from safectl.types import Certificate, Plan, Status
@@ -125,9 +125,10 @@ def compare(
     """Plan from the same starts with several methods.
 
     Raises:
-        RangeError: If a start or the goal violates the specification.
+        RangeError: If a start or the goal violates the specification or lies in a wall.
         UnknownNameError: If there is no such method.
     """
+    _require_free(setup, torch.cat([starts, setup.goal.unsqueeze(0)]))
     found = {}
     for method in methods:
         planner = make_planner(
@@ -159,6 +160,15 @@ class _Given:
         status = torch.full((len(observation),), Status.KEPT.value, dtype=torch.int8)
         zero = torch.zeros(len(observation))
         return Plan(states, actions, Certificate(status, evidence.segment_margin, zero, zero))
+
+
+def _require_free(setup: Setup, states: Tensor) -> None:
+    """Refuse the first start or goal that lies in a wall or outside the maze."""
+    walled = LAYOUTS[setup.world].touches(states[:, :2].double())
+    if bool(walled.any()):
+        place = [round(float(entry), 3) for entry in states[walled][0, :2]]
+        expected = f"a place in the free space of the maze {setup.world}"
+        raise RangeError("start or goal", value=place, expected=expected)
 
 
 def _score(setup: Setup, proposal: Proposal, starts: Tensor) -> Tensor:

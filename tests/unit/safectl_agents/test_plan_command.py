@@ -50,6 +50,7 @@ def test_plans_are_compared_and_drawn(model, tmp_path, capsys):
     [
         (["--methods", "rss"], "did you mean 'ros'"),
         (["--steps", "65"], "expected 1 to 64"),
+        (["--start", "0.0", "0.0"], "free space of the maze umaze"),
         (["--start", "2.0", "3.05"], "so no plan from or to it can be safe"),
         (["--specification", "umase"], "did you mean 'umaze'"),
     ],
