@@ -17,7 +17,6 @@ from safectl_envs.maze_controller import WaypointPlanner
 EPISODES, SEED = 200, 0
 SAMPLER_STEPS = 16
 _REPLAN_EVERY = 20  # steps, 0.2 s
-_EXECUTED_EVERY = 100  # steps, less than the 128 of a plan, which ends at the goal
 _HORIZON = 128
 _PUBLIC_STEPS = {"umaze": 1_000_000, "medium": 2_000_000, "large": 4_000_000}
 PUBLIC_STD = {
@@ -80,7 +79,7 @@ def _executed() -> tuple[PointMaze, Rollouts, Rollouts]:
             steps=SAMPLER_STEPS,
             seed=SEED,
         )
-        policies[method] = PlanFollower(planner, world.spec, every=_EXECUTED_EVERY)
+        policies[method] = PlanFollower(planner, world.spec)
     guard = maze_guard(world, barriers)
     return (
         world,
