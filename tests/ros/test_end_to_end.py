@@ -17,6 +17,7 @@ SAME = 1e-6
 """Actions are float32; as float64 on the wire they are unchanged, so this is rounding at most."""
 
 START_S = 60.0  # three processes that import torch, on a machine that does other things too
+MISSED = 120  # first steps: in lock-step a fraction of a second, in which the recorder is found
 RADIUS = 0.2  # of a hazard of PointHazard [m]
 
 
@@ -111,14 +112,15 @@ def test_a_minute_over_topics_equals_a_minute_in_process(
 
     assert np.abs(costs - expected_costs).max() == 0.0
     safe, proposed = read(bag, "/action_safe"), read(bag, "/action")
-    assert len(safe) >= len(actions)
-    stamps = sorted(set(safe) & set(proposed))[: len(actions)]
-    differences = [
-        np.abs(safe[stamp] - wanted) for stamp, wanted in zip(stamps, expected, strict=True)
-    ]
+    step_of = {tuple(action.astype(float)): step for step, action in enumerate(actions)}
+    known = {stamp: step_of.get(tuple(row)) for stamp, row in sorted(proposed.items())}
+    steps = {step: stamp for stamp, step in known.items() if step is not None and stamp in safe}
+    assert len(steps) >= len(actions) - MISSED
+    assert min(steps) <= MISSED, "only the first ones may be missing"
+    assert sorted(steps, key=steps.__getitem__) == sorted(steps), "each once and in order"
+    differences = [np.abs(safe[stamp] - expected[step]) for step, stamp in steps.items()]
     assert np.max(differences) <= SAME
     assert np.abs(expected - actions).max() > 0.1, "the guard had nothing to do"
-    assert [proposed[stamp].tolist() for stamp in stamps] == actions.astype(float).tolist()
     if sees_state:
         rows = np.array(list(read(bag, "/model_state").values()))
         gaps = np.linalg.norm(rows[:, 3:].reshape(len(rows), -1, 2) - rows[:, None, :2], axis=-1)
