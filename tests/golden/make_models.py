@@ -331,9 +331,20 @@ def make_torch() -> None:
         if name == "rnn":
             continue  # the new exporter unrolls it: over 50 kB
         torch.onnx.export(module, (example,), new, dynamo=True, external_data=False)
+        forget_paths(new)
         if name == "mlp":
             beside = {"location": "torch_mlp.weights", "size_threshold": 0}
             onnx.save_model(onnx.load(new), new, save_as_external_data=True, **beside)
+
+
+def forget_paths(path: Path) -> None:
+    """Remove what torch notes at each node: stack traces with paths of the machine."""
+    import onnx
+
+    model = onnx.load(path)
+    for node in model.graph.node:
+        del node.metadata_props[:]
+    onnx.save(model, path)
 
 
 def make_sklearn() -> None:
