@@ -23,6 +23,9 @@ _CALIBRATION_ROWS = 200
 _ROWS = 20  # each takes the same instructions but for the branches of clamps
 _BOARDS = (None, "mps2-an386", "riscv-virt")
 
+IMAGE = (1, 16, 16)
+"""Channels, height and width that the image network sees."""
+
 
 def instructions(build: Callable[[], Program], bits: int | None) -> Measurement:
     """Count the instructions of one inference; every row equals the interpreter bit for bit."""
@@ -62,20 +65,28 @@ def random_networks() -> Measurement:
     )
 
 
+def mlp_layers() -> nn.Sequential:
+    """Return 36-10-5-3 with relu, relu and tanh."""
+    return perceptron((36, 10, 5, 3), [nn.ReLU(), nn.ReLU(), nn.Tanh()])
+
+
 def mlp() -> Program:
-    """Build the perceptron 36-10-5-3 with relu, relu and tanh."""
-    layers = perceptron((36, 10, 5, 3), [nn.ReLU(), nn.ReLU(), nn.Tanh()])
-    return policy_program("mlp", spec_of(36, 3), Network(layers))
+    """Build the perceptron 36-10-5-3 as a policy."""
+    return policy_program("mlp", spec_of(36, 3), Network(mlp_layers()))
+
+
+def policy_layers() -> nn.Sequential:
+    """Return 17-64-64-6 with tanh."""
+    return perceptron((17, 64, 64, 6), [nn.Tanh(), nn.Tanh(), nn.Identity()])
 
 
 def policy() -> Program:
-    """Build a policy 17-64-64-6 with tanh."""
-    layers = perceptron((17, 64, 64, 6), [nn.Tanh(), nn.Tanh(), nn.Identity()])
-    return policy_program("policy", spec_of(17, 6), Network(layers))
+    """Build the policy 17-64-64-6."""
+    return policy_program("policy", spec_of(17, 6), Network(policy_layers()))
 
 
-def convolution() -> Program:
-    """Build an image network: 16 x 16, two convolutions of 3 x 3 with 8 and 16 channels, 10 out."""
+def image_layers() -> nn.Sequential:
+    """Return two convolutions of 3 x 3 with 8 and 16 channels for 16 x 16 values, 10 out."""
     layers = nn.Sequential(
         *(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
@@ -84,7 +95,12 @@ def convolution() -> Program:
     generator = torch_generator(0, "benchmark weights")
     for parameter in layers.parameters():
         nn.init.normal_(parameter, std=1.0 / parameter[0].numel() ** 0.5, generator=generator)
-    return torch_network("conv", layers, (1, 16, 16))
+    return layers
+
+
+def convolution() -> Program:
+    """Build the image network."""
+    return torch_network("conv", image_layers(), IMAGE)
 
 
 def _count(

@@ -1,42 +1,42 @@
 """Benchmarks against other code generators: the same network in the same emulator.
 
-emlearn is installed beside the checkout, not into the environment: it is no dependency. Its C is
-compiled as a user would, with contraction of products and sums, and run in place of a controller.
+Their C is compiled as a user would, with contraction of products and sums.
 """
 
 import subprocess
 import sys
-import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import nn
 
 from safectl.errors import VerificationError
 from safectl.export import Program, interpret
-from safectl.export.toolchain import run_tool
 from safectl_agents.bench.benchmark import Benchmark, Measurement
-from safectl_agents.bench.mcu_networks import mlp, policy
-from safectl_hardware.board import load_board
-from safectl_hardware.emulator import Emulator
-from safectl_hardware.image import Image
-from safectl_hardware.linker import compile_for, link, section_sizes
+from safectl_agents.bench.mcu_networks import (
+    IMAGE,
+    convolution,
+    image_layers,
+    mlp,
+    mlp_layers,
+    policy,
+    policy_layers,
+)
+from safectl_agents.bench.peer_code import PeerSources, install_peer, run_peer
 from safectl_hardware.verify import verify_on_board
 
 EMLEARN = "emlearn==0.23.2"
-_FOLDER = Path(__file__).parents[3] / "build" / "peers"
-_INSTALL_TIMEOUT_S = 300.0
+EMX = ("emx-onnx-cgen==1.4.0", "emx-regex-cgen==0.2.0")
 _GENERATE_TIMEOUT_S = 60.0
 _ROWS = 20
 _TOLERANCE = 1e-4  # emlearn prints weights with six decimals
-_STACK_BYTES = 2048
-_PAINTED_WORDS = 256
 
-_GENERATE = """
+_GENERATE_EMLEARN = """
 import sys
 import numpy
 from emlearn.net import c_generate_net_loadable
@@ -47,55 +47,56 @@ weights, biases = ([data[f"{kind}{i}"] for i in range(count)] for kind in "wb")
 open(sys.argv[2], "w").write(c_generate_net_loadable(names, weights, biases, "net"))
 """
 
-_HEADER = """
-#include "sf_core.h"
-typedef struct { uint32_t unused; } peer_state;
-void peer_init(peer_state *state);
-int peer_selftest(peer_state *state);
-sf_status peer_step(peer_state *, const float *, float *, sf_certificate *);
-"""
-
-_SHIM = """
+_RUN_EMLEARN = """
 #include "peer.h"
 #include "net.h"
-void peer_init(peer_state *state) { state->unused = 0u; }
-int peer_selftest(peer_state *state) { (void)state; return 0; }
-sf_status peer_step(peer_state *state, const float *x, float *y, sf_certificate *certificate) {
-    (void)state;
-    certificate->status = net_regress(x, SF_NX, y, SF_NU) == EmlOk ? SF_KEPT : SF_FALLBACK;
-    certificate->margin = SF_MARGIN_NONE;
-    return certificate->status;
-}
+void peer_start(void) {}
+void peer_run(const float *x, float *y) { (void)net_regress(x, SF_NX, y, SF_NU); }
+"""
+
+_RUN_EMX = """
+#include "peer.h"
+#include "net.c"
+void peer_start(void) {}
+void peer_run(const float *x, float *y) { net((const void *)x, (void *)y); }
 """
 
 
 @dataclass(frozen=True, slots=True)
-class PeerRun:
-    """Instructions per inference, code and constants in flash, static RAM, and the outputs."""
+class Subject:
+    """A network as ours and as the layers that others import, with the shape of its input."""
 
-    instructions: float
-    flash_bytes: int
-    ram_bytes: int
-    outputs: NDArray[np.float32]
+    summary: str
+    program: Callable[[], Program]
+    layers: Callable[[], nn.Sequential]
+    shape: tuple[int, ...]
 
 
-def emlearn_ratio(build: Callable[[], Program]) -> Measurement:
-    """Count one network as emlearn's C and as ours, and require that both compute the same."""
-    program = build()
+MLP = Subject("36-10-5-3", mlp, mlp_layers, (36,))
+POLICY = Subject("17-64-64-6", policy, policy_layers, (17,))
+CONVOLUTION = Subject("a small image network", convolution, image_layers, IMAGE)
+
+
+def ratio(
+    subject: Subject, generate: Callable[[Subject, Program, Path], PeerSources]
+) -> Measurement:
+    """Count one network as a peer's C and as ours, and require that both compute the same."""
+    program = subject.program()
     rows = np.random.default_rng(0).standard_normal((_ROWS, program.spec.nx)).astype(np.float32)
     ours = verify_on_board(program, observations=rows)
-    theirs = run_emlearn(program, rows)
+    theirs = run_peer(partial(generate, subject), program, rows)
     limited = np.clip(theirs.outputs, program.spec.action_low, program.spec.action_high)
     difference = float(np.abs(limited - interpret(program, rows).action).max())
     if not difference <= _TOLERANCE:
         raise VerificationError(
-            f"emlearn and program {program.name} differ by {difference:.3g}, allowed "
+            f"the peer and program {program.name} differ by {difference:.3g}, allowed "
             f"{_TOLERANCE:g}: not the same network"
         )
+    slowest = max(theirs.instructions)
     return Measurement(
-        theirs.instructions / ours.instructions_max,
+        slowest / ours.instructions_max,
         ours=ours.instructions_max,
-        theirs=theirs.instructions,
+        theirs=slowest,
         details={
             "seed": 0,
             "rows": _ROWS,
@@ -103,69 +104,18 @@ def emlearn_ratio(build: Callable[[], Program]) -> Measurement:
             "multiply_adds": program.multiply_adds(),
             "largest_difference": difference,
             "flash_bytes": {"ours": ours.flash_bytes, "theirs_without_libm": theirs.flash_bytes},
-            "ram_bytes": {"ours": ours.ram_bytes, "theirs": theirs.ram_bytes},
-            "nn4mc": "3,605 instructions for 36-10-5-3, repaired by hand, as known; not run here",
+            "ram_and_stack_bytes": {
+                "ours": ours.ram_bytes + ours.stack_used_bytes,
+                "theirs": theirs.ram_bytes,
+            },
         },
     )
 
 
-def run_emlearn(program: Program, rows: NDArray[np.float32]) -> PeerRun:
-    """Generate, build and run the dense layers of a program with emlearn.
-
-    Raises:
-        VerificationError: If emlearn cannot be installed, or its code does not build or run.
-    """
-    package = _install()
-    board = load_board()
-    with tempfile.TemporaryDirectory(prefix="safectl-peer-") as name:
-        folder = Path(name)
-        _generate(program, package, folder)
-        (folder / "peer.h").write_text(_HEADER, encoding="utf-8")
-        (folder / "peer.c").write_text(_SHIM, encoding="utf-8")
-        runtime, ports = files("safectl.export") / "runtime", files("safectl_hardware") / "ports"
-        with as_file(runtime) as core, as_file(ports) as own:
-            macros = [f"-DSF_NX={program.spec.nx}", f"-DSF_NU={program.spec.nu}"]
-            includes = [f"-I{path}" for path in (folder, package / "emlearn", core, own)]
-            options = ["-std=gnu99", "-O2", "-ffunction-sections", "-fdata-sections", "-c"]
-            compile_for(
-                board,
-                [*options, *macros, *includes, folder / "peer.c", "-o", folder / "peer.o"],
-                purpose="compiling emlearn's network",
-            )
-            names = {"STATE": "peer_state", "INIT": "peer_init", "STEP": "peer_step"}
-            macros += [f"-DSF_{key}={value}" for key, value in names.items()]
-            macros += ["-DSF_SELFTEST=peer_selftest", '-DSF_HEADER="peer.h"']
-            link(
-                board,
-                [own / "semihost" / file for file in ("session.c", "semihost.c")],
-                [folder / "peer.o", Path("-lm")],  # the linker wants the library last
-                folder / "image.elf",
-                options=[*macros, f"-DSF_PAINTED_WORDS={_PAINTED_WORDS}", *includes],
-                stack_bytes=_STACK_BYTES,
-            )
-        text, data, bss = section_sizes(board, folder / "peer.o")
-        image = Image(program, board, folder / "image.elf", text + data, data + bss, 0)
-        with Emulator(image) as emulator:
-            steps = [emulator.step(row) for row in rows]
-    counts = max(step.instructions for step in steps)
-    return PeerRun(counts, text + data, data + bss, np.stack([step.action for step in steps]))
-
-
-def _install() -> Path:
-    """Install emlearn once, without its dependencies: only its C and its generator are used."""
-    folder = _FOLDER / EMLEARN.replace("==", "-")
-    if not (folder / "emlearn" / "eml_net.h").is_file():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-        run_tool(
-            [*command, "--target", folder, EMLEARN],
-            purpose=f"installing {EMLEARN}",
-            timeout_s=_INSTALL_TIMEOUT_S,
-        )
-    return folder
-
-
-def _generate(program: Program, package: Path, folder: Path) -> None:
-    """Let emlearn write `net.h` for the dense layers of a program."""
+def emlearn_code(subject: Subject, program: Program, folder: Path) -> PeerSources:
+    """Let emlearn write the dense layers of a program."""
+    del subject
+    package = install_peer(EMLEARN)
     layers = [op for op in program.ops if op.kind == "dense"]
     arrays = {}
     for index, op in enumerate(layers):
@@ -173,8 +123,26 @@ def _generate(program: Program, package: Path, folder: Path) -> None:
         arrays[f"w{index}"], arrays[f"b{index}"] = weight.T, bias
     np.savez(folder / "weights.npz", allow_pickle=False, **arrays)
     names = ["identity" if op.activation == "none" else op.activation for op in layers]
+    _generate(package, folder, ["-c", _GENERATE_EMLEARN, "weights.npz", "net.h", ",".join(names)])
+    return _one_file(folder, _RUN_EMLEARN, program, package / "emlearn")
+
+
+def emx_code(subject: Subject, program: Program, folder: Path) -> PeerSources:
+    """Let emx-onnx-cgen write a network that torch stored as ONNX, without a heap."""
+    package = install_peer(*EMX)
+    with warnings.catch_warnings():  # the exporter that needs no further package is deprecated
+        warnings.simplefilter("ignore", DeprecationWarning)
+        zeros = torch.zeros(1, *subject.shape)
+        torch.onnx.export(subject.layers(), (zeros,), folder / "net.onnx", dynamo=False)
+    command = ["-m", "emx_onnx_cgen", "compile", "--large-temp-threshold", "0"]
+    _generate(package, folder, [*command, "--model-name", "net", "net.onnx", "net.c"])
+    return _one_file(folder, _RUN_EMX, program)
+
+
+def _generate(package: Path, folder: Path, arguments: list[str]) -> None:
+    """Run a generator in a folder, with its package and those of this environment."""
     done = subprocess.run(
-        [sys.executable, "-c", _GENERATE, "weights.npz", "net.h", ",".join(names)],
+        [sys.executable, *arguments],
         cwd=folder,
         env={"PYTHONPATH": str(package)},
         capture_output=True,
@@ -183,23 +151,43 @@ def _generate(program: Program, package: Path, folder: Path) -> None:
         check=False,
     )
     if done.returncode != 0:
-        raise VerificationError(f"emlearn failed: {done.stderr.strip()}")
+        raise VerificationError(f"{package.name} failed: {done.stderr.strip()}")
 
 
-def _ratio(name: str, summary: str, target: float, build: Callable[[], Program]) -> Benchmark:
+def _one_file(folder: Path, text: str, program: Program, *includes: Path) -> PeerSources:
+    path = folder / "peer.c"
+    path.write_text(text, encoding="utf-8")
+    macros = (f"-DSF_NX={program.spec.nx}", f"-DSF_NU={program.spec.nu}")
+    return PeerSources((path,), includes, ("-std=gnu99", *macros))
+
+
+def _ratio(
+    name: str,
+    subject: Subject,
+    target: float,
+    *,
+    peer: str,
+    generate: Callable[[Subject, Program, Path], PeerSources],
+) -> Benchmark:
     return Benchmark(
-        name=f"mcu.peer_{name}",
-        summary=f"instructions of one inference of {summary} as emlearn's C over ours, M4F",
+        name=f"mcu.peer_{name}_ratio",
+        summary=f"instructions of one inference of {subject.summary} as {peer}'s C over ours, M4F",
         unit="x",
-        baseline="emlearn 0.23.2, same weights, same emulator, -O2, in the same run",
+        baseline=f"{peer}, same weights, same emulator, -O2, in the same run",
         target=target,
         better="higher",
         quick=True,
-        measure=partial(emlearn_ratio, build),
+        measure=partial(ratio, subject, generate),
     )
 
 
+_emlearn = partial(_ratio, peer="emlearn 0.23.2", generate=emlearn_code)
+_emx = partial(_ratio, peer="emx-onnx-cgen 1.4.0", generate=emx_code)
+
 PEERS = (
-    _ratio("emlearn_ratio", "36-10-5-3", 1.4, mlp),
-    _ratio("emlearn_policy_ratio", "17-64-64-6", 1.0, policy),
+    _emlearn("emlearn", MLP, 1.4),
+    _emlearn("emlearn_policy", POLICY, 1.0),
+    _emx("emx", MLP, 1.0),
+    _emx("emx_policy", POLICY, 1.0),
+    _emx("emx_conv", CONVOLUTION, 1.0),
 )
