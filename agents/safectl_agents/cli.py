@@ -44,6 +44,9 @@ COMMANDS = {
     "train diffuser": Command("train_diffuser", "train a diffusion model of plans"),
     "plan": Command("plan", "draw safe plans with a diffusion model, or --demo", "model"),
     "train fb": Command("train_fb", "train a forward-backward model from reward-free data"),
+    "train kinematics": Command(
+        "train_kinematics", "learn forward kinematics from logs, for predictive control", "logs"
+    ),
     "collect": Command("collect", "collect reward-free data by exploring, for train fb"),
     "evaluate": Command("evaluate", "evaluate a trained folder", "folder"),
     "evaluate fb": Command(

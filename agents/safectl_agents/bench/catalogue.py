@@ -17,6 +17,7 @@ from safectl_agents.bench.mcu_filters import FILTERS
 from safectl_agents.bench.mcu_networks import NETWORKS
 from safectl_agents.bench.mcu_ngpc import NGPC
 from safectl_agents.bench.mcu_peers import PEERS
+from safectl_agents.bench.mcu_tinympc import TINY
 from safectl_agents.bench.mcu_tracking import TRACKING
 
 _ABOVE = ("safectl_ros.bench",)
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         *NETWORKS,
         *FILTERS,
         *PEERS,
+        *TINY,
         *TRAINING,
         *ACS_SAFEGUARD,
         *SAFEDIFFUSER,

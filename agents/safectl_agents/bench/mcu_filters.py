@@ -60,7 +60,7 @@ def lmpc_instructions() -> Measurement:
     """Count the instructions of a step, over states of which most saturate the force."""
     program = linear_mpc_program("lmpc", cart_pole_mpc())
     board = load_board(_MPC_BOARD)
-    report = verify_on_board(program, observations=_mpc_states(_ROWS), board=board)
+    report = verify_on_board(program, observations=mpc_states(_ROWS), board=board)
     return Measurement(report.instructions_max, details=details_of(report))
 
 
@@ -83,9 +83,9 @@ def lmpc_error() -> Measurement:
     """Compare first actions with Clarabel's optimum, and run the closed loop to the origin."""
     planner = cart_pole_mpc()
     program = linear_mpc_program("lmpc", planner)
-    rows = _mpc_states(_ROWS)
+    rows = mpc_states(_ROWS)
     ours = interpret(program, rows).action[:, 0]
-    optimum = _optimal_actions(planner, rows)
+    optimum = optimal_actions(planner, rows)
     state = np.float32(_REACH) * rows
     for _ in range(_STEPS):
         force = interpret(program, state).action
@@ -145,13 +145,14 @@ def _beside_policy(program: Program, alone: Program, rows: NDArray[np.float32]) 
     )
 
 
-def _mpc_states(count: int) -> NDArray[np.float32]:
+def mpc_states(count: int) -> NDArray[np.float32]:
+    """Draw states of the cart-pole within their bounds."""
     rng = np.random.default_rng(0)
     rows = rng.uniform(-1.0, 1.0, (count, len(_MPC_BOUNDS))) * list(_MPC_BOUNDS.values())
     return rows.astype(np.float32)
 
 
-def _optimal_actions(planner: LinearMPC, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+def optimal_actions(planner: LinearMPC, rows: NDArray[np.float32]) -> NDArray[np.float64]:
     """Solve the problem with its states, one row after the other."""
     steps = planner.horizon
     start = cp.Parameter(4)

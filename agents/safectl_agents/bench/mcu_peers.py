@@ -27,7 +27,7 @@ from safectl_agents.bench.mcu_networks import (
     policy,
     policy_layers,
 )
-from safectl_agents.bench.peer_code import PeerSources, install_peer, run_peer
+from safectl_agents.bench.peer_code import PeerSources, empty_peer, install_peer, one_file, run_peer
 from safectl_hardware.verify import verify_on_board
 
 EMLEARN = "emlearn==0.23.2"
@@ -48,14 +48,12 @@ open(sys.argv[2], "w").write(c_generate_net_loadable(names, weights, biases, "ne
 """
 
 _RUN_EMLEARN = """
-#include "peer.h"
 #include "net.h"
 void peer_start(void) {}
 void peer_run(const float *x, float *y) { (void)net_regress(x, SF_NX, y, SF_NU); }
 """
 
 _RUN_EMX = """
-#include "peer.h"
 #include "net.c"
 void peer_start(void) {}
 void peer_run(const float *x, float *y) { net((const void *)x, (void *)y); }
@@ -92,6 +90,7 @@ def ratio(
             f"the peer and program {program.name} differ by {difference:.3g}, allowed "
             f"{_TOLERANCE:g}: not the same network"
         )
+    frame = run_peer(empty_peer, program, rows[:1]).image_bytes
     slowest = max(theirs.instructions)
     return Measurement(
         slowest / ours.instructions_max,
@@ -103,7 +102,7 @@ def ratio(
             "board": ours.board,
             "multiply_adds": program.multiply_adds(),
             "largest_difference": difference,
-            "flash_bytes": {"ours": ours.flash_bytes, "theirs_without_libm": theirs.flash_bytes},
+            "flash_bytes": {"ours": ours.flash_bytes, "theirs": theirs.image_bytes - frame},
             "ram_and_stack_bytes": {
                 "ours": ours.ram_bytes + ours.stack_used_bytes,
                 "theirs": theirs.ram_bytes,
@@ -124,11 +123,12 @@ def emlearn_code(subject: Subject, program: Program, folder: Path) -> PeerSource
     np.savez(folder / "weights.npz", allow_pickle=False, **arrays)
     names = ["identity" if op.activation == "none" else op.activation for op in layers]
     _generate(package, folder, ["-c", _GENERATE_EMLEARN, "weights.npz", "net.h", ",".join(names)])
-    return _one_file(folder, _RUN_EMLEARN, program, package / "emlearn")
+    return one_file(folder, _RUN_EMLEARN, package / "emlearn")
 
 
 def emx_code(subject: Subject, program: Program, folder: Path) -> PeerSources:
     """Let emx-onnx-cgen write a network that torch stored as ONNX, without a heap."""
+    del program
     package = install_peer(*EMX)
     with warnings.catch_warnings():  # the exporter that needs no further package is deprecated
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -136,7 +136,7 @@ def emx_code(subject: Subject, program: Program, folder: Path) -> PeerSources:
         torch.onnx.export(subject.layers(), (zeros,), folder / "net.onnx", dynamo=False)
     command = ["-m", "emx_onnx_cgen", "compile", "--large-temp-threshold", "0"]
     _generate(package, folder, [*command, "--model-name", "net", "net.onnx", "net.c"])
-    return _one_file(folder, _RUN_EMX, program)
+    return one_file(folder, _RUN_EMX)
 
 
 def _generate(package: Path, folder: Path, arguments: list[str]) -> None:
@@ -152,13 +152,6 @@ def _generate(package: Path, folder: Path, arguments: list[str]) -> None:
     )
     if done.returncode != 0:
         raise VerificationError(f"{package.name} failed: {done.stderr.strip()}")
-
-
-def _one_file(folder: Path, text: str, program: Program, *includes: Path) -> PeerSources:
-    path = folder / "peer.c"
-    path.write_text(text, encoding="utf-8")
-    macros = (f"-DSF_NX={program.spec.nx}", f"-DSF_NU={program.spec.nu}")
-    return PeerSources((path,), includes, ("-std=gnu99", *macros))
 
 
 def _ratio(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +21,29 @@ from safectl_hardware.emulator import Emulator
 from safectl_hardware.image import Image
 from safectl_hardware.linker import compile_for, link, section_sizes
 
-_FOLDER = Path(__file__).parents[3] / "build" / "peers"
+_EMPTY = """
+void peer_start(void) {}
+void peer_run(const float *x, float *y) { for (int i = 0; i < SF_NU; i++) { y[i] = x[0]; } }
+"""
+
+PEERS_FOLDER = Path(__file__).parents[3] / "build" / "peers"
+"""Where their packages are kept."""
+
 _INSTALL_TIMEOUT_S = 300.0
 _STACK_BYTES = 131072
 _PAINTED_WORDS = 16384
 
 _HEADER = """
 #include "sf_core.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
 typedef struct { uint32_t unused; } peer_state;
 void peer_start(void);
 void peer_run(const float *x, float *y);
+#ifdef __cplusplus
+}
+#endif
 static inline void peer_init(peer_state *state) { state->unused = 0u; peer_start(); }
 static inline int peer_selftest(peer_state *state) { (void)state; return 0; }
 static inline sf_status peer_step(
@@ -59,23 +73,23 @@ class PeerSources:
     libraries: Sequence[str] = ("-lm",)
 
 
-@dataclass(frozen=True, slots=True)
-class PeerRun:
+class PeerRun(NamedTuple):
     """What one generator's code cost.
 
     Attributes:
         instructions: Of each row.
         outputs: Of each row.
-        flash_bytes: Code and constants, without the C library.
         image_bytes: The whole image: with libraries, start-up and session.
         ram_bytes: Static data of the code and the deepest stack of a row.
     """
 
     instructions: tuple[float, ...]
     outputs: NDArray[np.float32]
-    flash_bytes: int
     image_bytes: int
     ram_bytes: int
+
+
+Generate = Callable[[Program, Path], PeerSources]
 
 
 def install_peer(requirement: str, *more: str) -> Path:
@@ -84,7 +98,7 @@ def install_peer(requirement: str, *more: str) -> Path:
     Raises:
         VerificationError: If they cannot be installed.
     """
-    folder = _FOLDER / requirement.replace("==", "-")
+    folder = PEERS_FOLDER / requirement.replace("==", "-")
     if not folder.is_dir():
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
         run_tool(
@@ -96,11 +110,7 @@ def install_peer(requirement: str, *more: str) -> Path:
 
 
 def run_peer(
-    generate: Callable[[Program, Path], PeerSources],
-    program: Program,
-    rows: NDArray[np.float32],
-    *,
-    board: Board | None = None,
+    generate: Generate, program: Program, rows: NDArray[np.float32], *, board: Board | None = None
 ) -> PeerRun:
     """Generate, build with -O2 and run what another generator makes of a program.
 
@@ -110,49 +120,59 @@ def run_peer(
     board = board or load_board()
     with tempfile.TemporaryDirectory(prefix="safectl-peer-") as name:
         folder = Path(name)
-        sources = generate(program, folder)
-        image, static = _build(sources, program, board, folder)
+        image = _build(generate(program, folder), program, board, folder)
         with Emulator(image) as emulator:
             steps = [emulator.step(row) for row in rows]
     return PeerRun(
         tuple(step.instructions for step in steps),
         np.stack([step.action for step in steps]),
-        image.flash_bytes,
         image.total_flash_bytes,
-        static + max(step.stack_bytes for step in steps),
+        image.ram_bytes + max(step.stack_bytes for step in steps),
     )
 
 
-def _build(sources: PeerSources, program: Program, board: Board, folder: Path) -> tuple[Image, int]:
+def empty_peer(program: Program, folder: Path) -> PeerSources:
+    """Write a peer that does nothing: its image is what every image holds."""
+    del program
+    return one_file(folder, _EMPTY)
+
+
+def one_file(folder: Path, text: str, *includes: Path) -> PeerSources:
+    """Write `text`, a C file that may include what was generated beside it."""
+    path = folder / "peer.c"
+    path.write_text(f'#include "peer.h"\n{text}', encoding="utf-8")
+    return PeerSources((path,), includes)
+
+
+def _build(sources: PeerSources, program: Program, board: Board, folder: Path) -> Image:
     (folder / "peer.h").write_text(_HEADER, encoding="utf-8")
     runtime, ports = files("safectl.export") / "runtime", files("safectl_hardware") / "ports"
+    image = folder / "image.elf"
     with as_file(runtime) as core, as_file(ports) as own:
+        sizes = (f"-DSF_NX={program.spec.nx}", f"-DSF_NU={program.spec.nu}")
         includes = [f"-I{path}" for path in (folder, *sources.includes, core, own)]
-        flags = [*sources.options, "-O2", "-ffunction-sections", "-fdata-sections", *includes]
+        flags = [
+            *sources.options,
+            "-O2",
+            "-ffunction-sections",
+            "-fdata-sections",
+            *sizes,
+            *includes,
+        ]
         objects = [folder / f"{path.stem}.o" for path in sources.paths]
         for path, target in zip(sources.paths, objects, strict=True):
             compile_for(board, [*flags, "-c", path, "-o", target], purpose=f"compiling {path.name}")
         names = {"STATE": "peer_state", "INIT": "peer_init", "STEP": "peer_step"}
         macros = [f"-DSF_{key}={value}" for key, value in names.items()]
-        macros += ["-DSF_SELFTEST=peer_selftest", '-DSF_HEADER="peer.h"']
-        macros += [f"-DSF_NX={program.spec.nx}", f"-DSF_NU={program.spec.nu}"]
+        macros += ["-DSF_SELFTEST=peer_selftest", '-DSF_HEADER="peer.h"', *sizes]
         link(
             board,
             [own / "semihost" / file for file in ("session.c", "semihost.c")],
             [*objects, *map(Path, sources.libraries)],  # the linker wants libraries last
-            folder / "image.elf",
+            image,
             options=[*macros, f"-DSF_PAINTED_WORDS={_PAINTED_WORDS}", *includes],
             stack_bytes=_STACK_BYTES,
         )
-    sizes = np.array([section_sizes(board, path) for path in objects]).sum(axis=0)
-    text, data, bss = (int(size) for size in sizes)
-    whole = section_sizes(board, folder / "image.elf")
-    return Image(
-        program,
-        board,
-        folder / "image.elf",
-        text + data,
-        data + bss,
-        4 * _PAINTED_WORDS,
-        whole[0] + whole[1],
-    ), data + bss
+    static = sum(sum(section_sizes(board, path)[1:]) for path in objects)
+    text, data, _ = section_sizes(board, image)
+    return Image(program, board, image, 0, static, 4 * _PAINTED_WORDS, text + data)

@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
+from rich.console import Console
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from safectl.errors import ConfigError, RangeError
+from safectl.export import Program, torch_network
 from safectl.files import new_folder, read_json, write_json
 from safectl.seed import torch_generator
 from safectl_agents.composites.log import Windows
@@ -86,6 +88,31 @@ def make_network(inputs: int, outputs: int, options: TrainingOptions) -> nn.Sequ
     return network
 
 
+class _OneStep(nn.Module):
+    """A network that begins with a gated cell without memory, as a sequence of one step."""
+
+    def __init__(self, network: nn.Sequential) -> None:
+        super().__init__()
+        cell, *rest = network.children()
+        assert isinstance(cell, nn.GRUCell), "make_network puts it first"
+        self.gates = nn.GRU(cell.input_size, cell.hidden_size, batch_first=True)
+        self.gates.load_state_dict({f"{k}_l0": value for k, value in cell.state_dict().items()})
+        self.rest = nn.Sequential(*rest)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs of rows (batch, 1, n)."""
+        return self.rest(self.gates(x)[0][:, -1])  # type: ignore[no-any-return]  # untyped call
+
+
+def network_program(network: nn.Sequential) -> Program:
+    """Return a network of `make_network` as a program, from which `forward_model_of` reads it."""
+    first = next(network.children())
+    if isinstance(first, nn.GRUCell):
+        return torch_network("kinematics", _OneStep(network), (1, first.input_size))
+    assert isinstance(first, nn.Linear), "make_network begins with one of both"
+    return torch_network("kinematics", network, (first.in_features,))
+
+
 def time_folds(rows: int, folds: int) -> list[tuple[range, range]]:
     """Return (training, validation) rows: validation follows training, which grows.
 
@@ -134,7 +161,8 @@ def train_forward_model(
     start = 0 if folder is None else _resume(folder, options, early, network, optimizer)
     loss = nn.HuberLoss(delta=options.huber)
     epochs = range(start, options.epochs)
-    for epoch in track(epochs, "forward model", disable=not shows_progress):
+    bar = Console(stderr=True)
+    for epoch in track(epochs, "forward model", console=bar, disable=not shows_progress):
         fraction = torch.tensor(torch.pi * epoch / options.epochs)
         rate = options.learning_rate * (0.505 + 0.495 * float(torch.cos(fraction)))
         for group in optimizer.param_groups:
