@@ -1,14 +1,21 @@
 """`safectl export`: a trained agent with its learned guard, or a model file, as C99."""
 
 import json
+import math
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from safectl.errors import ConfigError, FileFormatError
-from safectl.export import Program, emit_c, guarded_program, save_program
+from safectl.export import Program, emit_c, guarded_program, quantise_with_bound, save_program
 from safectl.export.importers import import_model
+from safectl.export.layouts import Layout
 from safectl.files import new_folder, read_json
+from safectl.record import read_record
 from safectl.spec import spec_from_json
 from safectl_agents.export import network_of, program_of
 from safectl_agents.guards import load_guard_name, world_guard
@@ -35,6 +42,12 @@ class ExportSettings:
     """For a model file: JSON of the signals, whose limits the action keeps; none without."""
     board: str = ""
     """Board to build for: must fit; makes firmware where the serial line of the board is known."""
+    format: Literal["float32", "int8", "int16"] = "float32"
+    """Numbers of the layers; integers need calibration data."""
+    calibration: Path | None = None
+    """For integers: observations like those to come, npy of shape (rows, nx) or a step record."""
+    layout: Layout = "plain"
+    """Of c/: one flat folder, an Arduino library, a Zephyr application or a PlatformIO project."""
     name: str = "controller"
     """Name of the program: a lower-case C identifier."""
     json: bool = False
@@ -51,12 +64,12 @@ def run(settings: ExportSettings) -> int:
     board = load_board(settings.board) if settings.board else None
     release = None
     is_file = settings.folder.is_file()
-    program = (imported_program if is_file else _trained)(settings)
+    program = _in_format((imported_program if is_file else _trained)(settings), settings)
     beside = settings.folder.with_name(f"{settings.folder.stem}_export")
     output = settings.output or (beside if is_file else settings.folder / "export")
     with new_folder(output) as draft:
         save_program(program, draft / "program")
-        emit_c(program, draft / "c")
+        emit_c(program, draft / "c", layout=settings.layout)
         if board is not None:
             release = write_release(program, board, draft)
     if settings.json:
@@ -80,6 +93,36 @@ def _sizes(board: Board, release: Release, output: Path) -> str:
         f"{output}/firmware.elf fits on {board.name}: {flash}, {ram}\n"
         f"then: safectl flash {output} --board {board.name}\n"
     )
+
+
+def _in_format(program: Program, settings: ExportSettings) -> Program:
+    """Return the program with the numbers that were asked for, and say how far it may be off."""
+    if settings.format == "float32":
+        if settings.calibration is not None:
+            raise ConfigError("--calibration", "belongs to --format int8 or int16")
+        return program
+    if settings.calibration is None:
+        problem = f"{settings.format} needs --calibration FILE with observations"
+        raise ConfigError("--format", problem)
+    rows = _observations(settings.calibration)
+    quantised = quantise_with_bound(program, rows, bits=int(settings.format.removeprefix("int")))
+    bound = float(quantised.bound.max())
+    sys.stderr.write(
+        f"{settings.format}: actions within {bound:.3g} of float32 for observations like these\n"
+        if math.isfinite(bound)
+        else f"{settings.format}: no bound exists behind this program's safeguard or memory\n"
+    )
+    return quantised.program
+
+
+def _observations(path: Path) -> NDArray[np.float32]:
+    if path.suffix == ".mcap":
+        return np.asarray(read_record(path).observation, np.float32)
+    try:
+        return np.asarray(np.load(path, allow_pickle=False), np.float32)
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        advice = "write it with numpy.save(path, observations)"
+        raise FileFormatError(path, f"holds no observations ({error})", advice) from error
 
 
 def imported_program(settings: ExportSettings) -> Program:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from safectl.export import interpret, load_program
+from safectl.export.importers import import_model
 from safectl.spec import Signal, Spec
 from safectl_agents.cli import COMMANDS, main
 from safectl_agents.commands.demo import DemoSettings
@@ -137,6 +138,12 @@ def test_config_file_is_read_and_overridden(tmp_path, capsys):
         (["evaluate", "nowhere"], "does not exist"),
         (["evaluate", "nowhere", "--episodes", "1"], "episodes is 1, expected at least 2"),
         (["export", "nowhere"], "does not exist"),
+        (["export", f"{MODELS}/keras3_mlp.h5", "--format", "int8"], "needs --calibration FILE"),
+        (["export", f"{MODELS}/keras3_mlp.h5", "--calibration", "x.npy"], "belongs to --format"),
+        (
+            ["export", f"{MODELS}/keras3_mlp.h5", "--format", "int8", "--calibration", "x.npy"],
+            "holds no observations",
+        ),
         (["verify", "nowhere"], "nowhere"),
         (["envs", "nowhere"], "unknown environment"),
         (["bench", "foundation.nothing"], "unknown benchmark"),
@@ -179,6 +186,22 @@ def test_a_model_file_is_exported_with_the_limits_of_its_signals(tmp_path, capsy
     assert main(["verify", str(tmp_path / "out"), "--rows", "20", "--json"]) == 0
     assert main(["export", str(MODELS / "keras3_mlp.npz")]) == 1
     assert "is a ZIP archive without metadata.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bits", ["int8", "int16"])
+def test_integers_are_exported_with_calibration_data_for_a_build_system(bits, tmp_path, capsys):
+    rows = np.random.default_rng(0).standard_normal((60, 36)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    words = ["export", str(MODELS / "keras3_mlp.keras"), "--output", str(tmp_path / "out")]
+    words += ["--format", bits, "--calibration", str(tmp_path / "rows.npy")]
+    assert main([*words, "--layout", "platformio"]) == 0
+    bound = float(re.search(r"within (\S+) of float32", capsys.readouterr().err)[1])
+    exact = import_model(MODELS / "keras3_mlp.keras", name="controller")
+    program = load_program(tmp_path / "out" / "program")
+    difference = np.abs(interpret(program, rows).action - interpret(exact, rows).action).max()
+    assert 0.0 < difference <= bound
+    assert (tmp_path / "out" / "c" / "platformio.ini").is_file()
+    assert main(["verify", str(tmp_path / "out"), "--rows", "20", "--json"]) == 0
 
 
 def test_a_barrier_over_an_observed_state_is_exported_with_the_policy(tmp_path, capsys):
