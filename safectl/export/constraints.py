@@ -4,17 +4,23 @@ Every constraint is a value r(u) that must be zero or more, with its gradient in
 projection may use it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from safectl.export.barrier_values import append_barrier, is_affine, moved_entries, pick, places
 from safectl.export.models import Motion
 from safectl.export.ops import Op
+from safectl.export.program import action_limits
 from safectl.export.trace import Tracer
+from safectl.safeguards.fallback import Fallback
+from safectl.safeguards.linear import BACKOFF_ULPS
+from safectl.spec import Spec
 from safectl.types import Barrier
 
 
@@ -93,12 +99,12 @@ class BarrierConstraint:
 
 
 @dataclass(frozen=True, slots=True)
-class SignalConstraint:
-    """bound - (c + g . u) >= 0 for learned signals that are affine in the action.
+class RowsConstraint:
+    """offset + normals . u >= 0: learned signals that are affine in the action, or stated rows.
 
     Attributes:
-        offset: Value bound - c, (m,).
-        normals: Value -g, (m nu,).
+        offset: Value, (m,).
+        normals: Value, (m nu,).
         backoff: Value, one number per constraint.
         index: Tells constraints of one program apart.
     """
@@ -114,17 +120,94 @@ class SignalConstraint:
         return True
 
     def room(self, tracer: Tracer, action: str, *, tag: str) -> str:
-        """Append bound - c - g . u."""
+        """Append offset + normals . u."""
         rows = tracer.size(self.offset)
-        name = f"signal{self.index}_{tag}"
+        name = f"row{self.index}_{tag}"
         if tracer.has(name):
             return name
         along = tracer.op(Op("matmul", (self.normals, action), (f"{name}_change",), rows=rows))
         return tracer.add(along, self.offset, name=name)
 
     def planes(self, tracer: Tracer, action: str, *, tag: str) -> tuple[str, str]:
-        """Append the same with its gradient -g."""
+        """Append the same with its gradient."""
         return self.room(tracer, action, tag=tag), self.normals
+
+
+@runtime_checkable
+class StatedRows(Protocol):
+    """A safeguard that keeps A u >= b, such as `ConvexGuard`, whose module needs CVXPY."""
+
+    @property
+    def fallback(self) -> Fallback:
+        """Taken where the rows cannot be met."""
+        ...
+
+    @property
+    def limits(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Lower and upper limits of the action."""
+        ...
+
+    def rows(self, observation: Tensor, action: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Return A, (batch, m, nu), and b, (batch, m), at observations; actions only count."""
+        ...
+
+
+def stated_law(safeguard: StatedRows, spec: Spec) -> Callable[[Tensor], Tensor]:
+    """Return the rows (-b, A) of a safeguard as a function of its observation, (batch, m (1 + nu)).
+
+    Limits that are narrower than those of the specification are rows too.
+    """
+    low, high = (torch.tensor(limit, dtype=torch.float64) for limit in safeguard.limits)
+    unit = torch.eye(spec.nu, dtype=torch.float64)
+    narrow = [
+        torch.cat([(sign * limit)[:, None], -sign * unit], 1)[sign * (own - limit) > 0.0]
+        for sign, limit, own in zip(
+            (-1.0, 1.0), (low, high), map(torch.from_numpy, action_limits(spec)), strict=True
+        )
+    ]
+
+    def law(observation: Tensor) -> Tensor:
+        normals, offsets = safeguard.rows(
+            observation, observation.new_zeros(len(observation), spec.nu)
+        )
+        stated = torch.cat([-offsets.unsqueeze(-1), normals], -1)
+        more = torch.cat(narrow).to(stated).expand(len(stated), -1, -1)
+        return torch.cat([stated, more], 1).flatten(1)
+
+    return law
+
+
+def append_rows(
+    tracer: Tracer,
+    value: str,
+    terms: Sequence[NDArray[np.float64]],
+    *,
+    sign: float,
+    index: int,
+) -> RowsConstraint:
+    """Append sum(terms) + sign (c + g . u) >= 0.
+
+    Args:
+        tracer: The program.
+        value: (c, g) of one row after the other, (m (1 + nu),).
+        terms: Constants per row, (m,).
+        sign: 1 or -1.
+        index: Tells constraints of one program apart.
+    """
+    nu = tracer.spec.nu
+    m, width = len(terms[0]), 1 + nu
+    signs, unit = np.full(m, sign), BACKOFF_ULPS * torch.finfo(torch.float32).eps
+    c = pick(tracer, value, range(0, m * width, width), name=f"c{index}")
+    offset = tracer.affine(c, signs, sum(terms, np.zeros(m)), name=f"bound{index}")
+    gains = [i * width + 1 + j for i in range(m) for j in range(nu)]
+    g = pick(tracer, value, gains, name=f"g{index}")
+    normals = tracer.affine(g, np.repeat(signs, nu), np.zeros(m * nu), name=f"down{index}")
+    sizes = tracer.op(Op("abs", (value,), (f"sizes{index}",)))
+    reach = np.maximum(*np.abs(action_limits(tracer.spec)))
+    weight = unit * np.kron(np.eye(m), np.array([1.0, *reach]))
+    constant = unit * sum((np.abs(term) for term in terms), np.zeros(m))
+    backoff = tracer.dense(sizes, weight, constant, name=f"backoff{index}")
+    return RowsConstraint(offset, normals, backoff, index)
 
 
 def predicted(tracer: Tracer, motion: Motion, action: str, *, tag: str) -> str:

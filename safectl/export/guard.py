@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from safectl.errors import RangeError, UnsupportedLayer
 from safectl.export.acs import chance_constraint_of
@@ -20,8 +19,10 @@ from safectl.export.chance import chance_constrained_program
 from safectl.export.constraints import (
     BarrierConstraint,
     Constraint,
-    SignalConstraint,
+    StatedRows,
     append_backoff,
+    append_rows,
+    stated_law,
 )
 from safectl.export.models import Motion, constant, motion_of
 from safectl.export.ops import Loop, Op
@@ -44,13 +45,12 @@ from safectl.safeguards import (
 )
 from safectl.safeguards.cbf import BACKOFF_ULPS as BARRIER_ULPS
 from safectl.safeguards.cbf import PULLS
-from safectl.safeguards.linear import BACKOFF_ULPS as SIGNAL_ULPS
 from safectl.solve.active_set import step_bound
 from safectl.spec import Signal, Spec
 from safectl.types import Barrier, Safeguard
 
 SUPPORTED = (
-    *("ACS", "Clip", "RateLimit", "BarrierQP", "SafetyLayer"),
+    *("ACS", "Clip", "RateLimit", "BarrierQP", "SafetyLayer", "ConvexGuard"),
     "Chain or Remembering of all but ACS",
 )
 
@@ -159,6 +159,9 @@ class _Guard:
             case SafetyLayer():
                 self._fall_back_to(safeguard.fallback)
                 self._add_signals(safeguard)
+            case StatedRows():
+                self._fall_back_to(safeguard.fallback)
+                self._add_stated(safeguard)
             case _:
                 what = " with a tolerance" if isinstance(safeguard, BarrierQP) else ""
                 raise UnsupportedLayer(
@@ -317,33 +320,28 @@ class _Guard:
 
     def _add_signals(self, safeguard: SafetyLayer) -> None:
         """Append bound - c - g . u >= 0 for each signal of a layer."""
-        tracer, index, model = self.tracer, len(self.constraints), safeguard.model
+        model = safeguard.model
         if safeguard.rate < 1.0:
             raise UnsupportedLayer(
                 "a SafetyLayer with a rate below one beside other constraints",
                 supported=("a rate of one",),
                 advice="Export it alone, with guarded_policy_program.",
             )
-        network = signal_network(safeguard)
-        width = 1 + model.nu
-        value = append_network(tracer, network, name=f"signal{index}", outputs=model.m * width)
+        index, network = len(self.constraints), signal_network(safeguard)
+        width = model.m * (1 + model.nu)
+        value = append_network(self.tracer, network, name=f"signal{index}", outputs=width)
         margins = safeguard.calibration.margin.double().numpy()
-        limits = np.array(safeguard.limit)
-        negative = -np.ones(model.m)
-        offsets = pick(tracer, value, range(0, model.m * width, width), name=f"c{index}")
-        offset = tracer.affine(offsets, negative, limits - margins, name=f"bound{index}")
-        places = [i * width + 1 + j for i in range(model.m) for j in range(model.nu)]
-        gains = pick(tracer, value, places, name=f"g{index}")
-        count = len(places)
-        normals = tracer.affine(gains, -np.ones(count), np.zeros(count), name=f"down{index}")
-        reach = np.maximum(*np.abs(action_limits(tracer.spec)))
-        unit = SIGNAL_ULPS * torch.finfo(torch.float32).eps
-        weight = unit * np.kron(np.eye(model.m), np.array([1.0, *reach]))
-        sizes = tracer.op(Op("abs", (value,), (f"sizes{index}",)))
-        backoff = tracer.dense(
-            sizes, weight, unit * (np.abs(margins) + np.abs(limits)), name=f"backoff{index}"
-        )
-        self.constraints.append(SignalConstraint(offset, normals, backoff, index))
+        terms = np.array(safeguard.limit), -margins
+        self.constraints.append(append_rows(self.tracer, value, terms, sign=-1.0, index=index))
+
+    def _add_stated(self, safeguard: StatedRows) -> None:
+        """Append A u - b >= 0, where the entries of A and b are affine in the observation."""
+        tracer, index, nx = self.tracer, len(self.constraints), len(self.entries)
+        what = "constraints whose terms are not affine in the observation"
+        weight, bias = affine_law(stated_law(safeguard, tracer.spec), nx=nx, what=what)
+        value = tracer.dense(self._state(), weight, bias, name=f"stated{index}")
+        zero = np.zeros(len(bias) // (1 + tracer.spec.nu))
+        self.constraints.append(append_rows(tracer, value, (zero,), sign=1.0, index=index))
 
     def _state(self) -> str:
         return pick(self.tracer, OBSERVATION, self.entries, name="state")

@@ -33,8 +33,15 @@ def chosen_entries(observe: Callable[[Tensor], Tensor], *, nx: int) -> tuple[int
     return chosen
 
 
-def affine_law(law: Law, *, nx: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Find weight (nu, nx) and bias (nu,) of a braking law, by asking it.
+def affine_law(
+    law: Law, *, nx: int, what: str = "a braking law that is not affine in the state"
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Find weight (n, nx) and bias (n,) of a braking law or another function, by asking it.
+
+    Args:
+        law: The function, rows of nx to rows of n.
+        nx: Width of its rows.
+        what: What it is called where it is not affine.
 
     Raises:
         UnsupportedLayer: If it is not affine.
@@ -47,8 +54,8 @@ def affine_law(law: Law, *, nx: int) -> tuple[NDArray[np.float64], NDArray[np.fl
         law(rows), rows @ weight.T + bias, rtol=LAW_TOLERANCE, atol=LAW_TOLERANCE
     ):
         raise UnsupportedLayer(
-            "a braking law that is not affine in the state",
+            what,
             supported=("a fixed action", "velocities", "an affine law"),
-            advice="Replace it by an affine law, which the limits of the action then clip.",
+            advice="Replace it by an affine function; the limits of the action then clip it.",
         )
     return weight.numpy(), bias.numpy()

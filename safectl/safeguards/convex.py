@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from safectl.barriers import HalfSpaces, box
@@ -61,6 +61,21 @@ class ConvexGuard:
         """What the constraints mean."""
         return f"{self._claim}; fallback: {self.fallback.name}"
 
+    @property
+    def limits(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Lower and upper limits of the action in the set."""
+        return self.constraints.low, self.constraints.high
+
+    def rows(
+        self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
+    ) -> tuple[Float[Tensor, "batch m nu"], Float[Tensor, "batch m"]]:
+        """Return A and b of A u >= b at observations; actions only give number and dtype.
+
+        Raises:
+            UnknownNameError, ConvexityError, ShapeError: If the features are not the parameters.
+        """
+        return self.constraints.rows(self.features(observation), action)
+
     @torch.no_grad()
     def filter(
         self, observation: Shaped[Tensor, "..."], action: Shaped[Tensor, "..."], /
@@ -74,9 +89,8 @@ class ConvexGuard:
         """
         check_batch(self.fallback.spec, observation, action)
         seen = finite_rows(observation)
-        features = self.features(at_the_door(seen, observation))
-        normals, offsets = self.constraints.rows(features, action)
-        low, high = self.constraints.low, self.constraints.high
+        normals, offsets = self.rows(at_the_door(seen, observation), action)
+        low, high = self.limits
         return filter_linear(
             observation,
             action,
