@@ -211,18 +211,52 @@ def test_a_layout_holds_the_same_controller_and_what_its_build_system_wants(layo
         assert placed[path.name].read_bytes() == path.read_bytes()
 
 
-def test_the_arduino_sketch_compiles_against_its_library(tmp_path):
-    emit_c(build("float"), tmp_path / "arduino", layout="arduino")
-    sketch = tmp_path / "arduino" / "examples" / "net" / "net.ino"
-    fake = tmp_path / "Arduino.h"
-    fake.write_text(
-        "struct Line { void begin(long) {} void print(float, int) {} void print(char) {}\n"
-        "void println(int) {} void println(const char *) {} };\n"
-        "static Line Serial;\nstatic inline void delay(unsigned long) {}\n"
-    )
-    options = ("-std=c++11", "-Wall", "-Wextra", "-Werror", f"-I{tmp_path / 'arduino' / 'src'}")
-    done = run("g++", *options, "-x", "c++", "-include", fake, "-c", sketch, "-o", tmp_path / "s.o")
+ARDUINO = """
+#pragma once
+#include <cstdlib>
+struct Line {
+    void begin(long) {}
+    void print(float, int) {}
+    void print(char) {}
+    void println(int) {}
+    void println(const char *) { std::exit(1); }
+};
+static Line Serial;
+static void delay(unsigned long) { std::exit(0); }
+"""
+ZEPHYR = """
+#include <stdio.h>
+#include <stdlib.h>
+#define printk printf
+#define k_msleep(milliseconds) exit((milliseconds) > 0 ? 0 : 2)
+"""
+SKETCH = "#include <Arduino.h>\n{}\nint main() {{ setup(); loop(); return 3; }}\n"
+EXAMPLES = {
+    "arduino": ("examples/net/net.ino", "Arduino.h", ARDUINO, SKETCH),
+    "platformio": ("src/main.cpp", "Arduino.h", ARDUINO, SKETCH),
+    "zephyr": ("src/main.c", "zephyr/kernel.h", ZEPHYR, "{}"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_example_of_a_layout_builds_and_takes_a_step_after_its_self_test(layout, tmp_path):
+    """Against stand-ins of the frameworks, which end the program after one step."""
+    emit_c(build("float"), tmp_path / "project", layout=layout)
+    example, header, stand_in, frame = EXAMPLES[layout]
+    (tmp_path / header).parent.mkdir(exist_ok=True)
+    (tmp_path / header).write_text(stand_in)
+    main = tmp_path / "main.c" if layout == "zephyr" else tmp_path / "main.cpp"
+    main.write_text(frame.format((tmp_path / "project" / example).read_text()))
+    (folder,) = (path.parent for path in (tmp_path / "project").rglob("sf_net.c"))
+    objects = [tmp_path / f"{path.stem}.o" for path in folder.glob("*.c")]
+    for path in objects:
+        done = run("gcc", *C_FLAGS, "-c", folder / f"{path.stem}.c", "-o", path)
+        assert done.returncode == 0, done.stderr
+    tool = ("gcc",) if layout == "zephyr" else ("g++", "-std=c++11")
+    options = ("-Wall", "-Wextra", "-Werror", f"-I{tmp_path}", f"-I{folder}")
+    done = run(*tool, *options, main, *objects, "-o", tmp_path / "example")
     assert done.returncode == 0, done.stderr
+    assert run(tmp_path / "example").returncode == 0
 
 
 def test_an_unknown_layout_is_refused(tmp_path):
