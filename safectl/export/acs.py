@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+from scipy.linalg import block_diag
 from torch import Tensor, nn
 
 from safectl.errors import UnsupportedLayer
@@ -98,7 +99,9 @@ def _merged(network: ScoreNetwork) -> nn.Sequential:
         weights, biases = (
             [getattr(p, name).detach() for p in parts] for name in ("weight", "bias")
         )
-        weight = torch.block_diag(*weights) if position else torch.cat(weights)
+        weight = torch.cat(weights)
+        if position:
+            weight = torch.from_numpy(block_diag(*(part.numpy() for part in weights)))
         bias = torch.cat(biases)
         if position == len(layers) - 1:
             weight, bias = weight.mean(0, keepdim=True), bias.mean(0, keepdim=True)
@@ -129,9 +132,9 @@ def _logit_of_bound(kept: float, constant: float) -> nn.Sequential:
 
 def _negated(network: nn.Sequential) -> nn.Sequential:
     """Return the network with the other sign of its output."""
-    last = network[-1]
+    *before, last = network.children()
     assert isinstance(last, nn.Linear), "a perceptron ends in one"
-    return nn.Sequential(*network[:-1], _linear(-last.weight.detach(), -last.bias.detach()))
+    return nn.Sequential(*before, _linear(-last.weight.detach(), -last.bias.detach()))
 
 
 def _normaliser(network: ScoreNetwork) -> Normaliser:

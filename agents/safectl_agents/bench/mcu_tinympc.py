@@ -170,9 +170,9 @@ def _tinympc(planner: LinearMPC, program: Program, folder: Path) -> PeerSources:
     (folder / "generate.cpp").write_text(text, encoding="utf-8")
     (folder / "peer.cpp").write_text(_RUN, encoding="utf-8")
     files = [folder / "generate.cpp", *own, package / "tinympc" / "codegen.cpp"]
-    build = [find_tool("g++", "g++"), "-std=c++17", *(f"-I{path}" for path in includes), *files]
+    build = [find_tool("g++", "g++"), "-std=c++17", *(f"-I{path}" for path in includes)]
     run_tool(
-        [*build, "-o", folder / "generate"],
+        [*build, *files, "-o", folder / "generate"],
         purpose="compiling the generator of TinyMPC",
         timeout_s=_TIMEOUT_S,
     )

@@ -105,6 +105,7 @@ def _lines(c: Call) -> list[str]:
         *indent(_network(c, horizon, at, name, has_tangents=True)),
         "}",
         call("sf_ngpc_track", f"&{name}", horizon.first, horizon.last, reference, stride),
+        *([call("sf_ngpc_bend", f"&{name}", horizon.first, horizon.last)] if horizon.pairs else []),
         call("sf_ngpc_move", f"&{name}"),
         _limit(c, horizon, name),
         f"is_plain &= sf_ngpc_newton(&{name});",

@@ -97,7 +97,11 @@ void sf_ngpc_track(const sf_ngpc *w, size_t first, size_t last, const float *ref
             *entry = sum;
         }
     }
-    for (size_t r = start; r < end && w->pairs > 0u; r++) {
+}
+
+void sf_ngpc_bend(const sf_ngpc *w, size_t first, size_t last) {
+    const size_t p = w->outputs;
+    for (size_t r = (first - 1u) * p; r < last * p; r++) {
         const float pull = w->tracking[r % p] * w->predicted[r];
         for (size_t pair = 0; pair < w->pairs; pair++) {
             w->hessian[pair] -= pull * w->second[r * w->pairs + pair];
@@ -110,14 +114,15 @@ static size_t at(size_t h, size_t g) { return h * (h + 1u) / 2u + g; }
 
 void sf_ngpc_move(const sf_ngpc *w) {
     const size_t m = w->inputs;
-    for (size_t h = 0; h < w->count; h++) {
+    float *diagonal = w->hessian; /* entry (h, h); (h, h - m) lies m before it */
+    for (size_t h = 0; h < w->count; diagonal += h + 2u, h++) {
         const float twice = w->effort[h % m];
         const float pull = twice * (w->plan[h] - (h < m ? w->applied[h] : w->plan[h - m]));
         w->gradient[h] += pull;
-        w->hessian[at(h, h)] += twice;
+        *diagonal += twice;
         if (h >= m) {
             w->gradient[h - m] -= pull;
-            w->hessian[at(h, h - m)] -= twice;
+            *(diagonal - m) -= twice;
             w->hessian[at(h - m, h - m)] += twice;
         }
     }
@@ -125,12 +130,12 @@ void sf_ngpc_move(const sf_ngpc *w) {
 
 void sf_ngpc_barrier(const sf_ngpc *w, float sharpness, const float *low, const float *high) {
     const float *plan = w->plan;
-    for (size_t h = 0; h < w->count; h++) {
+    float *diagonal = w->hessian;
+    for (size_t h = 0; h < w->count; diagonal += h + 2u, h++) {
         const size_t i = h % w->inputs;
         const float below = 1.0f / (plan[h] - low[i]), above = 1.0f / (high[i] - plan[h]);
         w->gradient[h] += sharpness * (above * above - below * below);
-        w->hessian[at(h, h)] +=
-            2.0f * sharpness * (below * below * below + above * above * above);
+        *diagonal += 2.0f * sharpness * (below * below * below + above * above * above);
     }
 }
 
@@ -152,8 +157,9 @@ void sf_ngpc_hold(const sf_ngpc *w) {
 /* H + shift I = L D L'. Returns 1 if every entry of D is large enough. */
 static int factorise(const sf_ngpc *w, float shift) {
     float *row = w->factor;
-    for (size_t i = 0; i < w->count; i++) {
-        const float *entry = &w->hessian[at(i, 0)], diagonal = entry[i] + shift;
+    const float *entry = w->hessian;
+    for (size_t i = 0; i < w->count; i++, entry += i, row += i) {
+        const float diagonal = entry[i] + shift;
         float rest = diagonal;
         const float *above = w->factor;
         for (size_t j = 0; j < i; j++) {
@@ -164,8 +170,9 @@ static int factorise(const sf_ngpc *w, float shift) {
             row[j] = sum;
             above += j + 1u;
         }
-        for (size_t j = 0; j < i; j++) {
-            const float scaled = row[j] * w->factor[at(j, j)];
+        above = w->factor; /* entry (j, j) */
+        for (size_t j = 0; j < i; above += j + 2u, j++) {
+            const float scaled = row[j] * *above;
             rest -= row[j] * scaled;
             row[j] = scaled;
         }
@@ -173,7 +180,6 @@ static int factorise(const sf_ngpc *w, float shift) {
             return 0;
         }
         row[i] = 1.0f / rest;
-        row += i + 1u;
     }
     return 1;
 }
@@ -181,8 +187,9 @@ static int factorise(const sf_ngpc *w, float shift) {
 /* Sum of the magnitudes of all entries: no eigenvalue is larger (Gershgorin). */
 static float size_of(const sf_ngpc *w) {
     float sum = 0.0f;
-    for (size_t i = 0; i < at(w->count, 0); i++) {
-        sum += w->hessian[i] < 0.0f ? -w->hessian[i] : w->hessian[i];
+    const float *const end = &w->hessian[at(w->count, 0)];
+    for (const float *entry = w->hessian; entry < end; entry++) {
+        sum += *entry < 0.0f ? -*entry : *entry;
     }
     return sum;
 }
@@ -200,17 +207,20 @@ static int solve(const sf_ngpc *w) {
         }
         shift = damping[attempt] * size_of(w);
     }
-    for (size_t i = 0; i < nz; i++) {
+    const float *row = w->factor;
+    for (size_t i = 0; i < nz; i++, row += i) {
         float sum = -w->gradient[i];
         for (size_t k = 0; k < i; k++) {
-            sum -= w->factor[at(i, k)] * w->step[k];
+            sum -= row[k] * w->step[k];
         }
         w->step[i] = sum;
     }
     for (size_t i = nz; i-- > 0u;) {
-        float sum = w->step[i] * w->factor[at(i, i)];
+        const float *entry = &w->factor[at(i, i)]; /* then (k, i), k after (k - 1, i) */
+        float sum = w->step[i] * *entry;
         for (size_t k = i + 1u; k < nz; k++) {
-            sum -= w->factor[at(k, i)] * w->step[k];
+            entry += k;
+            sum -= *entry * w->step[k];
         }
         w->step[i] = sum;
     }

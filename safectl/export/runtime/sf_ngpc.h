@@ -60,6 +60,9 @@ void sf_ngpc_second(const sf_ngpc *w, size_t k, float *y, const float *weight, s
 void sf_ngpc_track(const sf_ngpc *w, size_t first, size_t last, const float *reference,
                    size_t stride);
 
+/* Adds what the second tangents of these samples say. */
+void sf_ngpc_bend(const sf_ngpc *w, size_t first, size_t last);
+
 /* Adds the moves of the plan. */
 void sf_ngpc_move(const sf_ngpc *w);
 
