@@ -1,6 +1,7 @@
 """SimpleRNN, GRU and LSTM as methods of `Tracer`, with the weights of Keras, output-first."""
 
 from dataclasses import replace
+from typing import Required, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,21 @@ from safectl.export.recorder import Recorder
 _Floats = npt.ArrayLike
 
 
+class SequenceOptions(TypedDict, total=False):
+    """What all recurrent layers take."""
+
+    name: Required[str]
+    """Name of the result."""
+    steps: Required[int]
+    """Length of the sequence."""
+    stateful: bool
+    """Whether the layer starts from where the last step of the program left it."""
+    return_sequences: bool
+    """Whether every state of the sequence is returned, not only the last."""
+    activation: str
+    """Activation of the state, of candidate and cell; tanh by default."""
+
+
 def simple_rnn(
     tracer: Recorder,
     value: str,
@@ -19,12 +35,8 @@ def simple_rnn(
     recurrent: _Floats,
     bias: _Floats,
     *,
-    steps: int,
-    name: str,
-    stateful: bool = False,
-    return_sequences: bool = False,
-    activation: str = "tanh",
     initial: str | None = None,
+    **options: Unpack[SequenceOptions],
 ) -> str:
     """Append h = act(bias + kernel x + recurrent h) over a sequence (steps, features).
 
@@ -34,19 +46,12 @@ def simple_rnn(
         kernel: Shape (units, features).
         recurrent: Shape (units, units).
         bias: Shape (units,).
-        steps: Length of the sequence.
-        name: Name of the result.
-        stateful: Whether the layer starts from where the last step of the program left it.
-        return_sequences: Whether every state of the sequence is returned, not only the last.
-        activation: Activation of the state.
         initial: Value that the layer starts from instead of zero.
+        **options: `SequenceOptions`.
     """
-    constants = _constants(tracer, name, kernel, recurrent, bias)
-    recurrence = Recurrence(steps, return_sequences)
-    op = Op("simple_rnn", (value,), (), constants, activation, detail=recurrence)
-    return _append(
-        tracer, op, name, ("",), stateful, units=np.asarray(recurrent).shape[1], initial=(initial,)
-    )
+    constants = _constants(tracer, options["name"], kernel, recurrent, bias)
+    op = Op("simple_rnn", (value,), (), constants, detail=_recurrence(options))
+    return _append(tracer, op, options, (initial,), units=np.asarray(recurrent).shape[1])
 
 
 def gru(
@@ -56,14 +61,10 @@ def gru(
     recurrent: _Floats,
     bias: _Floats,
     *,
-    steps: int,
-    name: str,
-    stateful: bool = False,
-    return_sequences: bool = False,
     reset_after: bool = True,
-    activation: str = "tanh",
     recurrent_activation: str = "sigmoid",
     initial: str | None = None,
+    **options: Unpack[SequenceOptions],
 ) -> str:
     """Append a GRU with gates in the order z (update), r (reset), candidate.
 
@@ -73,15 +74,12 @@ def gru(
         kernel: Shape (3 units, features).
         recurrent: Shape (3 units, units).
         bias: With `reset_after` shape (2, 3 units), input and recurrent, else (3 units,).
-        steps: Length of the sequence.
-        name: Name of the result.
-        stateful: Whether the layer starts from where the last step of the program left it.
-        return_sequences: Whether every state of the sequence is returned, not only the last.
         reset_after: Whether the reset gate acts after the recurrent product.
-        activation: Activation of the candidate.
         recurrent_activation: Activation of the gates.
         initial: Value that the layer starts from instead of zero.
+        **options: `SequenceOptions`.
     """
+    name = options["name"]
     matrix, biases = np.asarray(recurrent, np.float64), np.asarray(bias, np.float64)
     units = matrix.shape[-1]
     wanted = (2, 3 * units) if reset_after else (3 * units,)
@@ -95,11 +93,11 @@ def gru(
     constants += (tracer.constant(f"{name}_candidate", matrix[2 * units :]),)
     if reset_after:
         constants += (tracer.constant(f"{name}_candidate_bias", biases[1, 2 * units :]),)
-    recurrence = Recurrence(steps, return_sequences, reset_after, recurrent_activation)
-    op = Op("gru", (value,), (), constants, activation, detail=recurrence)
-    return _append(
-        tracer, op, name, ("",), stateful, units=np.asarray(recurrent).shape[1], initial=(initial,)
+    detail = replace(
+        _recurrence(options), reset_after=reset_after, recurrent_activation=recurrent_activation
     )
+    op = Op("gru", (value,), (), constants, detail=detail)
+    return _append(tracer, op, options, (initial,), units=units)
 
 
 def lstm(
@@ -109,14 +107,10 @@ def lstm(
     recurrent: _Floats,
     bias: _Floats,
     *,
-    steps: int,
-    name: str,
-    stateful: bool = False,
-    return_sequences: bool = False,
-    activation: str = "tanh",
     recurrent_activation: str = "sigmoid",
     cell_limit: float | None = None,
     initial: tuple[str, str] | None = None,
+    **options: Unpack[SequenceOptions],
 ) -> str:
     """Append an LSTM with gates in the order i (input), f (forget), g (candidate), o (output).
 
@@ -126,29 +120,23 @@ def lstm(
         kernel: Shape (4 units, features).
         recurrent: Shape (4 units, units).
         bias: Shape (4 units,).
-        steps: Length of the sequence.
-        name: Name of the result.
-        stateful: Whether the layer starts from where the last step of the program left it.
-        return_sequences: Whether every state of the sequence is returned, not only the last.
-        activation: Activation of candidate and cell.
         recurrent_activation: Activation of the gates.
         cell_limit: Largest magnitude of an entry of the cell.
         initial: Values of state and cell that the layer starts from instead of zero.
+        **options: `SequenceOptions`.
     """
-    constants = _constants(tracer, name, kernel, recurrent, bias)
-    recurrence = Recurrence(
-        steps, return_sequences, recurrent_activation=recurrent_activation, cell_limit=cell_limit
+    constants = _constants(tracer, options["name"], kernel, recurrent, bias)
+    detail = replace(
+        _recurrence(options), recurrent_activation=recurrent_activation, cell_limit=cell_limit
     )
-    op = Op("lstm", (value,), (), constants, activation, detail=recurrence)
+    op = Op("lstm", (value,), (), constants, detail=detail)
     return _append(
-        tracer,
-        op,
-        name,
-        ("", "_cell"),
-        stateful,
-        units=np.asarray(recurrent).shape[1],
-        initial=initial or (None, None),
+        tracer, op, options, initial or (None, None), units=np.asarray(recurrent).shape[1]
     )
+
+
+def _recurrence(options: SequenceOptions) -> Recurrence:
+    return Recurrence(options["steps"], options.get("return_sequences", False))
 
 
 def _constants(
@@ -164,22 +152,23 @@ def _constants(
 def _append(
     tracer: Recorder,
     op: Op,
-    name: str,
-    parts: tuple[str, ...],
-    stateful: bool,
+    options: SequenceOptions,
+    initial: tuple[str | None, ...],
     *,
     units: int,
-    initial: tuple[str | None, ...],
 ) -> str:
-    """Append a recurrent layer with its states, one per part of its memory."""
+    """Append a recurrent layer with its states, one per initial value of its memory."""
+    name, parts = options["name"], ("", "_cell")[: len(initial)]
     given = tuple(value for value in initial if value is not None)
-    if stateful:
+    is_stateful = options.get("stateful", False)
+    if is_stateful:
         given = tuple(tracer.state(f"{name}{part}_state", np.zeros(units)) for part in parts)
-    is_sequence = isinstance(op.detail, Recurrence) and op.detail.return_sequences
+    is_sequence = options.get("return_sequences", False)
     after = tuple(f"{name}{part}_last" if is_sequence else f"{name}{part}" for part in parts)
     outputs = (name, *after) if is_sequence else after
-    tracer.op(replace(op, inputs=(*op.inputs, *given), outputs=outputs))
-    if stateful:
+    activation = options.get("activation", "tanh")
+    tracer.op(replace(op, inputs=(*op.inputs, *given), outputs=outputs, activation=activation))
+    if is_stateful:
         for state, value in zip(given, after, strict=True):
             tracer.keep(state, value)
     return name

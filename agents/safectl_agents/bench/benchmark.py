@@ -47,9 +47,9 @@ class Benchmark:
         unit: Unit of the value; "x" for a ratio to the baseline.
         baseline: What it is compared with in the same run, or the source of the target.
         target: Bound that the value must meet.
+        measure: Runs it.
         better: Whether more or less is better.
         quick: Whether it takes under a minute.
-        measure: Runs it.
     """
 
     name: str
@@ -57,9 +57,9 @@ class Benchmark:
     unit: str
     baseline: str
     target: float
-    better: Literal["higher", "lower"]
-    quick: bool
     measure: Callable[[], Measurement]
+    better: Literal["higher", "lower"] = "lower"
+    quick: bool = True
 
     def __post_init__(self) -> None:
         if "." not in self.name:

@@ -166,8 +166,6 @@ ADAPTATION = (
         unit="B",
         baseline="2 KiB",
         target=2048.0,
-        better="lower",
-        quick=True,
         measure=ram,
     ),
 )

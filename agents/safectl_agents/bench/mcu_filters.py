@@ -179,8 +179,6 @@ FILTERS = (
         unit="instructions",
         baseline=f"36,600 per ADMM iteration, 211,500 for six: {_TINYMPC}",
         target=100_000.0,
-        better="lower",
-        quick=True,
         measure=lmpc_instructions,
     ),
     Benchmark(
@@ -189,8 +187,6 @@ FILTERS = (
         unit="B",
         baseline=f"394,000 of {_TINYMPC}",
         target=20_000.0,
-        better="lower",
-        quick=True,
         measure=lmpc_image_bytes,
     ),
     Benchmark(
@@ -199,8 +195,6 @@ FILTERS = (
         unit="N",
         baseline="Clarabel at 1e-10; TinyMPC stops at residuals of 1e-3",
         target=1e-4,
-        better="lower",
-        quick=True,
         measure=lmpc_error,
     ),
     Benchmark(
@@ -209,8 +203,6 @@ FILTERS = (
         unit="instructions",
         baseline="180,000: a step in 1 ms at 180 MHz",
         target=180_000.0,
-        better="lower",
-        quick=True,
         measure=barrier_step_instructions,
     ),
     Benchmark(
@@ -219,8 +211,6 @@ FILTERS = (
         unit="instructions",
         baseline="360,000: a step in 2 ms at 180 MHz",
         target=360_000.0,
-        better="lower",
-        quick=True,
         measure=acs_step_instructions,
     ),
 )

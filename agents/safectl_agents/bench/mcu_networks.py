@@ -112,8 +112,6 @@ def _count(
         unit="instructions",
         baseline=_BASELINES[build],
         target=target,
-        better="lower",
-        quick=True,
         measure=partial(instructions, build, bits),
     )
 

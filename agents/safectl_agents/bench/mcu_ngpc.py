@@ -124,8 +124,6 @@ NGPC = (
         unit="instructions",
         baseline="375,228 with heap of the published code, as known for this emulator",
         target=32_000.0,
-        better="lower",
-        quick=True,
         measure=hasel_instructions,
     ),
     Benchmark(
@@ -134,8 +132,6 @@ NGPC = (
         unit="B",
         baseline="6 kB",
         target=6000.0,
-        better="lower",
-        quick=True,
         measure=hasel_flash,
     ),
     Benchmark(
@@ -144,8 +140,6 @@ NGPC = (
         unit="B",
         baseline="2 kB; the published code keeps 1.9 kB on the heap between steps",
         target=2000.0,
-        better="lower",
-        quick=True,
         measure=hasel_ram,
     ),
     Benchmark(
@@ -155,7 +149,6 @@ NGPC = (
         baseline="1 kHz; at least 120 Hz in Aguasvivas Manzano (2022)",
         target=1000.0,
         better="higher",
-        quick=True,
         measure=hasel_rate,
     ),
 )

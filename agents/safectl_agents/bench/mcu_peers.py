@@ -169,7 +169,6 @@ def _ratio(
         baseline=f"{peer}, same weights, same emulator, -O2, in the same run",
         target=target,
         better="higher",
-        quick=True,
         measure=partial(ratio, subject, generate),
     )
 
