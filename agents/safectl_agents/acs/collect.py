@@ -45,10 +45,14 @@ class ConstraintSettings:
     """Share of the steps of `learn` before the layer corrects anything, in [0, 1]."""
     guard_from: int | None = None
     """Step from which the layer corrects, in place of the share; 0 with a critic learned before."""
+    learns: bool = True
+    """Whether the layer learns; one that was learned before may stay what it was."""
     store: Literal["executed", "proposal"] = "executed"
     """Which action the reward critics learn from; the cost critic always sees the executed one."""
     reward_penalty: float = 0.0
     """b in r - b c, >= 0."""
+    actor_learning_rate: float | None = None
+    """Step size of the policy's optimiser, > 0; None for that of the critics."""
     violating_share: float = 0.2
     """Share of the lower layer's batch drawn from violating episodes, in [0, 1)."""
     failure_costs: bool = True
@@ -61,6 +65,9 @@ class ConstraintSettings:
                 raise RangeError(name, value=getattr(self, name), expected=expected)
         if not self.reward_penalty >= 0.0:
             raise RangeError("reward_penalty", value=self.reward_penalty, expected="a number >= 0")
+        rate = self.actor_learning_rate
+        if rate is not None and not rate > 0.0:
+            raise RangeError("actor_learning_rate", value=rate, expected="a number > 0, or None")
         if self.guard_from is not None and self.guard_from < 0:
             raise RangeError("guard_from", value=self.guard_from, expected="a step >= 0, or None")
 
@@ -168,6 +175,8 @@ class Collector:
         self, buffer: CostReplayBuffer, batch: CostSamples, next_action: Tensor, actors: Actors
     ) -> dict[str, float]:
         """Update the lower layer, with its share of rows from violating episodes."""
+        if not self.settings.learns:
+            return {}
         count = round(self.settings.violating_share * len(batch.rewards))
         extra = buffer.sample_violating(count, self._generator) if count else None
         if extra is None:
@@ -177,6 +186,11 @@ class Collector:
         keep = len(batch.rewards) - len(extra.rewards)
         actions = torch.cat([next_action[:keep], following])
         return self.lower.update(joined(batch, extra), actions, actors)
+
+    def track(self) -> None:
+        """Move the slow copies of a layer that learns."""
+        if self.settings.learns:
+            self.lower.track()
 
 
 def cost_of(info: Mapping[str, Any]) -> float:

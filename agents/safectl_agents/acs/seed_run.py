@@ -78,9 +78,10 @@ class RunSettings:
     checkpoint_every: int = 25_000
     """Steps between two checkpoints; whole evaluations."""
     eps: float = 0.1
-    """Tolerance of all methods, > 0."""
+    """Tolerance, > 0; the Lagrangian methods on PPO and TRPO aim at one violation per episode."""
     warmup_ratio: float | None = None
-    """Share of the steps before actions are corrected, in [0, 1]; None for the task's."""
+    """Share of the steps before actions are corrected, in [0, 1]; None for the task's. This and the
+    next three concern TD3 and SAC: PPO and TRPO have their own schedule and rollouts."""
     train_every: int = 1
     """Environment steps per round of updates, >= 1."""
     updates: int = 1
@@ -90,7 +91,8 @@ class RunSettings:
     threads: int = 1
     """Threads of torch, >= 1."""
     critic_from: str = ""
-    """Folder of a finished seed whose lower layer is adopted; actions are corrected from step 0."""
+    """Folder of a finished seed whose lower layer is adopted as it is; it corrects from step 0 and
+    learns no more."""
 
     def __post_init__(self) -> None:
         find_task(self.task)
@@ -286,6 +288,8 @@ def _make(settings: RunSettings, env: DummyVecEnv) -> BaseAlgorithm:
         task.reward_penalty,
         settings.eps,
         task.hidden,
+        task.learning,
+        not settings.critic_from,
         options,
     )
     model = find_method(settings.method).make(env, context)

@@ -40,9 +40,10 @@ class ExperimentSettings:
     checkpoint_every: int = 25_000
     """Steps between two checkpoints, a multiple of `evaluate_every`."""
     eps: float = 0.1
-    """Tolerance of all methods."""
+    """Tolerance; the Lagrangian methods on PPO and TRPO aim at one violation per episode."""
     warmup_ratio: float | None = None
-    """Share of the steps before actions are corrected; the task's without."""
+    """Share of the steps before actions are corrected; the task's without. This and the next three
+    concern TD3 and SAC: PPO and TRPO have their own schedule and rollouts."""
     train_every: int = 1
     """Environment steps per round of updates."""
     updates: int = 1
@@ -53,7 +54,7 @@ class ExperimentSettings:
     """Threads of torch per process."""
     critic_from: str = ""
     """Folder of a finished seed of the same method whose learned layer is adopted (a safetensors
-    file, nothing is unpickled), to correct from step 0."""
+    file, nothing is unpickled), to correct from step 0 and to learn no more."""
     list: bool = False
     """Name tasks and methods; train nothing."""
     json: bool = False

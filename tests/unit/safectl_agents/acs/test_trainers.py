@@ -15,11 +15,12 @@ from safectl.types import Safeguard, Status
 from safectl_agents.acs.collect import ConstraintSettings
 from safectl_agents.acs.linear_layer import LinearLayerSettings
 from safectl_agents.acs.lower import Actors, Proposed, Sizes
+from safectl_agents.acs.off_policy import defaults
 from safectl_agents.acs.projection import ProjectionSettings
 from safectl_agents.acs.recovery import RecoverySettings
 from safectl_agents.acs.sac import ACSSAC
 from safectl_agents.acs.safeguard import safeguard_of
-from safectl_agents.acs.td3 import ACSTD3, defaults
+from safectl_agents.acs.td3 import ACSTD3
 from safectl_agents.acs.unguarded import UnguardedSettings
 from safectl_envs import Guard
 
@@ -215,3 +216,11 @@ def test_only_a_projection_stands_alone():
 def test_settings_out_of_range_are_refused(options):
     with pytest.raises(RangeError):
         ConstraintSettings(**options)
+
+
+@pytest.mark.parametrize("kind", [ACSTD3, ACSSAC])
+def test_the_policy_has_a_rate_of_its_own(kind):
+    settings = constraint(actor_learning_rate=1e-5)
+    model = kind("MlpPolicy", Wall(), constraint=settings, learning_rate=1e-3, **quick()).learn(30)
+    rates = [part.optimizer.param_groups[0]["lr"] for part in (model.actor, model.critic)]
+    assert rates == [1e-5, 1e-3]
