@@ -1,0 +1,106 @@
+"""Policies and limits of visits from the folder of a training."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from safectl.config import to_mapping
+from safectl.errors import FileFormatError, RangeError, ShapeError, UnknownNameError
+from safectl.files import write_json
+from safectl.models import ForwardBackward, Learner, VisitCritic, VisitTable
+from safectl.safeguards import VisitLimit
+from safectl.spec import Signal, Spec
+from safectl.types import Task
+from safectl_agents.fb.collect import CollectConfig, collect
+from safectl_agents.fb.episodes import load_transitions
+from safectl_agents.fb.evaluate import infer_tasks, make_labels
+from safectl_agents.fb.saved import VISITS, load_task_policy, load_visit_limit, save_visits
+from safectl_agents.fb.settings import FBConfig
+
+SMALL = FBConfig(nz=8, hidden=16, embedding=8, backward_hidden=16)
+SEEN = tuple(Signal(name, "m", -1.0, 1.0) for name in ("x", "y", "vx", "vy"))
+PUSH = tuple(Signal(name, "1", -1.0, 1.0) for name in ("ax", "ay"))
+SPEC = Spec(SEEN, PUSH, 0.02)
+TABLE = VisitTable(torch.tensor([0.5]), torch.tensor([0.0, 0.9]), torch.tensor([0.05, 0.95]), 0.5)
+
+
+def write_run(folder, config=SMALL, spec=SPEC):
+    """Write a run as a training leaves it, and return its model."""
+    model = ForwardBackward(config.sizes(spec.nx, spec.nu), seed=0)
+    checkpoint = folder / "checkpoints" / "step-0000000001"
+    checkpoint.mkdir(parents=True)
+    save_file(Learner(model, config.learning).state(), checkpoint / "state.safetensors")
+    write_json(checkpoint / "state.json", {"step": 1})
+    write_json(folder / "config.json", {"version": 1, "data": "", **to_mapping(config)})
+    return model
+
+
+def test_a_policy_is_that_of_the_named_task_or_goal(tmp_path):
+    model = write_run(tmp_path)
+    seen = torch.rand(5, 4)
+    by_name = load_task_policy(tmp_path, SPEC, task="reach_top_left", data=None)
+    goal = (-0.15, 0.15, 0.0, 0.0)
+    by_goal = load_task_policy(tmp_path, SPEC, goal=goal, data=None)
+    expected = model.act(seen, model.infer_goal(torch.tensor(goal)))
+    assert torch.equal(by_name.act(seen), expected)
+    assert torch.equal(by_goal.act(seen), expected)
+
+
+def test_a_task_that_is_not_there_is_refused(tmp_path):
+    write_run(tmp_path)
+    with pytest.raises(UnknownNameError, match="reach_top_left"):
+        load_task_policy(tmp_path, SPEC, task="fly", data=None)
+
+
+@pytest.mark.slow
+def test_a_task_without_a_goal_is_inferred_from_the_rewards_of_the_data(tmp_path):
+    seen = tuple(Signal(f"seen_{index}", "?", -10.0, 10.0) for index in range(24))
+    push = tuple(Signal(f"push_{index}", "1", -1.0, 1.0) for index in range(6))
+    spec, config = Spec(seen, push, 0.025), replace(SMALL, domain="walker", labels=200)
+    model = write_run(tmp_path / "run", config, spec)
+    with pytest.raises(RangeError, match="to infer stand from rewards"):
+        load_task_policy(tmp_path / "run", spec, task="stand", data=None)
+    settings = CollectConfig(domain="walker", collector="random", episodes=1)
+    data = collect(settings, tmp_path / "data")
+    policy = load_task_policy(tmp_path / "run", spec, task="stand", data=data)
+    rows = load_transitions(data, count=config.transitions, subset=config.subset)
+    expected = infer_tasks(model, "walker", make_labels("walker", rows, 200, seed=0))["stand"]
+    assert torch.equal(policy.task.vector, expected.vector)
+
+
+def test_a_limit_of_visits_decides_as_before_it_was_saved(tmp_path):
+    model = write_run(tmp_path)
+    task, unsafe = model.infer_goal(torch.zeros(4)), torch.rand(8)
+    save_visits(tmp_path, task, unsafe, TABLE)
+    critic = VisitCritic(model, task, unsafe, discount=SMALL.learning.discount)
+    saved = VisitLimit(lambda s, a: TABLE.bound(critic.cost(s, a)[:, 0]), spec=SPEC, limit=0.1)
+    loaded = load_visit_limit(tmp_path, SPEC, SPEC, limit=0.1, candidates=64)
+    seen, proposed = torch.rand(20, 4), 2.0 * torch.rand(20, 2) - 1.0
+    found, expected = (guard.filter(seen, proposed) for guard in (loaded, saved))
+    assert torch.equal(found.action, expected.action)
+    assert (
+        len(set(found.certificate.status.tolist())) > 1 or Status.KEPT in found.certificate.status
+    )
+
+
+@pytest.mark.parametrize("name", ["task", "upper", "unsafe"])
+def test_damaged_numbers_are_one_clear_error(tmp_path, name):
+    write_run(tmp_path)
+    with pytest.raises(FileFormatError, match=VISITS):
+        load_visit_limit(tmp_path, SPEC, SPEC, limit=0.1, candidates=64)
+    save_visits(tmp_path, Task(torch.zeros(8)), torch.zeros(8), TABLE)
+    tensors = load_file(tmp_path / VISITS)
+    save_file(tensors | {name: torch.zeros(5)}, tmp_path / VISITS)
+    with pytest.raises(FileFormatError, match=VISITS):
+        load_visit_limit(tmp_path, SPEC, SPEC, limit=0.1, candidates=64)
+
+
+def test_a_robot_of_another_kind_is_refused(tmp_path):
+    write_run(tmp_path)
+    with pytest.raises(ShapeError, match="signals of the robot"):
+        load_task_policy(tmp_path, Spec(SEEN[:3], PUSH, 0.02), goal=(0.0,) * 4, data=None)
+    strong = tuple(replace(signal, high=2.0) for signal in PUSH)
+    with pytest.raises(RangeError, match="as in the training"):
+        load_task_policy(tmp_path, Spec(SEEN, strong, 0.02), goal=(0.0,) * 4, data=None)
