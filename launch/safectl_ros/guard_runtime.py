@@ -35,10 +35,11 @@ from safectl_ros.budget import BudgetedFilter
 from safectl_ros.diagnostics import OK, make_report
 from safectl_ros.guard_logic import GuardLogic, Output, State
 from safectl_ros.guard_parameters import STEADY, settings_from
+from safectl_ros.loaded import Loaded
 from safectl_ros.process import Message
 from safectl_ros.qos import COMMAND, DIAGNOSTICS, LATCHED, SENSOR, safe_command
 from safectl_ros.robot_file import Robot, limited, load_robot
-from safectl_ros.safeguards import Loaded, compile_rows, load_safeguard
+from safectl_ros.safeguards import compile_rows, load_safeguard
 
 _ANSWERS_PER_TURN = 4
 """So many commands at most are answered between two turns of the timer; the rest wait for it."""

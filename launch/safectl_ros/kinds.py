@@ -1,5 +1,6 @@
 """TOML files that name a kind: the word `kind`, then the settings of that kind."""
 
+import importlib
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,20 @@ class Kind(NamedTuple):
 
     defaults: Any
     build: Callable[..., Any]
+
+
+def late(place: str) -> Callable[..., Any]:
+    """Return a builder, `module:function`, that is imported when it is called.
+
+    For what needs simulators or trainers: they take seconds to import and memory to hold, and a
+    node with something else is spared both.
+    """
+    module, name = place.split(":")
+
+    def build(*arguments: Any) -> Any:  # noqa: ANN401  as every `Kind.build`
+        return getattr(importlib.import_module(module), name)(*arguments)
+
+    return build
 
 
 def read_kind(path: Path, kinds: Mapping[str, Kind], what: str) -> tuple[Kind, Any]:

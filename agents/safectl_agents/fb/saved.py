@@ -14,15 +14,13 @@ from safectl.models import ForwardBackward, VisitCritic, VisitTable
 from safectl.safeguards import VisitLimit
 from safectl.spec import Spec
 from safectl.types import Task
+from safectl_agents.fb import VISITS
 from safectl_agents.fb.domains import facts_of
 from safectl_agents.fb.episodes import load_transitions
 from safectl_agents.fb.evaluate import infer_tasks, make_labels
 from safectl_agents.fb.settings import FBConfig
 from safectl_agents.fb.train import load_run
 from safectl_agents.training_state import read_tensors
-
-VISITS = "visits.safetensors"
-"""File in the folder of a run: a task, an unsafe set, and how often it was visited."""
 
 _ADVICE = "write it with safectl_agents.fb.saved.save_visits"
 

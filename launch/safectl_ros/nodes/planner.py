@@ -23,7 +23,7 @@ from rclpy.node import Node
 from torch import Tensor
 from trajectory_msgs.msg import JointTrajectory
 
-from safectl.errors import AdapterError, ConfigError
+from safectl.errors import AdapterError, ConfigError, SafectlError
 from safectl.types import Plan, Planner
 from safectl_ros.adapters import ArmInterface, BaseInterface
 from safectl_ros.parameters import Parameter, declare
@@ -141,10 +141,10 @@ class PlannerNode(Node):
                 goal = goal_of_trajectory(message, interface)
             else:
                 goal = goal_of_pose(message, self._frame_id)
-        except AdapterError as error:
+            self._planner = planner.towards(goal)
+        except SafectlError as error:
             self.get_logger().error(f"refused: {error}")
             return
-        self._planner = planner.towards(goal)
         self._asked_at = -np.inf
         self.get_logger().info(f"goal: {goal}")
 

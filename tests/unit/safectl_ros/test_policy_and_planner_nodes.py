@@ -158,3 +158,40 @@ def test_an_arm_is_led_to_its_goal_whatever_the_order_of_the_joints(probe, start
     goals.publish(JointTrajectory(joint_names=["elbow", "wrist"], points=[point]))
     plans.wait(lambda messages: messages[-1].points[0].positions[0] < 0.2)
     timer.cancel()
+
+
+def clear_of_the_obstacles(row, column):
+    """Return whether a place is outside of both obstacles of the small maze."""
+    circle = ((row - 1.05) / 0.3) ** 2 + ((column - 2.0) / 0.3) ** 2
+    square = ((row - 2.0) / 0.4) ** 4 + ((column - 3.05) / 0.3) ** 4
+    return circle >= 1.0 and square >= 1.0
+
+
+def test_the_shipped_diffusion_model_plans_and_commands_over_topics(probe, start, tmp_path):
+    planner = write(tmp_path, "planner.toml", "kind = 'diffuser'\nsteps = 8\n")
+    start(PlannerNode, robot="safectl/Maze2dUmaze-v0", planner=planner, plan_timeout=5.0)
+    plans = Inbox(probe.node, Path, "plan", LATCHED)
+    actions = Inbox(probe.node, Float64MultiArray, "action", COMMAND)
+    states = publisher(probe, Float64MultiArray, "observation", STATE)
+    goals = publisher(probe, PoseStamped, "goal_pose", COMMAND)
+    seen = np.array([3.0, 3.0, 0.0, 0.0])
+    timer = probe.node.create_timer(0.05, lambda: states.publish(numbers_to_message(seen, 77)))
+    places = [(p.pose.position.x, p.pose.position.y) for p in plans.wait().poses]
+    assert len(places) == 128
+    assert np.hypot(*np.subtract(places[-1], (1.0, 1.0))) < 0.05
+    assert all(clear_of_the_obstacles(*place) for place in places)
+    command = actions.wait()
+    assert np.abs(command.data).max() <= 1.0
+    assert label_stamp(command) == 77
+    for place in ((1.0, 2.0), (3.0, 2.0)):  # within an obstacle, which is refused; and free
+        goal = PoseStamped()
+        goal.pose.position.x, goal.pose.position.y = place
+        goals.publish(goal)
+    plans.wait(lambda messages: abs(messages[-1].poses[-1].pose.position.y - 2.0) < 0.05)
+    timer.cancel()
+
+
+def test_a_diffusion_model_of_another_robot_is_one_clear_error(start, tmp_path):
+    planner = write(tmp_path, "planner.toml", "kind = 'diffuser'")
+    with pytest.raises(ConfigError, match="umaze and the robot differ"):
+        start(PlannerNode, robot="safectl/PointHazard-v0", planner=planner)

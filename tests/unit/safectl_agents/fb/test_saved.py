@@ -13,10 +13,11 @@ from safectl.models import ForwardBackward, Learner, VisitCritic, VisitTable
 from safectl.safeguards import VisitLimit
 from safectl.spec import Signal, Spec
 from safectl.types import Status, Task
+from safectl_agents.fb import VISITS
 from safectl_agents.fb.collect import CollectConfig, collect
 from safectl_agents.fb.episodes import load_transitions
 from safectl_agents.fb.evaluate import infer_tasks, make_labels
-from safectl_agents.fb.saved import VISITS, load_task_policy, load_visit_limit, save_visits
+from safectl_agents.fb.saved import load_task_policy, load_visit_limit, save_visits
 from safectl_agents.fb.settings import FBConfig
 
 SMALL = FBConfig(nz=8, hidden=16, embedding=8, backward_hidden=16)
