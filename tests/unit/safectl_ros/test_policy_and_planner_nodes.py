@@ -1,5 +1,6 @@
 """Nodes that propose commands."""
 
+import pathlib
 import time
 
 import numpy as np
@@ -15,28 +16,13 @@ from safectl_ros.adapters.stamps import to_time
 from safectl_ros.adapters.vector import label_stamp, numbers_to_message
 from safectl_ros.nodes.planner import PlannerNode
 from safectl_ros.nodes.policy import PolicyNode
-from safectl_ros.process import RosThread
+from safectl_ros.planners import KINDS as PLANNERS
+from safectl_ros.policies import KINDS as POLICIES
 from safectl_ros.qos import COMMAND, LATCHED, SENSOR, STATE
 from tests.ros_graph import Inbox, wait_until
 from tests.unit.safectl_ros.robot_files import ARM, BASE, write
 
 STAMP = to_time(1234567890)
-
-
-@pytest.fixture
-def start(ros_domain):
-    """Return what starts a node in a context of its own."""
-    threads = []
-
-    def run(node, **parameters):
-        pairs = [f"{name}:={value}" for name, value in parameters.items()]
-        line = ["--ros-args", *[word for pair in pairs for word in ("-p", pair)]]
-        threads.append(RosThread(lambda context: node(context), arguments=line))
-        return threads[-1]
-
-    yield run
-    for thread in threads:
-        thread.close()
 
 
 def publisher(probe, kind, topic, qos):
@@ -167,6 +153,7 @@ def clear_of_the_obstacles(row, column):
     return circle >= 1.0 and square >= 1.0
 
 
+@pytest.mark.slow
 def test_the_shipped_diffusion_model_plans_and_commands_over_topics(probe, start, tmp_path):
     planner = write(tmp_path, "planner.toml", "kind = 'diffuser'\nsteps = 8\n")
     start(PlannerNode, robot="safectl/Maze2dUmaze-v0", planner=planner, plan_timeout=5.0)
@@ -195,3 +182,8 @@ def test_a_diffusion_model_of_another_robot_is_one_clear_error(start, tmp_path):
     planner = write(tmp_path, "planner.toml", "kind = 'diffuser'")
     with pytest.raises(ConfigError, match="umaze and the robot differ"):
         start(PlannerNode, robot="safectl/PointHazard-v0", planner=planner)
+
+
+def test_the_page_of_the_robots_owner_names_every_policy_and_planner():
+    page = (pathlib.Path(__file__).parents[3] / "docs" / "ros.md").read_text()
+    assert [name for name in (*POLICIES, *PLANNERS) if f"`{name}`" not in page] == []

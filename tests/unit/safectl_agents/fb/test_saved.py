@@ -6,10 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from safectl.config import to_mapping
 from safectl.errors import FileFormatError, RangeError, ShapeError, UnknownNameError
-from safectl.files import write_json
-from safectl.models import ForwardBackward, Learner, VisitCritic, VisitTable
+from safectl.models import VisitCritic, VisitTable
 from safectl.safeguards import VisitLimit
 from safectl.spec import Signal, Spec
 from safectl.types import Status, Task
@@ -18,24 +16,7 @@ from safectl_agents.fb.collect import CollectConfig, collect
 from safectl_agents.fb.episodes import load_transitions
 from safectl_agents.fb.evaluate import infer_tasks, make_labels
 from safectl_agents.fb.saved import load_task_policy, load_visit_limit, save_visits
-from safectl_agents.fb.settings import FBConfig
-
-SMALL = FBConfig(nz=8, hidden=16, embedding=8, backward_hidden=16)
-SEEN = tuple(Signal(name, "m", -1.0, 1.0) for name in ("x", "y", "vx", "vy"))
-PUSH = tuple(Signal(name, "1", -1.0, 1.0) for name in ("ax", "ay"))
-SPEC = Spec(SEEN, PUSH, 0.02)
-TABLE = VisitTable(torch.tensor([0.5]), torch.tensor([0.0, 0.9]), torch.tensor([0.05, 0.95]), 0.5)
-
-
-def write_run(folder, config=SMALL, spec=SPEC):
-    """Write a run as a training leaves it, and return its model."""
-    model = ForwardBackward(config.sizes(spec.nx, spec.nu), seed=0)
-    checkpoint = folder / "checkpoints" / "step-0000000001"
-    checkpoint.mkdir(parents=True)
-    save_file(Learner(model, config.learning).state(), checkpoint / "state.safetensors")
-    write_json(checkpoint / "state.json", {"step": 1})
-    write_json(folder / "config.json", {"version": 1, "data": "", **to_mapping(config)})
-    return model
+from tests.fb_run import PUSH, SEEN, SMALL, SPEC, TABLE, write_run
 
 
 def test_a_policy_is_that_of_the_named_task_or_goal(tmp_path):
