@@ -321,7 +321,7 @@ class GuardRuntime:
 
     def _figures(self) -> dict[str, object]:
         now, logic, counters = self.now(), self.logic, self.counters
-        median, p99 = self.filter.solve_times()
+        median, p99 = self.filter.times.median_and_p99()
         return {
             "claim": self.loaded.safeguard.claim,
             "decided_by": self.decided_by,

@@ -24,8 +24,10 @@ from torch import Tensor
 from trajectory_msgs.msg import JointTrajectory
 
 from safectl.errors import AdapterError, ConfigError, SafectlError
-from safectl.types import Plan, Planner
+from safectl.types import Plan, Planner, Status
 from safectl_ros.adapters import ArmInterface, BaseInterface
+from safectl_ros.diagnostics import ERROR, OK, WARN, Finding, Reporter
+from safectl_ros.durations import Durations
 from safectl_ros.parameters import Parameter, declare
 from safectl_ros.plan_messages import (
     goal_of_pose,
@@ -69,6 +71,9 @@ class _Solved:
     actions: NDArray[np.float32]
     stamp_ns: int
     seen_at: float
+    seconds: float
+    margin: float
+    status: Status
 
 
 class PlannerNode(Node):
@@ -88,6 +93,8 @@ class PlannerNode(Node):
         self._planner = load_planner(Path(self._values["planner"]), self._robot.spec)
         self._worker = Worker[_Job, _Solved](_solve, name="planner")
         self._published = 0
+        self._times = Durations()
+        Reporter(self, "plan", hardware_id=self._values["robot"], look=self._find)
         self._asked_at = -np.inf
         interface = self._robot.interface
         self._commands = self.create_publisher(
@@ -157,6 +164,7 @@ class PlannerNode(Node):
         plan, spec = finished.result, self._robot.spec
         if finished.number != self._published:
             self._published = finished.number
+            self._times.add(plan.seconds)
             self._publish_plan(plan)
         age = time.monotonic() - plan.seen_at
         if age > self._values["plan_timeout"]:
@@ -174,6 +182,24 @@ class PlannerNode(Node):
             message = path_message(plan.states[:, :3], plan.stamp_ns, self._frame_id)
         self._plans.publish(message)
 
+    def _find(self) -> Finding:
+        finished, now = self._worker.newest, time.monotonic()
+        plan, (median, p99) = finished.result, self._times.median_and_p99()
+        age = np.inf if plan is None else now - plan.seen_at
+        values = {
+            "plans": self._times.count,
+            "plan_age_s": age,
+            "plan_median_s": median,
+            "plan_p99_s": p99,
+            "plan_status": "none" if plan is None else plan.status.name,
+            "plan_margin": np.nan if plan is None else plan.margin,
+        }
+        if finished.failure:
+            return Finding(ERROR, finished.failure, values)
+        if plan is None or age > self._values["plan_timeout"]:
+            return Finding(WARN, "no new plan: nothing is proposed", values)
+        return Finding(OK, "proposes", values)
+
     @property
     def _frame_id(self) -> str:
         interface = self._robot.interface
@@ -181,8 +207,17 @@ class PlannerNode(Node):
 
 
 def _solve(job: _Job) -> _Solved:
+    started = time.monotonic()
     plan: Plan = job.planner.plan(job.observation)
-    return _Solved(plan.states[0].numpy(), plan.actions[0].numpy(), job.stamp_ns, job.seen_at)
+    return _Solved(
+        plan.states[0].numpy(),
+        plan.actions[0].numpy(),
+        job.stamp_ns,
+        job.seen_at,
+        time.monotonic() - started,
+        float(plan.certificate.margin),
+        Status(int(plan.certificate.status)),
+    )
 
 
 def main() -> int:

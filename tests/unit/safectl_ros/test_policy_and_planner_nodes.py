@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from nav_msgs.msg import Odometry, Path
 from sensor_msgs.msg import JointState
@@ -14,11 +15,12 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from safectl.errors import ConfigError
 from safectl_ros.adapters.stamps import to_time
 from safectl_ros.adapters.vector import label_stamp, numbers_to_message
+from safectl_ros.diagnostics import ERROR, OK, WARN
 from safectl_ros.nodes.planner import PlannerNode
 from safectl_ros.nodes.policy import PolicyNode
 from safectl_ros.planners import KINDS as PLANNERS
 from safectl_ros.policies import KINDS as POLICIES
-from safectl_ros.qos import COMMAND, LATCHED, SENSOR, STATE
+from safectl_ros.qos import COMMAND, DIAGNOSTICS, LATCHED, SENSOR, STATE
 from tests.ros_graph import Inbox, wait_until
 from tests.unit.safectl_ros.robot_files import ARM, BASE, write
 
@@ -67,6 +69,51 @@ def test_a_policy_does_not_answer_what_it_cannot_read(probe, start, tmp_path):
     actions.wait()
     timer.cancel()
     assert {label_stamp(message) for message in actions.messages} == {77}
+
+
+def reports(probe):
+    """Return what waits for a line of the diagnostics and gives level, figures and robot."""
+    inbox = Inbox(probe.node, DiagnosticArray, "/diagnostics", DIAGNOSTICS)
+
+    def wait(message):
+        found = inbox.wait(lambda all_: message in all_[-1].status[0].message).status[0]
+        return found.level, {pair.key: pair.value for pair in found.values}, found
+
+    return wait
+
+
+def test_a_policy_reports_what_it_saw_and_how_long_it_thought(probe, start, tmp_path):
+    wait = reports(probe)
+    policy = write(tmp_path, "policy.toml", "kind = 'constant'\naction = [0.25, -0.5]")
+    start(PolicyNode, robot="safectl/PointHazard-v0", policy=policy)
+    level, _, status = wait("observation: none received yet")
+    assert (level, status.name) == (WARN, "policy: policy")
+    assert status.hardware_id == "safectl/PointHazard-v0"
+    states = publisher(probe, Float64MultiArray, "observation", STATE)
+    states.publish(numbers_to_message(np.zeros(36), 77))
+    level, figures, _ = wait("proposes")
+    assert (level, figures["answers"]) == (OK, "1")
+    assert 0.0 < float(figures["act_p99_s"]) < 1.0
+    states.publish(numbers_to_message(np.zeros(35), 78))
+    level, figures, _ = wait("observation: refused: ")
+    assert (level, figures["refused_observations"]) == (ERROR, "1")
+
+
+def test_a_planner_reports_its_plan_and_its_silence(probe, start, tmp_path):
+    wait = reports(probe)
+    robot = write(tmp_path, "robot.toml", BASE)
+    planner = write(tmp_path, "planner.toml", "kind = 'pursuit'\ngoal = [2.0, 0.0]")
+    start(PlannerNode, robot=robot, planner=planner, plan_timeout=0.5)
+    states = publisher(probe, Odometry, "odom", SENSOR)
+    timer = probe.node.create_timer(0.05, lambda: states.publish(odometry()))
+    level, figures, status = wait("proposes")
+    assert (level, status.name) == (OK, "planner: plan")
+    assert int(figures["plans"]) >= 1
+    assert figures["plan_status"] == "FALLBACK", "the pursuit claims nothing"
+    assert float(figures["plan_p99_s"]) > 0.0
+    probe.node.destroy_timer(timer)
+    level, _, _ = wait("no new plan: nothing is proposed")
+    assert level == WARN
 
 
 @pytest.mark.parametrize("node", [PolicyNode, PlannerNode])
