@@ -14,7 +14,8 @@ from safectl.types import Plan
 from safectl_agents.diffusion.compare import SHIPPED, set_up
 from safectl_agents.diffusion.methods import make_planner
 from safectl_agents.diffusion.model import load_model
-from safectl_ros.planners import DiffuserSettings, Source
+from safectl_ros.kinds import Source
+from safectl_ros.planners import DiffuserSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from safectl.types import Policy
 from safectl_agents.fb.saved import load_task_policy
-from safectl_ros.policies import FBSettings, Source
+from safectl_ros.kinds import Source
+from safectl_ros.policies import FBSettings
 
 
 def build(settings: FBSettings, source: Source) -> Policy:

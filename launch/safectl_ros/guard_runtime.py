@@ -24,7 +24,7 @@ from rclpy.qos import QoSProfile
 from std_msgs.msg import Bool, Float64MultiArray
 from visualization_msgs.msg import MarkerArray
 
-from safectl.errors import AdapterError, ConfigError
+from safectl.errors import AdapterError
 from safectl.safeguards import Remembering
 from safectl.spec import Spec
 from safectl.types import Safeguard
@@ -61,9 +61,6 @@ class GuardRuntime:
 
     def __init__(self, node: Node, values: Mapping[str, Any]) -> None:
         self._node, self._values = node, dict(values)
-        for name in ("robot", "safeguard"):
-            if not values[name]:
-                raise ConfigError(f"parameters of {node.get_name()}", f"{name} is not set")
         self.robot: Robot = load_robot(values["robot"], sees_state=values["sees_state"])
         self.loaded, self.decided_by = compile_rows(*self._load(values["limit_shares"]))
         _warm_up(self.loaded.safeguard, self.robot.spec)

@@ -2,12 +2,14 @@
 
 import importlib
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safectl.config import overlay
-from safectl.errors import ConfigError, UnknownNameError
+from safectl.errors import ConfigError, SafectlError, UnknownNameError
+from safectl.spec import Spec
 
 
 class Kind(NamedTuple):
@@ -15,6 +17,28 @@ class Kind(NamedTuple):
 
     defaults: Any
     build: Callable[..., Any]
+
+
+class Source(NamedTuple):
+    """What builds a policy or a planner gets: signals of the robot, and the file."""
+
+    spec: Spec
+    path: Path
+
+
+@contextmanager
+def named(what: str, path: Path | str) -> Iterator[None]:
+    """Let every error of this project say which file it is about.
+
+    Raises:
+        ConfigError: In place of any other error of this project.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except SafectlError as error:
+        raise ConfigError(f"{what} {path}", str(error)) from error
 
 
 def late(place: str) -> Callable[..., Any]:

@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from safectl.errors import ConfigError, SafectlError
 from safectl.planners.towards import JointLine, Pursuit
 from safectl.spec import Spec
 from safectl.types import Planner
 from safectl_ros.adapters.interface import sizes_in_si
-from safectl_ros.kinds import Kind, late, read_kind
+from safectl_ros.kinds import Kind, Source, late, named, read_kind
 from safectl_ros.robot_file import columns
 
 
@@ -69,27 +68,16 @@ class DiffuserSettings:
     """Of the noise, >= 0."""
 
 
-class Source(NamedTuple):
-    """What a builder gets: signals of the robot, and the file."""
-
-    spec: Spec
-    path: Path
-
-
 def load_planner(path: Path, spec: Spec) -> Planner:
     """Build a planner for a robot.
 
     Raises:
         ConfigError: If the file holds no planner for this robot, with the reason.
     """
-    try:
+    with named("planner", path):
         kind, settings = read_kind(path, KINDS, "planner")
         planner: Planner = kind.build(settings, Source(spec, path))
         return planner
-    except ConfigError:
-        raise
-    except SafectlError as error:
-        raise ConfigError(f"planner {path}", str(error)) from error
 
 
 def _pursuit(settings: PursuitSettings, source: Source) -> Planner:

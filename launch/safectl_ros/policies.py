@@ -6,21 +6,21 @@ A kind of policy is one line in `KINDS`; the settings are those of its TOML file
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from safectl.errors import ConfigError, RangeError, SafectlError
+from safectl.errors import RangeError
 from safectl.export import Program, interpret, load_program
 from safectl.spec import Spec, require_same
 from safectl.types import Policy
 from safectl_agents.models import make_env
 from safectl_agents.run_folder import load_config, load_trained
 from safectl_envs.signals import spec_of
-from safectl_ros.kinds import Kind, late, read_kind
+from safectl_ros.kinds import Kind, Source, late, named, read_kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +53,6 @@ class FBSettings:
     """Folder of the training's episodes, relative to this file, for a task without a goal."""
 
 
-class Source(NamedTuple):
-    """What a builder gets: signals of the robot, and the file."""
-
-    spec: Spec
-    path: Path
-
-
 def load_policy(path: Path, spec: Spec) -> Policy:
     """Build a policy for a robot.
 
@@ -70,7 +63,7 @@ def load_policy(path: Path, spec: Spec) -> Policy:
     Raises:
         ConfigError: If the path holds no policy for this robot, with the reason.
     """
-    try:
+    with named("policy", path):
         if (path / "program.json").exists():
             return _ProgramPolicy(path, spec)
         if path.is_dir():
@@ -78,10 +71,6 @@ def load_policy(path: Path, spec: Spec) -> Policy:
         kind, settings = read_kind(path, KINDS, "policy")
         policy: Policy = kind.build(settings, Source(spec, path))
         return policy
-    except ConfigError:
-        raise
-    except SafectlError as error:
-        raise ConfigError(f"policy {path}", str(error)) from error
 
 
 class _ProgramPolicy:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from safectl.errors import ConfigError, FileFormatError, SafectlError
+from safectl.errors import FileFormatError, SafectlError
 from safectl.export.compiled import CompiledFilter
 from safectl.safeguards import Brake, Chain, Clip, RateLimit, Remembering
 from safectl.spec import Spec, require_same
@@ -26,7 +26,7 @@ from safectl_ros.barrier_safeguards import (
     build_barrier,
     build_world,
 )
-from safectl_ros.kinds import Kind, late, read_kind
+from safectl_ros.kinds import Kind, late, named, read_kind
 from safectl_ros.learned_settings import ACSSettings, VisitLimitSettings
 from safectl_ros.loaded import Loaded, Source
 from safectl_ros.robot_file import Robot
@@ -78,16 +78,12 @@ def load_safeguard(path: Path, robot: Robot, spec: Spec) -> Loaded:
     Raises:
         ConfigError: If the path holds no safeguard for this robot, with the reason.
     """
-    try:
+    with named("safeguard", path):
         if path.is_dir():
             return _from_folder(Source(robot, spec, path))
         kind, settings = read_kind(path, KINDS, "safeguard")
         loaded: Loaded = kind.build(settings, Source(robot, spec, path))
         return loaded
-    except ConfigError:
-        raise
-    except SafectlError as error:
-        raise ConfigError(f"safeguard {path}", str(error)) from error
 
 
 def compile_rows(loaded: Loaded, spec: Spec) -> tuple[Loaded, str]:

@@ -23,12 +23,12 @@ from rclpy.node import Node
 from torch import Tensor
 from trajectory_msgs.msg import JointTrajectory
 
-from safectl.errors import AdapterError, ConfigError, SafectlError
+from safectl.errors import AdapterError, SafectlError
 from safectl.types import Plan, Planner, Status
 from safectl_ros.adapters import ArmInterface, BaseInterface
 from safectl_ros.diagnostics import ERROR, OK, WARN, Finding, Reporter
 from safectl_ros.durations import Durations
-from safectl_ros.parameters import Parameter, declare
+from safectl_ros.parameters import ROBOT, SEES_STATE, Parameter, declare
 from safectl_ros.plan_messages import (
     goal_of_pose,
     goal_of_trajectory,
@@ -42,14 +42,9 @@ from safectl_ros.robot_file import load_robot
 from safectl_ros.worker import Worker
 
 PARAMETERS = (
-    Parameter("robot", "", "TOML file of the robot, or name of its environment", read_only=True),
-    Parameter("planner", "", "TOML file of the planner", read_only=True),
-    Parameter(
-        "sees_state",
-        False,
-        "whether the robot is one of our environments and the topic model_state is observed",
-        read_only=True,
-    ),
+    ROBOT,
+    Parameter("planner", "", "TOML file of the planner", read_only=True, is_required=True),
+    SEES_STATE,
     Parameter("rate_hz", 20.0, "rate of commands [Hz]", 1.0, 500.0, read_only=True),
     Parameter("replan_hz", 10.0, "highest rate of plans [Hz]", 0.1, 100.0, read_only=True),
     Parameter("plan_timeout", 1.0, "age at which a plan is not followed [s]", 0.05, 60.0),
@@ -86,9 +81,6 @@ class PlannerNode(Node):
     def __init__(self, context: Context | None = None) -> None:
         super().__init__("planner", context=context)
         self._values = declare(self, PARAMETERS)
-        for name in ("robot", "planner"):
-            if not self._values[name]:
-                raise ConfigError(f"parameters of {self.get_name()}", f"{name} is not set")
         self._robot = load_robot(self._values["robot"], sees_state=self._values["sees_state"])
         self._planner = load_planner(Path(self._values["planner"]), self._robot.spec)
         self._worker = Worker[_Job, _Solved](_solve, name="planner")

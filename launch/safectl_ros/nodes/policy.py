@@ -13,24 +13,25 @@ import torch
 from rclpy.context import Context
 from rclpy.node import Node
 
-from safectl.errors import AdapterError, ConfigError
+from safectl.errors import AdapterError
 from safectl_ros.diagnostics import ERROR, OK, WARN, Finding, Reporter
 from safectl_ros.durations import Durations
-from safectl_ros.parameters import Parameter, declare
+from safectl_ros.parameters import ROBOT, SEES_STATE, Parameter, declare
 from safectl_ros.policies import load_policy
 from safectl_ros.process import Message, spin_node
 from safectl_ros.qos import COMMAND, SENSOR
 from safectl_ros.robot_file import load_robot
 
 PARAMETERS = (
-    Parameter("robot", "", "TOML file of the robot, or name of its environment", read_only=True),
-    Parameter("policy", "", "folder of a run or a program, or TOML file", read_only=True),
+    ROBOT,
     Parameter(
-        "sees_state",
-        False,
-        "whether the robot is one of our environments and the topic model_state is observed",
+        "policy",
+        "",
+        "folder of a run or a program, or TOML file",
         read_only=True,
+        is_required=True,
     ),
+    SEES_STATE,
 )
 _QUIET_S = 2.0  # between two warnings of one kind, and without an observation before a report
 
@@ -45,9 +46,6 @@ class PolicyNode(Node):
     def __init__(self, context: Context | None = None) -> None:
         super().__init__("policy", context=context)
         values = declare(self, PARAMETERS)
-        for name in ("robot", "policy"):
-            if not values[name]:
-                raise ConfigError(f"parameters of {self.get_name()}", f"{name} is not set")
         self._robot = load_robot(values["robot"], sees_state=values["sees_state"])
         interface = self._robot.interface
         self._policy = load_policy(Path(values["policy"]), interface.spec)

@@ -17,7 +17,7 @@ from rclpy.clock_type import ClockType
 from rclpy.context import Context
 from rclpy.node import Node
 
-from safectl.errors import BridgeError, ConfigError, SpecMismatch
+from safectl.errors import BridgeError, SpecMismatch
 from safectl.safeguards import Clip
 from safectl.types import Reading
 from safectl_hardware.port import BAUD, serial_port
@@ -25,7 +25,7 @@ from safectl_hardware.serial import SerialBridge
 from safectl_ros.adapters.interface import Array
 from safectl_ros.diagnostics import ERROR, OK, WARN, Finding, Reporter
 from safectl_ros.last_link import QUIET_S, LastLink, follow
-from safectl_ros.parameters import Parameter, declare
+from safectl_ros.parameters import ROBOT, Parameter, declare
 from safectl_ros.process import spin_node
 from safectl_ros.qos import STATE, deadline_s, watched_command
 from safectl_ros.robot_file import load_robot
@@ -33,8 +33,8 @@ from safectl_ros.robot_file import load_robot
 _CONNECT_S = 0.5  # between two attempts
 
 PARAMETERS = (
-    Parameter("robot", "", "TOML file of the robot, or name of its environment", read_only=True),
-    Parameter("port", "", "serial port of the board", read_only=True),
+    ROBOT,
+    Parameter("port", "", "serial port of the board", read_only=True, is_required=True),
     Parameter("baud", BAUD, "speed of the line [bit/s]", low=1200, high=12_000_000, read_only=True),
     Parameter(
         "command_rate_hz",
@@ -53,9 +53,6 @@ class SerialBridgeNode(Node):
     def __init__(self, context: Context | None = None) -> None:
         super().__init__("serial_bridge", context=context)
         values = declare(self, PARAMETERS)
-        for name in ("robot", "port"):
-            if not values[name]:
-                raise ConfigError("serial_bridge", f"the parameter {name!r} must be given")
         self._interface = load_robot(values["robot"]).interface
         spec = self._interface.spec
         self._port = values["port"]
