@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from gymnasium.spaces import Box
+from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 from wall import SMALL, Wall, constraint, quick
 
@@ -16,11 +17,12 @@ from safectl.errors import ConfigError, FileFormatError, SpecMismatch
 from safectl.files import write_json
 from safectl.safeguards import ACS, Brake
 from safectl_agents.acs.critic import CriticSettings
+from safectl_agents.acs.methods import MethodContext, find_method
 from safectl_agents.acs.ppo import ACSPPO, OnPolicySettings
 from safectl_agents.acs.projection import ProjectionSettings
 from safectl_agents.acs.sac import ACSSAC
 from safectl_agents.acs.safety import SafetySettings
-from safectl_agents.acs.saved import load_critic, load_seed
+from safectl_agents.acs.saved import GUARDED, load_critic, load_seed
 from safectl_agents.acs.seed_run import RunSettings, run_seed
 from safectl_agents.acs.td3 import ACSTD3
 from safectl_agents.models import make_env
@@ -116,6 +118,31 @@ def test_a_seed_brings_the_bound_and_the_correction_of_its_method(seed):
     assert critic.cost(torch.zeros(1, spec.nx), torch.zeros(1, 2)).isfinite().all()
     with pytest.raises(SpecMismatch, match="the robot"):
         load_seed(seed, SPEC)
+
+
+@pytest.mark.parametrize(
+    ("method", "mode", "recovery_rate"),
+    [
+        ("acs", "gradient", 0.8),
+        ("acs-newton", "newton", 0.8),
+        ("acs-sac", "gradient", 0.8),
+        ("acs-ppo", "gradient", 0.8),
+        ("usl", "gradient", 1.0),
+    ],
+)
+def test_every_method_that_trains_a_safeguard_leaves_one(tmp_path, method, mode, recovery_rate):
+    assert method in GUARDED
+    env = make_env("safectl/PointHazard-v0")
+    context = MethodContext(0, 0, 0.0, 0.3, hidden=(8,), options={"buffer_size": 10})
+    model = find_method(method).make(DummyVecEnv([lambda: env]), context)
+    model.save(tmp_path / "model.zip")
+    write_json(tmp_path / "settings.json", asdict(replace(SEED, method=method, eps=0.3)))
+    spec = spec_of(env)
+    critic, options = load_seed(tmp_path, spec)
+    assert (options.bound.tolerance, options.bound.recovery_rate) == (0.3, recovery_rate)
+    assert options.correction.mode == mode
+    rows = torch.rand(3, spec.nx)
+    torch.testing.assert_close(critic.value(rows), model.safeguard.critic.value(rows))
 
 
 def test_a_seed_that_is_not_finished_is_read_from_its_checkpoint(tmp_path):
