@@ -2,13 +2,12 @@
 
 import time
 
-import numpy as np
 from torch import Tensor
 
 from safectl.types import Decision, Safeguard
+from safectl_ros.durations import Durations
 from safectl_ros.worker import Finished, Worker, attempt
 
-_KEPT_TIMES = 512
 _Job = tuple[Safeguard, Tensor, Tensor]
 
 
@@ -31,8 +30,8 @@ class BudgetedFilter:
         """Why the last call gave nothing; empty if it gave a decision."""
         self.failures = 0
         """How many calls gave nothing."""
-        self._times = np.full(_KEPT_TIMES, np.nan)
-        self._calls = 0
+        self.times = Durations()
+        """Of the calls that ended in time."""
         self._worker: Worker[_Job, Decision] | None = None
         if not is_bounded:
             self._worker = Worker(_filter, name="filter")
@@ -49,19 +48,11 @@ class BudgetedFilter:
         elapsed = time.monotonic() - started
         if finished is None or elapsed > self.budget_s:
             return self._give_up(f"over its budget of {self.budget_s:g} s")
-        self._times[self._calls % _KEPT_TIMES] = elapsed
-        self._calls += 1
+        self.times.add(elapsed)
         if finished.result is None:
             return self._give_up(finished.failure)
         self.failure = ""
         return finished.result
-
-    def solve_times(self) -> tuple[float, float]:
-        """Return median and 99th percentile of the last calls that ended in time [s]."""
-        if self._calls == 0:
-            return 0.0, 0.0
-        median, p99 = np.nanquantile(self._times, [0.5, 0.99])
-        return float(median), float(p99)
 
     def close(self) -> None:
         """End the thread, if there is one."""

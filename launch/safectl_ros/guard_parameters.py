@@ -7,19 +7,16 @@ from typing import Any
 import numpy as np
 
 from safectl_ros.guard_logic import GuardSettings
-from safectl_ros.parameters import Parameter
+from safectl_ros.parameters import ROBOT, SEES_STATE, Parameter
 
 STEADY, ROS = "steady", "ros"
 
 PARAMETERS = (
-    Parameter("robot", "", "TOML file of the robot, or name of its environment", read_only=True),
-    Parameter("safeguard", "", "TOML file, or folder of a training run", read_only=True),
+    ROBOT,
     Parameter(
-        "sees_state",
-        False,
-        "whether the robot is one of our environments and the topic model_state is observed",
-        read_only=True,
+        "safeguard", "", "TOML file, or folder of a training", read_only=True, is_required=True
     ),
+    SEES_STATE,
     Parameter("autostart", True, "configure and activate without being asked", read_only=True),
     Parameter("rate_hz", 50.0, "output rate [Hz]", low=1.0, high=500.0, read_only=True),
     Parameter(

@@ -24,7 +24,7 @@ from rclpy.qos import QoSProfile
 from std_msgs.msg import Bool, Float64MultiArray
 from visualization_msgs.msg import MarkerArray
 
-from safectl.errors import AdapterError, ConfigError
+from safectl.errors import AdapterError
 from safectl.safeguards import Remembering
 from safectl.spec import Spec
 from safectl.types import Safeguard
@@ -35,10 +35,11 @@ from safectl_ros.budget import BudgetedFilter
 from safectl_ros.diagnostics import OK, make_report
 from safectl_ros.guard_logic import GuardLogic, Output, State
 from safectl_ros.guard_parameters import STEADY, settings_from
+from safectl_ros.loaded import Loaded
 from safectl_ros.process import Message
 from safectl_ros.qos import COMMAND, DIAGNOSTICS, LATCHED, SENSOR, safe_command
 from safectl_ros.robot_file import Robot, limited, load_robot
-from safectl_ros.safeguards import Loaded, compile_rows, load_safeguard
+from safectl_ros.safeguards import compile_rows, load_safeguard
 
 _ANSWERS_PER_TURN = 4
 """So many commands at most are answered between two turns of the timer; the rest wait for it."""
@@ -60,9 +61,6 @@ class GuardRuntime:
 
     def __init__(self, node: Node, values: Mapping[str, Any]) -> None:
         self._node, self._values = node, dict(values)
-        for name in ("robot", "safeguard"):
-            if not values[name]:
-                raise ConfigError(f"parameters of {node.get_name()}", f"{name} is not set")
         self.robot: Robot = load_robot(values["robot"], sees_state=values["sees_state"])
         self.loaded, self.decided_by = compile_rows(*self._load(values["limit_shares"]))
         _warm_up(self.loaded.safeguard, self.robot.spec)
@@ -320,7 +318,7 @@ class GuardRuntime:
 
     def _figures(self) -> dict[str, object]:
         now, logic, counters = self.now(), self.logic, self.counters
-        median, p99 = self.filter.solve_times()
+        median, p99 = self.filter.times.median_and_p99()
         return {
             "claim": self.loaded.safeguard.claim,
             "decided_by": self.decided_by,

@@ -1,12 +1,15 @@
 """TOML files that name a kind: the word `kind`, then the settings of that kind."""
 
+import importlib
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safectl.config import overlay
-from safectl.errors import ConfigError, UnknownNameError
+from safectl.errors import ConfigError, SafectlError, UnknownNameError
+from safectl.spec import Spec
 
 
 class Kind(NamedTuple):
@@ -14,6 +17,42 @@ class Kind(NamedTuple):
 
     defaults: Any
     build: Callable[..., Any]
+
+
+class Source(NamedTuple):
+    """What builds a policy or a planner gets: signals of the robot, and the file."""
+
+    spec: Spec
+    path: Path
+
+
+@contextmanager
+def named(what: str, path: Path | str) -> Iterator[None]:
+    """Let every error of this project say which file it is about.
+
+    Raises:
+        ConfigError: In place of any other error of this project.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except SafectlError as error:
+        raise ConfigError(f"{what} {path}", str(error)) from error
+
+
+def late(place: str) -> Callable[..., Any]:
+    """Return a builder, `module:function`, that is imported when it is called.
+
+    For what needs simulators or trainers: they take seconds to import and memory to hold, and a
+    node with something else is spared both.
+    """
+    module, name = place.split(":")
+
+    def build(*arguments: Any) -> Any:  # noqa: ANN401  as every `Kind.build`
+        return getattr(importlib.import_module(module), name)(*arguments)
+
+    return build
 
 
 def read_kind(path: Path, kinds: Mapping[str, Kind], what: str) -> tuple[Kind, Any]:

@@ -34,6 +34,7 @@ class Parameter:
         high: Largest number allowed.
         choices: The only texts allowed, if any.
         read_only: Whether it is fixed once the node runs.
+        is_required: Whether a text must be given.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Parameter:
     high: int | float | None = None
     choices: tuple[str, ...] = ()
     read_only: bool = False
+    is_required: bool = False
 
     def descriptor(self) -> ParameterDescriptor:
         """Return the parameter's description for `ros2 param describe`."""
@@ -72,6 +74,21 @@ class Parameter:
         return ""
 
 
+ROBOT = Parameter(
+    "robot",
+    "",
+    "TOML file of the robot, or name of its environment",
+    read_only=True,
+    is_required=True,
+)
+SEES_STATE = Parameter(
+    "sees_state",
+    False,
+    "whether the robot is one of our environments and the topic model_state is observed",
+    read_only=True,
+)
+
+
 def declare(node: Node, parameters: Iterable[Parameter]) -> dict[str, Any]:
     """Declare the parameters of a node and return their values.
 
@@ -85,7 +102,8 @@ def declare(node: Node, parameters: Iterable[Parameter]) -> dict[str, Any]:
         Value by name.
 
     Raises:
-        ConfigError: If a value is of the wrong type or range, or an override has an unknown name.
+        ConfigError: If a value is of the wrong type or range, an override has an unknown name, or
+            a required one is missing.
     """
     known = {parameter.name: parameter for parameter in parameters}
     source = f"parameters of {node.get_name()}"
@@ -101,7 +119,11 @@ def declare(node: Node, parameters: Iterable[Parameter]) -> dict[str, Any]:
             node.declare_parameter(name, parameter.default, parameter.descriptor())
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             raise ConfigError(source, f"{_reason(error)} ({parameter.text})") from error
-    return {name: node.get_parameter(name).value for name in known}
+    values = {name: node.get_parameter(name).value for name in known}
+    for name, parameter in known.items():
+        if parameter.is_required and not values[name]:
+            raise ConfigError(source, f"{name} is not set ({parameter.text})")
+    return values
 
 
 def _refuse_unknown(

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from safectl.errors import ConfigError, SafectlError
 from safectl.planners.towards import JointLine, Pursuit
 from safectl.spec import Spec
 from safectl.types import Planner
 from safectl_ros.adapters.interface import sizes_in_si
-from safectl_ros.kinds import Kind, read_kind
+from safectl_ros.kinds import Kind, Source, late, named, read_kind
 from safectl_ros.robot_file import columns
 
 
@@ -51,23 +50,38 @@ class JointLineSettings:
     """Steps of a plan, >= 1."""
 
 
+@dataclass(frozen=True, slots=True)
+class DiffuserSettings:
+    """Plans of a diffusion model through a maze, certified for a specification."""
+
+    model: str = ""
+    """Folder of `safectl train diffuser`, relative to this file; empty for the shipped one."""
+    method: str = "best"
+    """One of `diffuser`, `ros`, `res`, `tvs`, `best`, as `safectl plan` knows them."""
+    specification: str = ""
+    """What plans are certified for; empty for that of the maze."""
+    goal: tuple[float, ...] = ()
+    """First goal, row and column [m]; empty for that of the maze."""
+    steps: int = 16
+    """Of the sampler, >= 1."""
+    seed: int = 0
+    """Of the noise, >= 0."""
+
+
 def load_planner(path: Path, spec: Spec) -> Planner:
     """Build a planner for a robot.
 
     Raises:
         ConfigError: If the file holds no planner for this robot, with the reason.
     """
-    try:
+    with named("planner", path):
         kind, settings = read_kind(path, KINDS, "planner")
-        planner: Planner = kind.build(settings, spec)
+        planner: Planner = kind.build(settings, Source(spec, path))
         return planner
-    except ConfigError:
-        raise
-    except SafectlError as error:
-        raise ConfigError(f"planner {path}", str(error)) from error
 
 
-def _pursuit(settings: PursuitSettings, spec: Spec) -> Planner:
+def _pursuit(settings: PursuitSettings, source: Source) -> Planner:
+    spec = source.spec
     return Pursuit(
         spec,
         goal=settings.goal,
@@ -78,7 +92,8 @@ def _pursuit(settings: PursuitSettings, spec: Spec) -> Planner:
     )
 
 
-def _joint_line(settings: JointLineSettings, spec: Spec) -> Planner:
+def _joint_line(settings: JointLineSettings, source: Source) -> Planner:
+    spec = source.spec
     names = settings.positions or tuple(signal.name for signal in spec.action)
     return JointLine(
         spec,
@@ -92,5 +107,6 @@ def _joint_line(settings: JointLineSettings, spec: Spec) -> Planner:
 KINDS: Mapping[str, Kind] = {
     "pursuit": Kind(PursuitSettings(), _pursuit),
     "joint_line": Kind(JointLineSettings(), _joint_line),
+    "diffuser": Kind(DiffuserSettings(), late("safectl_ros.diffuser:build")),
 }
 """Planners by the word `kind` in their file."""

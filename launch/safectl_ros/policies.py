@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from safectl.errors import ConfigError, RangeError, SafectlError
+from safectl.errors import RangeError
 from safectl.export import Program, interpret, load_program
 from safectl.spec import Spec, require_same
 from safectl.types import Policy
 from safectl_agents.models import make_env
 from safectl_agents.run_folder import load_config, load_trained
 from safectl_envs.signals import spec_of
-from safectl_ros.kinds import Kind, read_kind
+from safectl_ros.kinds import Kind, Source, late, named, read_kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,20 @@ class RandomSettings:
     """Seed of the draws, >= 0."""
 
 
+@dataclass(frozen=True, slots=True)
+class FBSettings:
+    """A task, carried out by a forward-backward model."""
+
+    run: str = ""
+    """Folder of `safectl train fb`, relative to this file."""
+    task: str = ""
+    """Task of its domain; empty with a goal."""
+    goal: tuple[float, ...] = ()
+    """Observation to reach; empty with a task."""
+    data: str = ""
+    """Folder of the training's episodes, relative to this file, for a task without a goal."""
+
+
 def load_policy(path: Path, spec: Spec) -> Policy:
     """Build a policy for a robot.
 
@@ -49,18 +63,14 @@ def load_policy(path: Path, spec: Spec) -> Policy:
     Raises:
         ConfigError: If the path holds no policy for this robot, with the reason.
     """
-    try:
+    with named("policy", path):
         if (path / "program.json").exists():
             return _ProgramPolicy(path, spec)
         if path.is_dir():
             return _from_run(path, spec)
         kind, settings = read_kind(path, KINDS, "policy")
-        policy: Policy = kind.build(settings, spec)
+        policy: Policy = kind.build(settings, Source(spec, path))
         return policy
-    except ConfigError:
-        raise
-    except SafectlError as error:
-        raise ConfigError(f"policy {path}", str(error)) from error
 
 
 class _ProgramPolicy:
@@ -80,7 +90,8 @@ class _ProgramPolicy:
 class _Constant:
     """One action for every observation."""
 
-    def __init__(self, settings: ConstantSettings, spec: Spec) -> None:
+    def __init__(self, settings: ConstantSettings, source: Source) -> None:
+        spec = source.spec
         if len(settings.action) != spec.nu:
             expected = f"{spec.nu} numbers"
             raise RangeError("action", value=settings.action, expected=expected)
@@ -93,7 +104,8 @@ class _Constant:
 class _Random:
     """Uniform draws within the limits of the action."""
 
-    def __init__(self, settings: RandomSettings, spec: Spec) -> None:
+    def __init__(self, settings: RandomSettings, source: Source) -> None:
+        spec = source.spec
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._low, self._high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
 
@@ -114,5 +126,6 @@ def _from_run(folder: Path, spec: Spec) -> Policy:
 KINDS: Mapping[str, Kind] = {
     "constant": Kind(ConstantSettings(), _Constant),
     "random": Kind(RandomSettings(), _Random),
+    "fb": Kind(FBSettings(), late("safectl_ros.fb_policy:build")),
 }
 """Policies by the word `kind` in their file."""

@@ -138,6 +138,7 @@ class _Guard:
     window: tuple[str, str] | None = None
     remembers: bool = False
     iterations: int = 1
+    seen: tuple[int, ...] | None = None
 
     def collect(self, safeguard: Safeguard) -> None:
         """Add the constraints of a safeguard; the outermost one names the fallback."""
@@ -294,6 +295,13 @@ class _Guard:
                 expected=f"the {safeguard.dynamics.nx} entries of the observation that the model "
                 "needs",
             )
+        if self.seen not in (None, entries):
+            raise UnsupportedLayer(
+                "barriers over different entries of the observation",
+                supported=("one state for all barriers",),
+                advice="Observe the same entries with all of them, or keep the chain on the host.",
+            )
+        self.seen = entries
         motion = motion_of(
             tracer, safeguard.dynamics, pick(tracer, OBSERVATION, entries, name=state)
         )

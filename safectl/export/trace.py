@@ -75,9 +75,13 @@ class Tracer:
     def op(self, op: Op) -> str:
         """Append an operation and return the name of its first output.
 
+        The same operation on the same values is appended once.
+
         Raises:
             ShapeError: If a size does not fit.
         """
+        if op.outputs[0] in self._values and op in self._ops:
+            return op.outputs[0]
         shapes = {name: array.shape for name, array in self._constants.items()}
         results = output_values(op, self._values, shapes)
         self._values.update(zip(op.outputs, results, strict=True))

@@ -48,6 +48,7 @@ from safectl.safeguards import (
 from safectl.spec import Signal, Spec
 from safectl.types import Status
 from safectl_envs.catalogue import find_world
+from safectl_envs.normalised import Normalised
 
 ACTION_TOLERANCE = 1e-2
 """The barrier bounds a position that one step moves by 1.25e-3 of the action: float32 rounding and
@@ -240,6 +241,41 @@ def test_barrier_signals_and_rate_limit_are_met_together():
     assert report.corrected > 10
     steps = replay(program, rows)
     assert steps.margin[steps.status != Status.FALLBACK].min() >= 0.0
+
+
+def barrier_qp(barrier, model, seen):
+    return BarrierQP(barrier, model, fallback=Brake(SPEC), observe=lambda rows: rows[:, seen])
+
+
+def test_two_barriers_over_equal_models_are_met_together():
+    walls = HalfSpaces(torch.tensor([[0.0, 1.0]]), torch.tensor([-0.8]))
+    guards = [
+        barrier_qp(barrier, Normalised(Unicycle(0.1), [1.0, 2.0]), [0, 1, 2])
+        for barrier in (DISCS, walls)
+    ]
+    policy = Network(nn.Sequential(make_policy(SPEC, 7)))
+    program = guarded_program("g", SPEC, policy, Chain(*guards, fallback=Brake(SPEC)))
+    rows = 2.0 * torch.rand(400, 4, generator=torch.Generator().manual_seed(2)) - 1.0
+    assert verify(program, observations=rows.numpy()).corrected > 10
+    steps = interpret(program, rows.numpy())
+    action = torch.from_numpy(steps.action)
+    margins = torch.stack([guard.filter(rows, action).certificate.margin for guard in guards])
+    assert margins[:, torch.from_numpy(steps.status != Status.FALLBACK)].min() >= -1e-5
+
+
+@pytest.mark.parametrize(
+    ("period", "seen", "error", "problem"),
+    [
+        (0.2, [0, 1, 2, 3], RangeError, "model_"),
+        (0.1, [1, 0, 3, 2], UnsupportedLayer, "different entries"),
+    ],
+)
+def test_barriers_over_different_models_or_states_are_refused(period, seen, error, problem):
+    policy = Network(nn.Sequential(make_policy(SPEC, 7)))
+    first = barrier_qp(DISCS, MODEL, [0, 1, 2, 3])
+    second = barrier_qp(BOX, double_integrator(period, axes=2), seen)
+    with pytest.raises(error, match=problem):
+        guarded_program("g", SPEC, policy, Chain(first, second, fallback=Brake(SPEC)))
 
 
 def test_a_guarded_program_survives_its_file(tmp_path):

@@ -103,7 +103,7 @@ def test_a_minute_over_topics_equals_a_minute_in_process(
         record=True,
         bag=bag,
     )
-    env = RosEnv(robot.interface, start_timeout_s=START_S, timeout_s=5.0)
+    env = RosEnv(robot.interface, start_timeout_s=START_S, timeout_s=20.0)
     try:
         costs = over_topics(env, actions)
     finally:

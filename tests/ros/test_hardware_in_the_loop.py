@@ -10,7 +10,7 @@ from safectl_ros.process import RosThread
 from safectl_ros.qos import COMMAND, SENSOR
 from tests.ros_graph import Inbox, wait_until
 
-START_S = 30.0  # firmware is compiled, and processes that import torch are started
+START_S = 90.0  # firmware is compiled, and processes that import torch are started
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Launch files with their switches on, as processes."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from rclpy.node import Node
 from std_msgs.msg import Float64MultiArray
 
 from safectl_ros.process import RosThread
-from safectl_ros.qos import COMMAND, LATCHED, SENSOR
+from safectl_ros.qos import COMMAND, LATCHED, SENSOR, STATE
 from tests.ros_graph import Inbox
 
 START_S = 90.0  # processes that import torch, on a machine that does other things too
@@ -79,4 +80,26 @@ def test_a_planner_leads_the_simulated_robot_and_shows_its_plan(launched, probe,
     running = launched("plan.launch.xml", planner=planner)
     plans.wait(lambda messages: len(messages[-1].poses) > 1, START_S)
     safe.wait(lambda messages: max(map(abs, messages[-1].data)) > 0.0, START_S)
+    assert running.stop() == 0
+
+
+@pytest.mark.slow
+def test_the_shipped_diffusion_model_moves_a_guarded_mass(launched, probe, tmp_path):
+    planner = tmp_path / "planner.toml"
+    planner.write_text("kind = 'diffuser'\nsteps = 8\n")
+    plans = Inbox(probe.node, PathMessage, "plan", LATCHED)
+    states = Inbox(probe.node, Float64MultiArray, "model_state", STATE)
+    safe = Inbox(probe.node, Float64MultiArray, "action_safe", COMMAND)
+    running = launched(
+        "plan.launch.xml",
+        env="safectl/Maze2dUmaze-v0",
+        sees_state=False,
+        planner=planner,
+        replan_hz=2.0,
+        rate_hz=100.0,
+    )
+    plans.wait(lambda messages: len(messages[-1].poses) == 128, START_S)
+    safe.wait(lambda messages: max(map(abs, messages[-1].data)) > 0.0, START_S)
+    first = states.wait().data[:2]
+    states.wait(lambda messages: math.dist(messages[-1].data[:2], first) > 0.3, START_S)
     assert running.stop() == 0

@@ -78,21 +78,25 @@ def train(
     return learner.model
 
 
-def load_run(folder: Path) -> tuple[FBConfig, ForwardBackward, int]:
+def load_run(folder: Path, *, device: str | None = None) -> tuple[FBConfig, ForwardBackward, int]:
     """Read the settings, the model and the number of updates of a run's last checkpoint.
+
+    Args:
+        folder: Of the run.
+        device: Where the model goes; None for where it was trained.
 
     Raises:
         FileFormatError: If there is none, or it cannot be read.
     """
-    config = load_config(folder)
+    config = load_config(folder, device=device)
     if not checkpoints(folder / "checkpoints"):
         raise FileFormatError(folder, "holds no checkpoint", "train it first")
     learner, step = _resume(config, folder, Domain(config.domain))
     return config, learner.model, step
 
 
-def load_config(folder: Path) -> FBConfig:
-    """Read the settings of a run.
+def load_config(folder: Path, *, device: str | None = None) -> FBConfig:
+    """Read the settings of a run, for another device where one is given.
 
     Raises:
         FileFormatError: If the folder holds no run.
@@ -102,6 +106,7 @@ def load_config(folder: Path) -> FBConfig:
     if stored.pop("version", None) != _VERSION:
         raise FileFormatError(path, "has another version", f"this program reads {_VERSION}")
     stored.pop("data", None)
+    stored |= {} if device is None else {"device": device}
     return overlay(FBConfig(), stored, source=str(path))
 
 

@@ -4,13 +4,12 @@ Simulator, policy and guard run in real time; this process sees each observation
 command that carries its stamp.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from std_msgs.msg import Float64MultiArray
 from safectl.errors import BridgeError
 from safectl_agents.bench.benchmark import Measurement
 from safectl_ros.adapters.vector import label_stamp
-from safectl_ros.bench.graph import loopback_graph, node_process
+from safectl_ros.bench.graph import hurry, loopback_graph, node_process
 from safectl_ros.process import Message, RosThread
 from safectl_ros.qos import COMMAND, STATE
 
@@ -31,7 +30,6 @@ LOADS = 2
 
 _WARM_UP = 50
 _START_S = 120.0
-_URGENT = -15
 
 
 def p99() -> Measurement:
@@ -51,9 +49,7 @@ def p99() -> Measurement:
                 node_process("safectl_ros.nodes.policy", policy=policy, **common),
             )
         ]
-        for pid in (0, *[process.pid for process in processes]):
-            with suppress(PermissionError):
-                os.setpriority(os.PRIO_PROCESS, pid, _URGENT)
+        hurry(0, *[process.pid for process in processes])
         thread = stack.enter_context(RosThread(lambda context: Node("watch", context=context)))
         watch = _Watch(thread.node)
         watch.wait_for(_WARM_UP)

@@ -5,7 +5,6 @@ import signal
 import tempfile
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +17,13 @@ from rclpy.node import Node
 from safectl.errors import BridgeError
 from safectl_agents.bench.benchmark import NOTHING_DRAWN, Measurement
 from safectl_ros.bench.fuzz import ROBOT, TIMEOUT_S
-from safectl_ros.bench.graph import loopback_graph, node_process
+from safectl_ros.bench.graph import hurry, loopback_graph, node_process
 from safectl_ros.process import Message, RosThread
 from safectl_ros.qos import COMMAND, SENSOR
 
 KILLS = 10
 PERIOD_S = 0.02
 _START_S = 90.0
-_URGENT = -15
 _REST = 1e-6
 
 
@@ -50,14 +48,14 @@ def stop_time() -> Measurement:
             ) as guard,
             RosThread(lambda context: Node("mourner", context=context)) as thread,
         ):
-            _hurry(guard.pid)
+            hurry(guard.pid)
             watch = _Watch(thread.node)
             times = []
             for _ in range(KILLS):
                 with node_process(
                     "safectl_ros.nodes.policy", robot=robot, policy=policy
                 ) as process:
-                    _hurry(process.pid)
+                    hurry(process.pid)
                     times.append(watch.seconds_to_rest(process.pid))
     rows = 1e3 * np.array(times)
     details = {
@@ -106,8 +104,3 @@ class _Watch:
             if before > _REST >= abs(self._speed):
                 self._rested_at = time.monotonic()
             self._changed.notify_all()
-
-
-def _hurry(pid: int) -> None:
-    with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, pid, _URGENT)

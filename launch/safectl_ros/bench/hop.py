@@ -5,12 +5,11 @@ commands and notes when each comes back, known by its stamp. The ways are measur
 by block, so that all meet the same machine.
 """
 
-import os
 import subprocess
 import tempfile
 import threading
 import time
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +26,7 @@ from safectl.errors import BridgeError
 from safectl_agents.bench.benchmark import NOTHING_DRAWN, Measurement
 from safectl_ros.adapters.stamps import from_time
 from safectl_ros.bench.fuzz import ROBOT
-from safectl_ros.bench.graph import loopback_graph, node_process
+from safectl_ros.bench.graph import hurry, loopback_graph, node_process
 from safectl_ros.process import Message, RosThread
 from safectl_ros.qos import COMMAND, SENSOR
 
@@ -42,7 +41,6 @@ LOST_S = 0.1
 """What a command counts that is not answered within this time."""
 
 _START_S = 90.0
-_URGENT = -15
 _RELAY = "relay"
 
 
@@ -99,9 +97,7 @@ def measure() -> Hops:
             path = Path(folder) / f"{name}.toml"
             path.write_text(text, encoding="utf-8")
             processes.append(stack.enter_context(_guard(name, robot, path)))
-        for pid in (0, *[process.pid for process in processes]):
-            with suppress(PermissionError):
-                os.setpriority(os.PRIO_PROCESS, pid, _URGENT)
+        hurry(0, *[process.pid for process in processes])
         thread = stack.enter_context(RosThread(lambda context: Node("hops", context=context)))
         return _Course(thread.node).run()
 

@@ -5,15 +5,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from safectl_ros.bench.hop import RATES_HZ, WAYS, measure
+from safectl_ros.bench.hop import RATES_HZ, WAYS, Hops
 
 _GAP_S = 0.06
 """Between blocks nothing is sent; longer gaps than this are left out."""
 
 
-def draw(path: Path) -> None:
-    """Measure, if this process has not, and write a PNG."""
-    hops = measure()
+def draw(hops: Hops, path: Path) -> None:
+    """Write a PNG of what `hop.measure` has measured."""
     figure = Figure(figsize=(9.0, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     for way in WAYS:

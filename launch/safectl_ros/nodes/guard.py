@@ -120,16 +120,16 @@ class GuardNode(LifecycleNode):
     def _on_transition(
         self, change: Callable[..., Message], request: Message, response: Message
     ) -> Message:
-        """Refuse a transition that the present state does not have; rclpy's own service raises."""
+        """Refuse a transition that the present state does not have; the service of Jazzy raises."""
         try:
-            return change(request, response)
+            response = change(request, response)
         except RuntimeError as error:  # rclpy's RCLError, which it does not export
             wanted = request.transition.label or request.transition.id
             self.get_logger().error(f"transition {wanted} is refused: {error}")
-            if self._runtime is not None:
-                self._runtime.counters.refused_transitions += 1
             response.success = False
-            return response
+        if not response.success and self._runtime is not None:
+            self._runtime.counters.refused_transitions += 1
+        return response
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._runtime is None:

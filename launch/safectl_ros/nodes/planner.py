@@ -23,10 +23,12 @@ from rclpy.node import Node
 from torch import Tensor
 from trajectory_msgs.msg import JointTrajectory
 
-from safectl.errors import AdapterError, ConfigError
-from safectl.types import Plan, Planner
+from safectl.errors import AdapterError, SafectlError
+from safectl.types import Plan, Planner, Status
 from safectl_ros.adapters import ArmInterface, BaseInterface
-from safectl_ros.parameters import Parameter, declare
+from safectl_ros.diagnostics import ERROR, OK, WARN, Finding, Reporter
+from safectl_ros.durations import Durations
+from safectl_ros.parameters import ROBOT, SEES_STATE, Parameter, declare
 from safectl_ros.plan_messages import (
     goal_of_pose,
     goal_of_trajectory,
@@ -40,14 +42,9 @@ from safectl_ros.robot_file import load_robot
 from safectl_ros.worker import Worker
 
 PARAMETERS = (
-    Parameter("robot", "", "TOML file of the robot, or name of its environment", read_only=True),
-    Parameter("planner", "", "TOML file of the planner", read_only=True),
-    Parameter(
-        "sees_state",
-        False,
-        "whether the robot is one of our environments and the topic model_state is observed",
-        read_only=True,
-    ),
+    ROBOT,
+    Parameter("planner", "", "TOML file of the planner", read_only=True, is_required=True),
+    SEES_STATE,
     Parameter("rate_hz", 20.0, "rate of commands [Hz]", 1.0, 500.0, read_only=True),
     Parameter("replan_hz", 10.0, "highest rate of plans [Hz]", 0.1, 100.0, read_only=True),
     Parameter("plan_timeout", 1.0, "age at which a plan is not followed [s]", 0.05, 60.0),
@@ -69,6 +66,9 @@ class _Solved:
     actions: NDArray[np.float32]
     stamp_ns: int
     seen_at: float
+    seconds: float
+    margin: float
+    status: Status
 
 
 class PlannerNode(Node):
@@ -81,13 +81,12 @@ class PlannerNode(Node):
     def __init__(self, context: Context | None = None) -> None:
         super().__init__("planner", context=context)
         self._values = declare(self, PARAMETERS)
-        for name in ("robot", "planner"):
-            if not self._values[name]:
-                raise ConfigError(f"parameters of {self.get_name()}", f"{name} is not set")
         self._robot = load_robot(self._values["robot"], sees_state=self._values["sees_state"])
         self._planner = load_planner(Path(self._values["planner"]), self._robot.spec)
         self._worker = Worker[_Job, _Solved](_solve, name="planner")
         self._published = 0
+        self._times = Durations()
+        Reporter(self, "plan", hardware_id=self._values["robot"], look=self._find)
         self._asked_at = -np.inf
         interface = self._robot.interface
         self._commands = self.create_publisher(
@@ -141,10 +140,10 @@ class PlannerNode(Node):
                 goal = goal_of_trajectory(message, interface)
             else:
                 goal = goal_of_pose(message, self._frame_id)
-        except AdapterError as error:
+            self._planner = planner.towards(goal)
+        except SafectlError as error:
             self.get_logger().error(f"refused: {error}")
             return
-        self._planner = planner.towards(goal)
         self._asked_at = -np.inf
         self.get_logger().info(f"goal: {goal}")
 
@@ -157,6 +156,7 @@ class PlannerNode(Node):
         plan, spec = finished.result, self._robot.spec
         if finished.number != self._published:
             self._published = finished.number
+            self._times.add(plan.seconds)
             self._publish_plan(plan)
         age = time.monotonic() - plan.seen_at
         if age > self._values["plan_timeout"]:
@@ -174,6 +174,24 @@ class PlannerNode(Node):
             message = path_message(plan.states[:, :3], plan.stamp_ns, self._frame_id)
         self._plans.publish(message)
 
+    def _find(self) -> Finding:
+        finished, now = self._worker.newest, time.monotonic()
+        plan, (median, p99) = finished.result, self._times.median_and_p99()
+        age = np.inf if plan is None else now - plan.seen_at
+        values = {
+            "plans": self._times.count,
+            "plan_age_s": age,
+            "plan_median_s": median,
+            "plan_p99_s": p99,
+            "plan_status": "none" if plan is None else plan.status.name,
+            "plan_margin": np.nan if plan is None else plan.margin,
+        }
+        if finished.failure:
+            return Finding(ERROR, finished.failure, values)
+        if plan is None or age > self._values["plan_timeout"]:
+            return Finding(WARN, "no new plan: nothing is proposed", values)
+        return Finding(OK, "proposes", values)
+
     @property
     def _frame_id(self) -> str:
         interface = self._robot.interface
@@ -181,8 +199,17 @@ class PlannerNode(Node):
 
 
 def _solve(job: _Job) -> _Solved:
+    started = time.monotonic()
     plan: Plan = job.planner.plan(job.observation)
-    return _Solved(plan.states[0].numpy(), plan.actions[0].numpy(), job.stamp_ns, job.seen_at)
+    return _Solved(
+        plan.states[0].numpy(),
+        plan.actions[0].numpy(),
+        job.stamp_ns,
+        job.seen_at,
+        time.monotonic() - started,
+        float(plan.certificate.margin),
+        Status(int(plan.certificate.status)),
+    )
 
 
 def main() -> int:

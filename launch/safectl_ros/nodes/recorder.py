@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.context import Context
@@ -32,14 +31,13 @@ from std_msgs.msg import UInt64
 
 from safectl.errors import ConfigError
 from safectl_ros.bag_writer import BagWriter
-from safectl_ros.diagnostics import OK, WARN, make_report, make_status
+from safectl_ros.diagnostics import OK, WARN, Finding, Reporter
 from safectl_ros.message_types import message_class
 from safectl_ros.parameters import Parameter, declare
 from safectl_ros.process import Message, spin_node
-from safectl_ros.qos import DIAGNOSTICS, LATCHED
+from safectl_ros.qos import LATCHED
 
 _LOOK_S = 0.5  # between two looks at the graph
-_REPORT_S = 1.0
 _DEPTH = 1000  # messages of one topic that may wait while the disk is slow
 
 PARAMETERS = (
@@ -70,11 +68,10 @@ class RecorderNode(Node):
         folder = values["folder"] or f"runs/bag-{time.strftime('%Y%m%d-%H%M%S')}"
         self._bag = BagWriter(Path(folder))
         self._recorded = self.create_publisher(UInt64, "~/recorded", LATCHED)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", DIAGNOSTICS)
+        Reporter(self, "bag", hardware_id="disk", look=self._find)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_LOOK_S, self._look, clock=steady)
         self.create_timer(values["flush_s"], self._flush, clock=steady)
-        self.create_timer(_REPORT_S, self._report, clock=steady)
         self.get_logger().info(f"recording into {folder}")
         self._look()
 
@@ -123,17 +120,11 @@ class RecorderNode(Node):
         if self._bag.recorded != before:
             self._recorded.publish(UInt64(data=self._bag.recorded))
 
-    def _report(self) -> None:
+    def _find(self) -> Finding:
         missing = sorted(self._listed - set(self._topics))
         problems = [f"waits for {name}" for name in missing] + list(self._refused.values())
-        status = make_status(
-            f"{self.get_name()}: bag",
-            WARN if problems else OK,
-            "; ".join(problems) or "recording",
-            hardware_id="disk",
-            values={"messages": self._bag.recorded, "topics": len(self._topics)},
-        )
-        self._diagnostics.publish(make_report(self.get_clock().now().to_msg(), [status]))
+        values = {"messages": self._bag.recorded, "topics": len(self._topics)}
+        return Finding(WARN if problems else OK, "; ".join(problems) or "recording", values)
 
 
 def _qos(profile: QoSProfile) -> Qos:

@@ -12,31 +12,29 @@ import time
 
 import numpy as np
 import torch
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.context import Context
 from rclpy.node import Node
 
-from safectl.errors import BridgeError, ConfigError, SpecMismatch
+from safectl.errors import BridgeError, SpecMismatch
 from safectl.safeguards import Clip
 from safectl.types import Reading
 from safectl_hardware.port import BAUD, serial_port
 from safectl_hardware.serial import SerialBridge
 from safectl_ros.adapters.interface import Array
-from safectl_ros.diagnostics import ERROR, OK, WARN, make_report, make_status
+from safectl_ros.diagnostics import ERROR, OK, WARN, Finding, Reporter
 from safectl_ros.last_link import QUIET_S, LastLink, follow
-from safectl_ros.parameters import Parameter, declare
+from safectl_ros.parameters import ROBOT, Parameter, declare
 from safectl_ros.process import spin_node
-from safectl_ros.qos import DIAGNOSTICS, STATE, deadline_s, watched_command
+from safectl_ros.qos import STATE, deadline_s, watched_command
 from safectl_ros.robot_file import load_robot
 
 _CONNECT_S = 0.5  # between two attempts
-_REPORT_S = 1.0
 
 PARAMETERS = (
-    Parameter("robot", "", "TOML file of the robot, or name of its environment", read_only=True),
-    Parameter("port", "", "serial port of the board", read_only=True),
+    ROBOT,
+    Parameter("port", "", "serial port of the board", read_only=True, is_required=True),
     Parameter("baud", BAUD, "speed of the line [bit/s]", low=1200, high=12_000_000, read_only=True),
     Parameter(
         "command_rate_hz",
@@ -55,9 +53,6 @@ class SerialBridgeNode(Node):
     def __init__(self, context: Context | None = None) -> None:
         super().__init__("serial_bridge", context=context)
         values = declare(self, PARAMETERS)
-        for name in ("robot", "port"):
-            if not values[name]:
-                raise ConfigError("serial_bridge", f"the parameter {name!r} must be given")
         self._interface = load_robot(values["robot"]).interface
         spec = self._interface.spec
         self._port = values["port"]
@@ -70,11 +65,10 @@ class SerialBridgeNode(Node):
         self._state_out = self.create_publisher(
             self._interface.state_type, self._interface.state_topic, STATE
         )
-        self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", DIAGNOSTICS)
+        self._reporter = Reporter(self, "board", hardware_id=self._port, look=self._find)
         follow(self, self._interface, self._link, watched_command(values["command_rate_hz"]))
         wall = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(spec.period, self._tick, clock=wall)
-        self.create_timer(_REPORT_S, self._report, clock=wall)
 
     def destroy_node(self) -> None:
         """Stop the board, close the port and destroy the node."""
@@ -95,7 +89,7 @@ class SerialBridgeNode(Node):
             self.get_logger().error(self._problem, throttle_duration_sec=QUIET_S)
             self._disconnect()
         if f"{self._problem}{self._link.reason}" != self._reported:
-            self._report()
+            self._reporter.report()
 
     def _connect(self, now: float) -> None:
         if now < self._connect_at:
@@ -129,24 +123,17 @@ class SerialBridgeNode(Node):
         state = reading.observation.double().numpy()
         self._state_out.publish(self._interface.array_to_state(state, stamp_ns))
 
-    def _report(self) -> None:
+    def _find(self) -> Finding:
         self._reported = f"{self._problem}{self._link.reason}"
         stopped = self._link.reason
         level = ERROR if self._problem or stopped.startswith("refused") else OK
         said = self._problem or (f"stopped: {stopped}" if stopped else "follows commands")
-        status = make_status(
-            f"{self.get_name()}: board",
-            WARN if level == OK and stopped else level,
-            said,
-            hardware_id=self._port,
-            values={
-                "deadline_s": self._link.deadline_s,
-                "refused_commands": self._link.refused,
-                "damaged_frames": self._bridge.refused,
-            },
-        )
-        stamp = self.get_clock().now().to_msg()
-        self._diagnostics_out.publish(make_report(stamp, [status]))
+        values = {
+            "deadline_s": self._link.deadline_s,
+            "refused_commands": self._link.refused,
+            "damaged_frames": self._bridge.refused,
+        }
+        return Finding(WARN if level == OK and stopped else level, said, values)
 
 
 def main() -> int:

@@ -17,7 +17,6 @@ import sys
 import time
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.context import Context
@@ -30,7 +29,7 @@ from safectl_ros.adapters import KINDS
 from safectl_ros.adapters.interface import Array
 from safectl_ros.adapters.stamps import to_time
 from safectl_ros.adapters.vector import numbers_to_message
-from safectl_ros.diagnostics import ERROR, OK, WARN, make_report, make_status
+from safectl_ros.diagnostics import ERROR, OK, WARN, Finding, Reporter
 from safectl_ros.last_link import LastLink, follow
 from safectl_ros.parameters import Parameter, declare
 from safectl_ros.process import Message, spin_node
@@ -39,7 +38,6 @@ from safectl_ros.robot import Outcome, SimulatedRobot, make_env
 
 _GO_ON = -1  # the seed that keeps the generator
 _REPEAT_S = 0.2
-_REPORT_S = 1.0
 
 PARAMETERS = (
     Parameter("env_id", "safectl/PointHazard-v0", "Gymnasium environment", read_only=True),
@@ -85,7 +83,6 @@ class SimNode(Node):
             self.create_timer(_REPEAT_S, self._repeat, clock=wall)
         else:
             self.create_timer(period_s, self._tick, clock=wall)
-        self.create_timer(_REPORT_S, self._report, clock=wall)
         self._report_violations(0.0)
         self._restart()
 
@@ -104,7 +101,13 @@ class SimNode(Node):
         interface = self._robot.interface
         self._clock_out = self.create_publisher(ClockMessage, "/clock", DIAGNOSTICS)
         self._violation_out = self.create_publisher(Float64MultiArray, "~/violation", LATCHED)
-        self._diagnostics_out = self.create_publisher(DiagnosticArray, "/diagnostics", DIAGNOSTICS)
+        self._reporter = Reporter(
+            self,
+            "robot",
+            hardware_id=self._env_id,
+            look=self._find,
+            now=lambda: to_time(self._robot.stamp_ns),
+        )
         self._outcome_out = self.create_publisher(Float64MultiArray, "~/outcome", DIAGNOSTICS)
         self._model_out = self.create_publisher(Float64MultiArray, "model_state", STATE)
         self._observation_out = self.create_publisher(Float64MultiArray, "observation", STATE)
@@ -148,7 +151,7 @@ class SimNode(Node):
             self._outcome_out.publish(numbers_to_message(np.array(row, float), robot.stamp_ns))
         self._publish_state()
         if self._link.reason != self._reported:
-            self._report()
+            self._reporter.report()
 
     def _publish_state(self) -> None:
         robot = self._robot
@@ -169,23 +172,17 @@ class SimNode(Node):
         row = np.array([cost, self._robot.violations], float)
         self._violation_out.publish(numbers_to_message(row, self._robot.stamp_ns))
 
-    def _report(self) -> None:
+    def _find(self) -> Finding:
         reason = self._reported = self._link.reason
-        name = self.get_name()
-        status = make_status(
-            f"{name}: robot",
-            ERROR if reason.startswith("refused") else WARN if reason else OK,
-            f"stopped: {reason}" if reason else "follows commands",
-            hardware_id=self._env_id,
-            values={
-                "mode": "lockstep" if self._is_lockstep else "realtime",
-                "deadline_s": self._link.deadline_s,
-                "refused_commands": self._link.refused,
-                "violations": self._robot.violations,
-                "simulated_time_s": self._robot.stamp_ns / 1e9,
-            },
-        )
-        self._diagnostics_out.publish(make_report(to_time(self._robot.stamp_ns), [status]))
+        values = {
+            "mode": "lockstep" if self._is_lockstep else "realtime",
+            "deadline_s": self._link.deadline_s,
+            "refused_commands": self._link.refused,
+            "violations": self._robot.violations,
+            "simulated_time_s": self._robot.stamp_ns / 1e9,
+        }
+        level = ERROR if reason.startswith("refused") else WARN if reason else OK
+        return Finding(level, f"stopped: {reason}" if reason else "follows commands", values)
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._link.forget()

@@ -41,3 +41,19 @@ def simulator(ros_domain):
     yield start
     for thread in threads:
         thread.close()
+
+
+@pytest.fixture
+def start(ros_domain):
+    """Return what starts a node in a context of its own."""
+    threads = []
+
+    def run(node, **parameters):
+        pairs = [f"{name}:={value}" for name, value in parameters.items()]
+        line = ["--ros-args", *[word for pair in pairs for word in ("-p", pair)]]
+        threads.append(RosThread(lambda context: node(context), arguments=line))
+        return threads[-1]
+
+    yield run
+    for thread in threads:
+        thread.close()

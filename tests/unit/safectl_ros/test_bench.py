@@ -5,10 +5,14 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from safectl_agents.bench.catalogue import BENCHMARKS
 from safectl_ros.bench.graph import loopback_graph, node_process
+from safectl_ros.bench.hop import RATES_HZ, WAYS, Hops
+from safectl_ros.bench.jitter import draw
 from tests.ros_graph import START_S
 
 LIST = """
@@ -44,3 +48,13 @@ def test_a_node_process_ends_with_its_block():
     ):
         assert process.wait(START_S) == 1
     assert process.returncode != -signal.SIGKILL
+
+
+def test_latencies_and_gaps_become_a_picture(tmp_path):
+    generator = np.random.default_rng(0)
+    latencies = {(way, rate): generator.gamma(2.0, 1e-3, 200) for way in WAYS for rate in RATES_HZ}
+    outputs = {way: np.cumsum(generator.normal(0.02, 1e-3, 200)) for way in WAYS}
+    draw(Hops(latencies, outputs), tmp_path / "jitter.png")
+    picture = imread(tmp_path / "jitter.png")
+    assert min(picture.shape[:2]) > 300
+    assert picture[..., :3].std() > 0.05, "nothing is drawn"

@@ -1,7 +1,9 @@
 """The guard as a node: every row of the table over real topics, and what it tells people."""
 
 import math
+import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -371,9 +373,11 @@ def test_outputs_have_no_gap_of_three_periods_whatever_arrives(site):
     sent = []
     publish = runtime._safe.publish
     runtime._safe.publish = lambda message: (sent.append(time.monotonic()), publish(message))
-    wait_until(lambda: len(sent) > 40)
-    assert np.diff(sent).max() < 3 * 0.02
-    assert np.diff(sent).mean() == pytest.approx(0.02, rel=0.2)
+    looks = []
+    wait_until(lambda: looks.append(time.monotonic()) or len(sent) > 40)
+    stall = np.diff(looks).max()  # of this process, on a machine that does other things too
+    assert np.diff(sent).max() < 3 * 0.02 + stall
+    assert np.median(np.diff(sent)) == pytest.approx(0.02, rel=0.2)
 
 
 def test_a_flood_of_commands_is_answered_at_four_times_the_rate_at_most(site):
@@ -390,6 +394,23 @@ def test_a_flood_of_commands_is_answered_at_four_times_the_rate_at_most(site):
 
 
 # --- what people see
+
+
+def test_the_documented_topics_are_those_of_the_node(site):
+    drive = site(use_estop=True)
+    page = (Path(__file__).parents[3] / "docs" / "guard.md").read_text()
+    rows = re.findall(r"^\| `([a-z_/]+)` \| `([A-Za-z_0-9/]+)` \| (in|out) \|", page, re.MULTILINE)
+    named = {
+        way: {f"/{name}": [kind] for name, kind, side in rows if side == way}
+        for way in ("in", "out")
+    }
+    node = drive.guard.node
+    own = node.get_publisher_names_and_types_by_node, node.get_subscriber_names_and_types_by_node
+    written, read = (dict(look("guard", "/")) for look in own)
+    of_every_node = {"/rosout", "/parameter_events", "/guard/transition_event"}
+    twist = {"/cmd_vel_safe": ["geometry_msgs/msg/TwistStamped"]}
+    assert {k: v for k, v in written.items() if k not in of_every_node} == named["out"] | twist
+    assert named["in"].items() <= dict(read).items()
 
 
 def test_diagnostics_name_state_ages_solve_times_and_the_specification(site):

@@ -1,9 +1,11 @@
 """Nodes that propose commands."""
 
+import pathlib
 import time
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from nav_msgs.msg import Odometry, Path
 from sensor_msgs.msg import JointState
@@ -13,30 +15,16 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from safectl.errors import ConfigError
 from safectl_ros.adapters.stamps import to_time
 from safectl_ros.adapters.vector import label_stamp, numbers_to_message
+from safectl_ros.diagnostics import ERROR, OK, WARN
 from safectl_ros.nodes.planner import PlannerNode
 from safectl_ros.nodes.policy import PolicyNode
-from safectl_ros.process import RosThread
-from safectl_ros.qos import COMMAND, LATCHED, SENSOR, STATE
+from safectl_ros.planners import KINDS as PLANNERS
+from safectl_ros.policies import KINDS as POLICIES
+from safectl_ros.qos import COMMAND, DIAGNOSTICS, LATCHED, SENSOR, STATE
 from tests.ros_graph import Inbox, wait_until
 from tests.unit.safectl_ros.robot_files import ARM, BASE, write
 
 STAMP = to_time(1234567890)
-
-
-@pytest.fixture
-def start(ros_domain):
-    """Return what starts a node in a context of its own."""
-    threads = []
-
-    def run(node, **parameters):
-        pairs = [f"{name}:={value}" for name, value in parameters.items()]
-        line = ["--ros-args", *[word for pair in pairs for word in ("-p", pair)]]
-        threads.append(RosThread(lambda context: node(context), arguments=line))
-        return threads[-1]
-
-    yield run
-    for thread in threads:
-        thread.close()
 
 
 def publisher(probe, kind, topic, qos):
@@ -81,6 +69,51 @@ def test_a_policy_does_not_answer_what_it_cannot_read(probe, start, tmp_path):
     actions.wait()
     timer.cancel()
     assert {label_stamp(message) for message in actions.messages} == {77}
+
+
+def reports(probe):
+    """Return what waits for a line of the diagnostics and gives level, figures and robot."""
+    inbox = Inbox(probe.node, DiagnosticArray, "/diagnostics", DIAGNOSTICS)
+
+    def wait(message):
+        found = inbox.wait(lambda all_: message in all_[-1].status[0].message).status[0]
+        return found.level, {pair.key: pair.value for pair in found.values}, found
+
+    return wait
+
+
+def test_a_policy_reports_what_it_saw_and_how_long_it_thought(probe, start, tmp_path):
+    wait = reports(probe)
+    policy = write(tmp_path, "policy.toml", "kind = 'constant'\naction = [0.25, -0.5]")
+    start(PolicyNode, robot="safectl/PointHazard-v0", policy=policy)
+    level, _, status = wait("observation: none received yet")
+    assert (level, status.name) == (WARN, "policy: policy")
+    assert status.hardware_id == "safectl/PointHazard-v0"
+    states = publisher(probe, Float64MultiArray, "observation", STATE)
+    states.publish(numbers_to_message(np.zeros(36), 77))
+    level, figures, _ = wait("proposes")
+    assert (level, figures["answers"]) == (OK, "1")
+    assert 0.0 < float(figures["act_p99_s"]) < 1.0
+    states.publish(numbers_to_message(np.zeros(35), 78))
+    level, figures, _ = wait("observation: refused: ")
+    assert (level, figures["refused_observations"]) == (ERROR, "1")
+
+
+def test_a_planner_reports_its_plan_and_its_silence(probe, start, tmp_path):
+    wait = reports(probe)
+    robot = write(tmp_path, "robot.toml", BASE)
+    planner = write(tmp_path, "planner.toml", "kind = 'pursuit'\ngoal = [2.0, 0.0]")
+    start(PlannerNode, robot=robot, planner=planner, plan_timeout=0.5)
+    states = publisher(probe, Odometry, "odom", SENSOR)
+    timer = probe.node.create_timer(0.05, lambda: states.publish(odometry()))
+    level, figures, status = wait("proposes")
+    assert (level, status.name) == (OK, "planner: plan")
+    assert int(figures["plans"]) >= 1
+    assert figures["plan_status"] == "FALLBACK", "the pursuit claims nothing"
+    assert float(figures["plan_p99_s"]) > 0.0
+    probe.node.destroy_timer(timer)
+    level, _, _ = wait("no new plan: nothing is proposed")
+    assert level == WARN
 
 
 @pytest.mark.parametrize("node", [PolicyNode, PlannerNode])
@@ -158,3 +191,46 @@ def test_an_arm_is_led_to_its_goal_whatever_the_order_of_the_joints(probe, start
     goals.publish(JointTrajectory(joint_names=["elbow", "wrist"], points=[point]))
     plans.wait(lambda messages: messages[-1].points[0].positions[0] < 0.2)
     timer.cancel()
+
+
+def clear_of_the_obstacles(row, column):
+    """Return whether a place is outside of both obstacles of the small maze."""
+    circle = ((row - 1.05) / 0.3) ** 2 + ((column - 2.0) / 0.3) ** 2
+    square = ((row - 2.0) / 0.4) ** 4 + ((column - 3.05) / 0.3) ** 4
+    return circle >= 1.0 and square >= 1.0
+
+
+@pytest.mark.slow
+def test_the_shipped_diffusion_model_plans_and_commands_over_topics(probe, start, tmp_path):
+    planner = write(tmp_path, "planner.toml", "kind = 'diffuser'\nsteps = 8\n")
+    start(PlannerNode, robot="safectl/Maze2dUmaze-v0", planner=planner, plan_timeout=5.0)
+    plans = Inbox(probe.node, Path, "plan", LATCHED)
+    actions = Inbox(probe.node, Float64MultiArray, "action", COMMAND)
+    states = publisher(probe, Float64MultiArray, "observation", STATE)
+    goals = publisher(probe, PoseStamped, "goal_pose", COMMAND)
+    seen = np.array([3.0, 3.0, 0.0, 0.0])
+    timer = probe.node.create_timer(0.05, lambda: states.publish(numbers_to_message(seen, 77)))
+    places = [(p.pose.position.x, p.pose.position.y) for p in plans.wait().poses]
+    assert len(places) == 128
+    assert np.hypot(*np.subtract(places[-1], (1.0, 1.0))) < 0.05
+    assert all(clear_of_the_obstacles(*place) for place in places)
+    command = actions.wait()
+    assert np.abs(command.data).max() <= 1.0
+    assert label_stamp(command) == 77
+    for place in ((1.0, 2.0), (3.0, 2.0)):  # within an obstacle, which is refused; and free
+        goal = PoseStamped()
+        goal.pose.position.x, goal.pose.position.y = place
+        goals.publish(goal)
+    plans.wait(lambda messages: abs(messages[-1].poses[-1].pose.position.y - 2.0) < 0.05)
+    timer.cancel()
+
+
+def test_a_diffusion_model_of_another_robot_is_one_clear_error(start, tmp_path):
+    planner = write(tmp_path, "planner.toml", "kind = 'diffuser'")
+    with pytest.raises(ConfigError, match="umaze and the robot differ"):
+        start(PlannerNode, robot="safectl/PointHazard-v0", planner=planner)
+
+
+def test_the_page_of_the_robots_owner_names_every_policy_and_planner():
+    page = (pathlib.Path(__file__).parents[3] / "docs" / "ros.md").read_text()
+    assert [name for name in (*POLICIES, *PLANNERS) if f"`{name}`" not in page] == []

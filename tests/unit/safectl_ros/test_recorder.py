@@ -21,7 +21,7 @@ from safectl_ros.bag_writer import BagWriter, is_closed, recover
 from safectl_ros.nodes.recorder import RecorderNode
 from safectl_ros.process import RosThread
 from safectl_ros.qos import LATCHED, SENSOR, safe_command
-from tests.ros_graph import Inbox, wait_until
+from tests.ros_graph import START_S, Inbox, wait_until
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 
@@ -59,7 +59,7 @@ def first(publisher, counted):
         publisher.publish(numbers(-1.0))
         return bool(counted.messages)
 
-    wait_until(recorded, poll_s=0.05)
+    wait_until(recorded, START_S, poll_s=0.05)
 
 
 def test_what_is_recorded_is_read_alike_by_two_other_readers(probe, tmp_path):
@@ -152,7 +152,7 @@ def test_a_terminated_recorder_closes_its_bag(probe, tmp_path):
     try:
         first(publisher, Inbox(probe.node, UInt64, "/recorder/recorded", LATCHED))
         process.terminate()
-        assert process.wait(15.0) == 0
+        assert process.wait(START_S) == 0
     finally:
         process.kill()
         process.wait()

@@ -152,6 +152,9 @@ def twins(tmp_path_factory):
         "discs": "kind = 'barrier'\ndiscs = [[1.0, 0.0], [0.0, 1.5]]\nrate = 0.5",
         "half_spaces": "kind = 'barrier'\nhalf_spaces = [[0.0, 1.0, -1.0]]\nrate = 0.3",
     }
+    for name in ("discs", "half_spaces"):
+        write(folder, f"{name}.toml", texts[name])
+    texts["chain"] = "kind = 'chain'\nfiles = ['discs.toml', 'half_spaces.toml']"
     made = {}
     for name, text in texts.items():
         loaded = load(folder, robot, text)
@@ -166,7 +169,7 @@ FAR = 2e-4
 """Rows where rounding decides whether a touched constraint holds have a margin below this."""
 
 
-@pytest.mark.parametrize("name", ["clip", "discs", "half_spaces"])
+@pytest.mark.parametrize("name", ["clip", "discs", "half_spaces", "chain"])
 @given(
     observation=st.lists(NUMBERS, min_size=5, max_size=5),
     action=st.lists(NUMBERS, min_size=2, max_size=2),

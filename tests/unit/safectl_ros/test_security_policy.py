@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from safectl_ros.nodes.guard import GuardNode
+from safectl_ros.nodes.planner import PlannerNode
+from safectl_ros.nodes.policy import PolicyNode
 from safectl_ros.nodes.recorder import RecorderNode
 from safectl_ros.nodes.sim import SimNode
 from safectl_ros.process import RosThread
@@ -120,6 +122,20 @@ def test_everything_that_a_simulator_has_is_allowed(ros_domain, kind):
     words = ["--ros-args", "-p", f"kind:={kind}"]
     with RosThread(lambda context: SimNode(context), arguments=words) as thread:
         compare(endpoints(thread.node), "sim")
+
+
+@pytest.mark.parametrize("kind", ["vector", "base", "arm"])
+@pytest.mark.parametrize("name", ["policy", "planner"])
+def test_everything_that_a_proposing_node_has_is_allowed(ros_domain, files, kind, name):
+    file = files / f"{name}.toml"
+    line = "goal = [0.0]\nspeed = [1.0]\npositions = ['{}']"
+    seen = {"vector": "x", "base": "speed", "arm": "joint_1"}[kind]
+    body = "constant'\naction = [0.0]" if name == "policy" else "joint_line'\n" + line.format(seen)
+    file.write_text(f"kind = '{body}")
+    words = ["--ros-args", "-p", f"robot:={files / kind}.toml", "-p", f"{name}:={file}"]
+    node = {"policy": PolicyNode, "planner": PlannerNode}[name]
+    with RosThread(lambda context: node(context), arguments=words) as thread:
+        compare(endpoints(thread.node), name)
 
 
 def test_everything_that_a_recorder_has_is_allowed(ros_domain, tmp_path):

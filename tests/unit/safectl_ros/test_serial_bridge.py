@@ -150,7 +150,7 @@ def test_a_board_that_is_unplugged_is_reported(robot_file, bridge, probe):
 
 
 def test_missing_parameters_are_named(ros_domain):
-    with pytest.raises(ConfigError, match="'robot' must be given"):
+    with pytest.raises(ConfigError, match="robot is not set"):
         RosThread(lambda context: SerialBridgeNode(context))
 
 

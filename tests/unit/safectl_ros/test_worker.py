@@ -68,7 +68,7 @@ def test_a_filter_in_time_decides(is_bounded):
     budgeted = BudgetedFilter(Clip(SPEC), LONG_S, is_bounded=is_bounded)
     decision = budgeted(ROW, ROW + 3.0)
     assert decision.action.tolist() == [[1.0]]
-    median, p99 = budgeted.solve_times()
+    median, p99 = budgeted.times.median_and_p99()
     assert 0.0 < median <= p99 < LONG_S
     budgeted.close()
 

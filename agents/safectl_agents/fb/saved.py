@@ -1,0 +1,157 @@
+"""A trained forward-backward model on a robot: a policy per task, and a limit on visits."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Shaped
+from safetensors.torch import save
+from torch import Tensor
+
+from safectl.errors import FileFormatError, RangeError, ShapeError, UnknownNameError
+from safectl.files import new_file
+from safectl.models import ForwardBackward, VisitCritic, VisitTable
+from safectl.safeguards import VisitLimit
+from safectl.spec import Spec
+from safectl.types import Task
+from safectl_agents.fb import VISITS
+from safectl_agents.fb.domains import facts_of
+from safectl_agents.fb.episodes import load_transitions
+from safectl_agents.fb.evaluate import infer_tasks, make_labels
+from safectl_agents.fb.settings import FBConfig
+from safectl_agents.fb.train import load_run
+from safectl_agents.training_state import read_tensors
+
+_ADVICE = "write it with safectl_agents.fb.saved.save_visits"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskPolicy:
+    """The policy of one task.
+
+    Attributes:
+        model: What was trained.
+        task: What to do.
+    """
+
+    model: ForwardBackward
+    task: Task
+
+    def act(self, observation: Shaped[Tensor, "..."], /) -> Float[Tensor, "batch nu"]:
+        """Return the mean action, in [-1, 1]."""
+        return self.model.act(observation, self.task)
+
+
+def load_task_policy(
+    folder: Path, spec: Spec, *, task: str = "", goal: tuple[float, ...] = (), data: Path | None
+) -> TaskPolicy:
+    """Build the policy of a task from the last checkpoint of a run.
+
+    Args:
+        folder: Of the run.
+        spec: Signals of the robot.
+        task: A task of the run's domain; empty with a goal.
+        goal: Observation to reach; empty with a task.
+        data: Folder of the episodes that were trained on; asked for where a task has no goal.
+
+    Raises:
+        UnknownNameError: If the domain has no such task, or the data do not show it.
+        FileFormatError: If run or data cannot be read.
+        RangeError, ShapeError: If the robot has other numbers of signals or other limits.
+    """
+    config, model = _load(folder, spec)
+    if goal:
+        return TaskPolicy(model, model.infer_goal(torch.tensor(goal)))
+    facts = facts_of(config.domain)
+    if task not in facts.tasks:
+        raise UnknownNameError(f"task of {config.domain}", task, known=list(facts.tasks))
+    if task in facts.goals:
+        return TaskPolicy(model, model.infer_goal(torch.tensor(facts.goals[task])))
+    if data is None:
+        raise RangeError("data", value=None, expected=f"the episodes, to infer {task} from rewards")
+    transitions = load_transitions(data, count=config.transitions, subset=config.subset)
+    labels = make_labels(config.domain, transitions, config.labels, seed=0)
+    tasks = infer_tasks(model, config.domain, labels)
+    if task not in tasks:
+        raise UnknownNameError("task that the data show", task, known=list(tasks))
+    return TaskPolicy(model, tasks[task])
+
+
+def save_visits(folder: Path, task: Task, unsafe: Float[Tensor, " nz"], table: VisitTable) -> None:
+    """Keep in the folder of a run what limits the visits of one task to one unsafe set.
+
+    Raises:
+        StorageError: If it cannot be written.
+    """
+    tensors = {
+        "task": task.vector,
+        "unsafe": unsafe,
+        "edges": table.edges,
+        "probability": table.probability,
+        "upper": table.upper,
+        "alarm": torch.tensor(table.alarm),
+    }
+    stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with new_file(folder / VISITS) as draft:
+        draft.write_bytes(save(stored))
+
+
+def load_visit_limit(
+    folder: Path, robot: Spec, spec: Spec, *, limit: float, candidates: int
+) -> VisitLimit:
+    """Build the safeguard that `save_visits` left the numbers of.
+
+    Args:
+        folder: Of the run.
+        robot: Signals of the robot.
+        spec: The same with the limits in force.
+        limit: Largest admissible probability of a visit, in (0, 1).
+        candidates: As in `VisitLimit`.
+
+    Raises:
+        FileFormatError: If run or numbers cannot be read or do not fit each other.
+        RangeError, ShapeError: If the robot has other numbers of signals or other limits.
+    """
+    config, model = _load(folder, robot)
+    tensors = _read_visits(folder / VISITS, model.sizes.nz)
+    task, unsafe = Task(tensors["task"]), tensors["unsafe"]
+    critic = VisitCritic(model, task, unsafe, discount=config.learning.discount)
+    table = VisitTable(
+        tensors["edges"], tensors["probability"], tensors["upper"], float(tensors["alarm"])
+    )
+
+    def bound(observation: Tensor, action: Tensor) -> Tensor:
+        return table.bound(critic.cost(observation, action).squeeze(-1))
+
+    return VisitLimit(bound, spec=spec, limit=limit, candidates=candidates)
+
+
+def _read_visits(path: Path, nz: int) -> dict[str, Tensor]:
+    """Read what `save_visits` wrote, for a model of `nz` entries per task."""
+    tensors = read_tensors(path)
+    ranges = tensors["upper"].numel() if "upper" in tensors else 0
+    expected = {
+        "task": (nz,),
+        "unsafe": (nz,),
+        "edges": (ranges - 1,),
+        "probability": (ranges,),
+        "upper": (ranges,),
+        "alarm": (),
+    }
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != expected:
+        raise FileFormatError(path, f"holds {found}, expected {expected}", _ADVICE)
+    return tensors
+
+
+def _load(folder: Path, spec: Spec) -> tuple[FBConfig, ForwardBackward]:
+    """Read a run for a robot with actions in [-1, 1], on the CPU."""
+    config, model, _ = load_run(folder, device="cpu")
+    expected = (model.sizes.nx, model.sizes.nu)
+    if (spec.nx, spec.nu) != expected:
+        raise ShapeError("signals of the robot", expected=expected, got=(spec.nx, spec.nu))
+    limits = (*spec.action_low, *spec.action_high)
+    if limits != (*(-1.0,) * spec.nu, *(1.0,) * spec.nu):
+        expected_limits = "[-1, 1] for every action, as in the training"
+        raise RangeError("action limits", value=limits, expected=expected_limits)
+    return config, model

@@ -1,0 +1,88 @@
+"""Policies and limits of visits from the folder of a training."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from safectl.errors import FileFormatError, RangeError, ShapeError, UnknownNameError
+from safectl.models import VisitCritic, VisitTable
+from safectl.safeguards import VisitLimit
+from safectl.spec import Signal, Spec
+from safectl.types import Status, Task
+from safectl_agents.fb import VISITS
+from safectl_agents.fb.collect import CollectConfig, collect
+from safectl_agents.fb.episodes import load_transitions
+from safectl_agents.fb.evaluate import infer_tasks, make_labels
+from safectl_agents.fb.saved import load_task_policy, load_visit_limit, save_visits
+from tests.fb_run import PUSH, SEEN, SMALL, SPEC, TABLE, write_run
+
+
+def test_a_policy_is_that_of_the_named_task_or_goal(tmp_path):
+    model = write_run(tmp_path)
+    seen = torch.rand(5, 4)
+    by_name = load_task_policy(tmp_path, SPEC, task="reach_top_left", data=None)
+    goal = (-0.15, 0.15, 0.0, 0.0)
+    by_goal = load_task_policy(tmp_path, SPEC, goal=goal, data=None)
+    expected = model.act(seen, model.infer_goal(torch.tensor(goal)))
+    assert torch.equal(by_name.act(seen), expected)
+    assert torch.equal(by_goal.act(seen), expected)
+
+
+def test_a_task_that_is_not_there_is_refused(tmp_path):
+    write_run(tmp_path)
+    with pytest.raises(UnknownNameError, match="reach_top_left"):
+        load_task_policy(tmp_path, SPEC, task="fly", data=None)
+
+
+@pytest.mark.slow
+def test_a_task_without_a_goal_is_inferred_from_the_rewards_of_the_data(tmp_path):
+    seen = tuple(Signal(f"seen_{index}", "?", -10.0, 10.0) for index in range(24))
+    push = tuple(Signal(f"push_{index}", "1", -1.0, 1.0) for index in range(6))
+    spec, config = Spec(seen, push, 0.025), replace(SMALL, domain="walker", labels=200)
+    model = write_run(tmp_path / "run", config, spec)
+    with pytest.raises(RangeError, match="to infer stand from rewards"):
+        load_task_policy(tmp_path / "run", spec, task="stand", data=None)
+    settings = CollectConfig(domain="walker", collector="random", episodes=1)
+    data = collect(settings, tmp_path / "data")
+    policy = load_task_policy(tmp_path / "run", spec, task="stand", data=data)
+    rows = load_transitions(data, count=config.transitions, subset=config.subset)
+    expected = infer_tasks(model, "walker", make_labels("walker", rows, 200, seed=0))["stand"]
+    assert torch.equal(policy.task.vector, expected.vector)
+
+
+def test_a_limit_of_visits_decides_as_before_it_was_saved(tmp_path):
+    model = write_run(tmp_path)
+    task, unsafe = model.infer_goal(torch.zeros(4)), torch.rand(8)
+    critic = VisitCritic(model, task, unsafe, discount=SMALL.learning.discount)
+    seen, proposed = torch.rand(20, 4), 2.0 * torch.rand(20, 2) - 1.0
+    middle = critic.cost(seen, proposed).median()
+    table = VisitTable(middle.reshape(1), TABLE.probability, TABLE.upper, 0.5)
+    save_visits(tmp_path, task, unsafe, table)
+    saved = VisitLimit(lambda s, a: table.bound(critic.cost(s, a)[:, 0]), spec=SPEC, limit=0.1)
+    loaded = load_visit_limit(tmp_path, SPEC, SPEC, limit=0.1, candidates=64)
+    found, expected = (guard.filter(seen, proposed) for guard in (loaded, saved))
+    assert torch.equal(found.action, expected.action)
+    assert 0 < (found.certificate.status == Status.KEPT).sum() < 20
+
+
+@pytest.mark.parametrize("name", ["task", "upper", "unsafe"])
+def test_damaged_numbers_are_one_clear_error(tmp_path, name):
+    write_run(tmp_path)
+    with pytest.raises(FileFormatError, match=VISITS):
+        load_visit_limit(tmp_path, SPEC, SPEC, limit=0.1, candidates=64)
+    save_visits(tmp_path, Task(torch.zeros(8)), torch.zeros(8), TABLE)
+    tensors = load_file(tmp_path / VISITS)
+    save_file(tensors | {name: torch.zeros(5)}, tmp_path / VISITS)
+    with pytest.raises(FileFormatError, match=VISITS):
+        load_visit_limit(tmp_path, SPEC, SPEC, limit=0.1, candidates=64)
+
+
+def test_a_robot_of_another_kind_is_refused(tmp_path):
+    write_run(tmp_path)
+    with pytest.raises(ShapeError, match="signals of the robot"):
+        load_task_policy(tmp_path, Spec(SEEN[:3], PUSH, 0.02), goal=(0.0,) * 4, data=None)
+    strong = tuple(replace(signal, high=2.0) for signal in PUSH)
+    with pytest.raises(RangeError, match="as in the training"):
+        load_task_policy(tmp_path, Spec(SEEN, strong, 0.02), goal=(0.0,) * 4, data=None)
