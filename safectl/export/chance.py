@@ -31,8 +31,8 @@ class ChanceConstraint:
 
     Attributes:
         critic: `Linear` layers with one activation between them, from observation and action, in
-            this order, to one number that grows with safety.
-        bound: Network with one output, what the critic must reach.
+            this order, to m numbers that grow with safety.
+        bound: Network with m outputs, what those of the critic must reach.
         normaliser: Applied to the critic's observation first, if any.
         newton: Steps of step (bound - g) grad / |grad|^2, which solve a linear critic at once; else
             of step grad / max |grad_i|.
@@ -60,9 +60,9 @@ def chance_constrained_program(
 ) -> Program:
     """Export a policy whose actions are corrected until a critic reaches its bound.
 
-    The proposal is first limited to the action box. The margin is critic minus bound at the action
-    that leaves. Where it stays below zero the best action found leaves with `FALLBACK`, where it is
-    not finite the fail-safe action.
+    The proposal is first limited to the action box. The margin is the least critic minus bound at
+    the action that leaves. Where it stays below zero the best action found leaves with `FALLBACK`,
+    where it is not finite the fail-safe action.
 
     Args:
         name: Lower-case C identifier.
@@ -79,8 +79,9 @@ def chance_constrained_program(
     proposal = append_network(tracer, policy, name="policy", outputs=spec.nu)
     limits = limit_constants(tracer)
     limited = tracer.op(Op("clip", (proposal,), ("limited",), limits))
-    bound = append_network(tracer, constraint.bound, name="bound", outputs=1)
     layers, activation = _layers(constraint.critic)
+    costs = layers[-1].out_features
+    bound = append_network(tracer, constraint.bound, name="bound", outputs=costs)
     base, constants = _critic(tracer, layers, constraint)
     step = tracer.constant("step", [constraint.step])
     outputs = ("corrected", "rooms")
@@ -110,9 +111,8 @@ def _critic(
         value = tracer.normalise(OBSERVATION, constraint.normaliser, name="critic_input")
     arrays = [_arrays(layer) for layer in layers]
     expected = spec.nx + spec.nu
-    if arrays[0][0].shape[1] != expected or len(arrays[-1][0]) != 1:
-        got = (arrays[0][0].shape[1], len(arrays[-1][0]))
-        raise ShapeError("critic", expected=(expected, 1), got=got)
+    if arrays[0][0].shape[1] != expected:
+        raise ShapeError("critic", expected=(expected,), got=(arrays[0][0].shape[1],))
     weight, bias = arrays[0]
     base = tracer.dense(value, weight[:, : spec.nx], bias, name="critic_base")
     names = [tracer.constant("critic_action_weight", weight[:, spec.nx :])]

@@ -1,7 +1,8 @@
 """Correcting an action along the gradient of a critic, in float32, as the generated C does it.
 
-The critic g(s, a) is a perceptron; what of its first layer depends on s alone is computed before.
-Its gradient with respect to the action is exact: the chain rule, last layer first. The method is
+The critic g(s, a) is a perceptron with one output per cost; what of its first layer depends on s
+alone is computed before. The gradient of the worst output with respect to the action is exact: the
+chain rule, last layer first. The method is
 the safeguard of adaptive chance-constrained safeguards (Chen et al., IROS 2024, arXiv 2310.03379).
 """
 
@@ -34,8 +35,8 @@ class Correction(NamedTuple):
 
     Attributes:
         action: Shape (batch, nu); NaN where the room is not finite.
-        room: Critic minus bound at this action, shape (batch,).
-        start_room: Critic minus bound at the proposal, shape (batch,).
+        room: Least critic minus bound at this action, shape (batch,).
+        start_room: The same at the proposal, shape (batch,).
     """
 
     action: Array
@@ -43,15 +44,24 @@ class Correction(NamedTuple):
     start_room: Array
 
 
-def value_and_gradient(layers: Sequence[Layer], action: Array) -> tuple[Array, Array]:
-    """Return the critic, (batch,), and its gradient with respect to the action, (batch, nu)."""
+def room_and_gradient(layers: Sequence[Layer], action: Array, bound: Array) -> tuple[Array, Array]:
+    """Return the least critic minus bound, (batch,), and its gradient by the action, (batch, nu).
+
+    The first output that is not finite counts as the least.
+    """
     outputs = [action]
     for layer in layers:
         outputs.append(_activate(_dense(outputs[-1], layer), layer.activation))
-    adjoint: Array = np.ones((len(action), 1), np.float32)
+    rooms = outputs[-1] - bound
+    room, worst = rooms[:, 0], np.zeros(len(rooms), np.intp)
+    for cost in range(1, rooms.shape[1]):
+        other = rooms[:, cost]
+        is_worse = np.isfinite(room) & ((other < room) | ~np.isfinite(other))
+        room, worst = np.where(is_worse, other, room), np.where(is_worse, cost, worst)
+    adjoint = (worst[:, None] == np.arange(rooms.shape[1])).astype(np.float32)
     for layer, output in zip(reversed(layers), reversed(outputs), strict=False):
         adjoint = _back(adjoint * _slope(output, layer.activation), layer.weight)
-    return outputs[-1][:, 0], adjoint
+    return room, adjoint
 
 
 @np.errstate(all="ignore")  # 0 / 0 occurs in rows whose result is not selected
@@ -69,11 +79,11 @@ def correct(
     """Move each action until the critic reaches its bound, at most `iterations` times.
 
     Args:
-        layers: The critic; the last layer has one output.
+        layers: The critic; the last layer has m outputs.
         action: Proposals within the limits, shape (batch, nu).
-        bound: What the critic must reach, shape (batch,).
+        bound: What each output must reach, shape (batch, m).
         limits: Low and high, shape (nu,) each.
-        step: For `newton` the damping of a -> a + step (bound + aim - g) grad / |grad|^2, else the
+        step: For `newton` the damping of a -> a + step (aim - room) grad / |grad|^2, else the
             length of a -> a + step grad / max |grad_i|.
         newton: Which of the two. Both zero the entries of grad that lead out of an active limit.
         iterations: Bound of the loop.
@@ -83,26 +93,26 @@ def correct(
         The first iterate that reaches the bound, else the best one; NaN where the critic or the
         bound says nothing about it, so that the finite test at the end of a step sees it.
     """
-    value, gradient = value_and_gradient(layers, action)
-    start_room = value - bound
-    best, best_value, going = action, value, np.ones(len(action), bool)
+    room, gradient = room_and_gradient(layers, action, bound)
+    start_room = best_room = room
+    best, going = action, np.ones(len(action), bool)
     low, high = limits
     for _ in range(iterations):
         inward = np.where(gradient > 0, action < high, action > low)
         gradient = np.where(inward, gradient, _ZERO)
         square = dot(gradient, gradient)
-        going = going & ~(value >= bound) & (square > FLATTEST)
+        going = going & ~(room >= 0) & (square > FLATTEST)
         if not going.any():
             break
-        factor = step * (bound + aim - value) / square if newton else step / _largest(gradient)
+        factor = step * (aim - room) / square if newton else step / _largest(gradient)
         moved = clip(action + factor[:, None] * gradient, low, high)
         action = np.where(going[:, None], moved, action)
-        value, gradient = value_and_gradient(layers, action)
-        better = going & (value > best_value)
+        room, gradient = room_and_gradient(layers, action, bound)
+        better = going & (room > best_room)
         best = np.where(better[:, None], action, best)
-        best_value = np.where(better, value, best_value)
-    room = best_value - bound
-    return Correction(np.where(np.isfinite(room)[:, None], best, _NAN), room, start_room)
+        best_room = np.where(better, room, best_room)
+    best = np.where(np.isfinite(best_room)[:, None], best, _NAN)
+    return Correction(best, best_room, start_room)
 
 
 def _dense(x: Array, layer: Layer) -> Array:

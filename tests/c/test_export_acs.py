@@ -15,9 +15,12 @@ from safectl.spec import Signal, Spec
 from safectl.types import Status
 
 MARGIN_TOLERANCE = 1e-4
-ACTION_TOLERANCE = {"safety form": 2e-4, "cost form": 2e-4, "ensemble": 1e-3, "probability": 5e-3}
-"""The two aims inside the bound differ by 1e-5, between logits by 1e-4; an action differs by that
-over the norm of the gradient, which is shallow for a mean and along an active limit."""
+ACTION_TOLERANCE = {"ensemble": 1e-3, "probability": 5e-3, "two costs": 5e-3}
+"""2e-4 for the others. The two aims inside the bound differ by 1e-5, between logits by 1e-4; an
+action differs by that over the norm of the gradient, which is shallow for a mean and along an
+active limit."""
+SHARE = {"two costs": 0.95}
+"""Of the rows that are compared, 0.99 for one cost; with two a Newton step differs in some rows."""
 SPEC = Spec(
     tuple(Signal(f"x{index}", "1", -2.0, 2.0) for index in range(4)),
     tuple(Signal(f"u{index}", "1", -1.0, 1.0) for index in range(3)),
@@ -46,6 +49,7 @@ CRITICS = {
     "safety form": LearnedSafety(network(0, 1), network(3, 2)),
     "cost form": LearnedCost(network(0, 1), network(3, 4, offset=1.0), is_probability=False),
     "probability": LearnedCost(network(0, 1), network(3, 4)),
+    "two costs": LearnedCost(network(0, 1, m=2), network(3, 4, m=2, members=2)),
     "ensemble": LearnedSafety(network(0, 1, members=2), network(3, 2, members=3)),
 }
 
@@ -59,7 +63,8 @@ def guard(name: str, correction: CorrectionOptions, *, gamma: float = 1.0) -> AC
     """A safeguard whose bound about a third of the proposals miss."""
     critic, rows = CRITICS[name], observations(500, seed=5)
     cost = critic.cost(rows, policy().layers(rows).clamp(-1.0, 1.0))
-    tolerance = (cost / gamma - 0.2 * critic.value(rows)).quantile(0.65).item() / 0.8
+    needed = (cost / gamma - 0.2 * critic.value(rows)).amax(-1)
+    tolerance = needed.quantile(0.65).item() / 0.8
     bound = ChanceBound(tolerance, 0.8, gamma)
     return ACS(critic, fallback=Brake(SPEC), options=ACSOptions(bound, correction))
 
@@ -69,7 +74,7 @@ def margins(acs: ACS, observation: Tensor) -> np.ndarray:
     found = acs.explain(observation, policy().layers(observation).clamp(-1.0, 1.0))
     if isinstance(acs.critic, LearnedCost):
         scale = acs.critic.scale
-        return (scale(found.threshold) - scale(found.cost))[:, 0].numpy()
+        return (scale(found.threshold) - scale(found.cost)).amin(-1).numpy()
     return found.decision.certificate.margin.numpy()
 
 
@@ -94,10 +99,10 @@ def test_the_program_decides_as_the_safeguard(
     assert (counts > 20)[: Status.FALLBACK].all()
     same = ours.status == decision.certificate.status.numpy()
     assert same.mean() > 0.995  # a step more or less where a value meets its bound in rounding
-    difference = np.abs(ours.action - decision.action.numpy()).max(1)
-    assert np.quantile(difference[same], 0.99) < ACTION_TOLERANCE[name]
+    difference, share = np.abs(ours.action - decision.action.numpy()).max(1), SHARE.get(name, 0.99)
+    assert np.quantile(difference[same], share) < ACTION_TOLERANCE.get(name, 2e-4)
     margin = np.abs(ours.margin - margins(acs, observation))[same]
-    assert np.quantile(margin, 0.99) < MARGIN_TOLERANCE
+    assert np.quantile(margin, share) < MARGIN_TOLERANCE
 
 
 @pytest.mark.parametrize("name", CRITICS)
@@ -109,12 +114,10 @@ def test_the_program_in_c_equals_the_interpreter(name: str) -> None:
 def test_what_a_program_cannot_hold_is_refused() -> None:
     single, probability = network(0, 1), LearnedCost(network(0, 1), network(3, 2))
     ensemble = LearnedSafety(single, network(3, 2, members=2, combination="max"))
-    several = LearnedSafety(network(0, 1, m=2), network(3, 2, m=2))
     learned = LearnedSafety(single, network(3, 2))
     for critic, options in (
         (probability, ACSOptions(ChanceBound(1.5))),
         (ensemble, ACSOptions()),
-        (several, ACSOptions()),
         (learned, ACSOptions(recover=False)),
         (learned, ACSOptions(correction=CorrectionOptions("bfgs"))),
         (learned, ACSOptions(correction=CorrectionOptions(candidates=3))),

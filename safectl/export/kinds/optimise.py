@@ -30,10 +30,8 @@ def _correct_rule(op: Op, values: _Values, shapes: _Shapes) -> tuple[Value, ...]
     ahead = [(size,), (size,), (1,), (widths[0], size)]
     layers = [[(after, before), (after,)] for before, after in pairwise(widths)]
     expect(op, shapes, [*ahead, *(shape for layer in layers for shape in layer)])
-    if widths[-1] != 1:
-        raise RangeError("outputs of a critic", value=widths[-1], expected="one number")
     expect_size(op, 1, values[1], widths[0])
-    expect_size(op, 2, values[2], 1)
+    expect_size(op, 2, values[2], widths[-1])
     return (values[0], Value(2))
 
 
@@ -52,7 +50,7 @@ def _correct(op: Op, inputs: _Arrays, constants: _Arrays) -> tuple[AnyArray, ...
     found = correct(
         [Layer(*layer) for layer in zip(weights, biases, kinds, strict=True)],
         action,
-        bound[:, 0],
+        bound,
         (constants[0], constants[1]),
         step=constants[2][0],
         newton=loop.newton,
@@ -93,9 +91,7 @@ def _correct_lines(c: Call) -> list[str]:
         f"    .step = {float_literal(c.constants[2][0])}, .newton = {int(loop.newton)},",
         f"    .aim = {float_literal(np.float32(loop.aim))}, .iterations = {loop.iterations},",
         f"    .widest = {max(widths)}}};",
-        call(
-            "sf_correct", *c.outputs, c.scratch[0], c.inputs[0], c.inputs[2][1:], f"&critic_{name}"
-        ),
+        call("sf_correct", *c.outputs, c.scratch[0], c.inputs[0], c.inputs[2], f"&critic_{name}"),
     ]
 
 
@@ -142,7 +138,7 @@ def _box_lines(c: Call) -> list[str]:
 
 
 KINDS: Mapping[str, Kind] = {
-    # inputs action (n), first layer without the action (h), bound (1); constants low (n), high (n),
+    # inputs action (n), first layer without the action (h), bound (m); constants low (n), high (n),
     # step (1), weight (h, n), then weight (out, in) and bias (out) of each further layer; outputs
     # the action and the room there and at the input
     "correct": Kind(

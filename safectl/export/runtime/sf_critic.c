@@ -59,8 +59,10 @@ static void back(float *x, const float *adjoint, const sf_layer *layer) {
     }
 }
 
-/* Evaluates the critic at an action, keeping the outputs of all layers. */
-static float forward(float *outputs, const float *action, const sf_critic *critic) {
+/* Evaluates the critic at an action, keeping the outputs of all layers. Returns the least room and
+ * the output that has it; the first that is not finite counts as the least. */
+static float forward(float *outputs, size_t *worst, const float *action, const float *bound,
+                     const sf_critic *critic) {
     const float *x = action;
     float *y = outputs;
     for (size_t l = 0; l < critic->count; l++) {
@@ -72,14 +74,27 @@ static float forward(float *outputs, const float *action, const sf_critic *criti
         x = y;
         y += layer->outputs;
     }
-    return *x;
+    const size_t costs = critic->layers[critic->count - 1u].outputs;
+    float room = x[0] - bound[0];
+    *worst = 0u;
+    for (size_t i = 1; i < costs && sf_all_finite(&room, 1u) != 0; i++) {
+        const float other = x[i] - bound[i];
+        if (other < room || sf_all_finite(&other, 1u) == 0) {
+            room = other;
+            *worst = i;
+        }
+    }
+    return room;
 }
 
-/* Writes the gradient with respect to the action at the outputs of `forward`. */
-static float *gradient(float *adjoints, const float *outputs_end, const sf_critic *critic) {
+/* Writes the gradient of one output with respect to the action at the outputs of `forward`. */
+static float *gradient(float *adjoints, const float *outputs_end, size_t worst,
+                       const sf_critic *critic) {
     float *adjoint = adjoints, *other = adjoints + critic->widest;
     const float *y = outputs_end;
-    adjoint[0] = 1.0f;
+    for (size_t i = 0; i < critic->layers[critic->count - 1u].outputs; i++) {
+        adjoint[i] = i == worst ? 1.0f : 0.0f;
+    }
     for (size_t l = 0; l < critic->count; l++) {
         const sf_layer *const layer = &critic->layers[critic->count - 1u - l];
         y -= layer->outputs;
@@ -114,8 +129,8 @@ static float largest(const float *values, size_t size) {
     return most;
 }
 
-void sf_correct(float *action, float *room, float *work, const float *proposal, float bound,
-                const sf_critic *critic) {
+void sf_correct(float *action, float *room, float *work, const float *proposal,
+                const float *bound, const sf_critic *critic) {
     const size_t size = critic->size;
     float *const present = work;
     float *const outputs = &work[size];
@@ -125,30 +140,31 @@ void sf_correct(float *action, float *room, float *work, const float *proposal, 
     }
     sf_copy(present, proposal, size);
     sf_copy(action, proposal, size);
-    float value = forward(outputs, present, critic);
+    size_t worst;
+    float value = forward(outputs, &worst, present, bound, critic);
     float best = value;
-    room[1] = value - bound;
-    for (size_t i = 0; i < critic->iterations && !(value >= bound); i++) {
-        float *const slopes = gradient(end, end, critic);
+    room[1] = value;
+    for (size_t i = 0; i < critic->iterations && !(value >= 0.0f); i++) {
+        float *const slopes = gradient(end, end, worst, critic);
         turn_inward(slopes, present, critic);
         const float square = sf_dot(slopes, slopes, size);
         if (!(square > FLATTEST)) {
             break;
         }
         const float factor = critic->newton
-                                 ? (critic->step * ((bound + critic->aim) - value)) / square
+                                 ? (critic->step * (critic->aim - value)) / square
                                  : critic->step / largest(slopes, size);
         for (size_t j = 0; j < size; j++) {
             present[j] =
                 sf_clip1(present[j] + factor * slopes[j], critic->low[j], critic->high[j]);
         }
-        value = forward(outputs, present, critic);
+        value = forward(outputs, &worst, present, bound, critic);
         if (value > best) {
             best = value;
             sf_copy(action, present, size);
         }
     }
-    room[0] = best - bound;
+    room[0] = best;
     if (sf_all_finite(room, 1u) == 0) {
         for (size_t j = 0; j < size; j++) {
             action[j] = sf_from_bits(0x7fc00000u);

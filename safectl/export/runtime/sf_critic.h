@@ -19,9 +19,10 @@ typedef struct {
     sf_shape shape;
 } sf_layer;
 
-/* A perceptron from the action to one number; the bias of its first layer holds what the
- * observation adds. Each iteration moves the action by step (bound + aim - g) grad / |grad|^2
- * (newton) or step grad / max |grad_i|, within and along the limits, until g >= bound. */
+/* A perceptron from the action to a number per cost; the bias of its first layer holds what the
+ * observation adds. With the least room = g - bound of all outputs, each iteration moves the action
+ * by step (aim - room) grad / |grad|^2 (newton) or step grad / max |grad_i|, within and along the
+ * limits, until room >= 0. */
 typedef struct {
     const sf_layer *layers;
     size_t count;
@@ -35,11 +36,11 @@ typedef struct {
     size_t widest; /* most outputs of a layer, at least `size` */
 } sf_critic;
 
-/* Writes the first iterate that reaches the bound, else the best one, and g - bound there (room[0])
- * and at the proposal (room[1]). The action is NaN where room[0] is not finite, so that the finite
+/* Writes the first iterate that reaches every bound, else the best one, and the least room there
+ * (room[0]) and at the proposal (room[1]). The action is NaN where room[0] is not finite, so that the finite
  * test at the end of a step sees it. work: the sum of all outputs, 2 widest and size floats. */
-void sf_correct(float *action, float *room, float *work, const float *proposal, float bound,
-                const sf_critic *critic);
+void sf_correct(float *action, float *room, float *work, const float *proposal,
+                const float *bound, const sf_critic *critic);
 
 #ifdef __cplusplus
 }
