@@ -84,5 +84,5 @@ def _cell(layer: KerasLayer, features: int) -> Recurrent:
         reset_after=reset_after,
         activation=activation.kind,
         recurrent_activation=gate.kind,
-        alpha=slopes.pop() if slopes else 0.0,
+        alpha=(slopes.pop() if slopes else None) or 0.0,
     )
