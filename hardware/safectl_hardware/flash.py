@@ -7,13 +7,14 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from safectl.errors import ConfigError, DoesNotFit, FlashError, MissingTool
 from safectl.export.toolchain import COMPILE_TIMEOUT_S, find_tool, run_tool
 from safectl_hardware.board import Board
+from safectl_hardware.intel_hex import hex_span
 from safectl_hardware.linker import find_program
 from safectl_hardware.programmer import Format, Job, Programmer, cause_of
 from safectl_hardware.programmers import find_programmer
@@ -23,6 +24,7 @@ FLASH_TIMEOUT_S = 120.0
 
 _MISMATCHES = re.compile(r"mis-?matched|MIS-MATCHED", re.IGNORECASE)
 _SHOWN_LINES = 4
+_KILL_TIMEOUT_S = 5.0  # a killed process that a driver holds does not end
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,9 @@ def flash_plan(board: Board, image: Path, *, tool: str = "", port: str = "") -> 
     Raises:
         ConfigError: If the image does not exist, has a format that the tool does not take, or a
             port is needed.
+        FileFormatError: If a `.hex` file is damaged.
         UnknownNameError: If the board is not flashed by that tool.
-        DoesNotFit: If the image is larger than the flash.
+        DoesNotFit: If the image is larger than the flash, or reaches beyond it.
     """
     programmer, options = find_programmer(board, tool)
     if programmer.needs_port and not port:
@@ -128,14 +131,22 @@ def _run(programmer: Programmer, command: tuple[str, ...], timeout_s: float) -> 
             programmer.tool, None, f"it took longer than {timeout_s:g} s and was stopped"
         ) from error
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)  # with whatever it started
-            process.communicate()
+        _kill_group(process)
     if process.returncode != 0:
         status = process.returncode
         cause = cause_of(programmer, status, output)
         raise FlashError(programmer.tool, status, _explain(programmer, status, output, cause))
     return output
+
+
+def _kill_group(process: subprocess.Popen[str]) -> None:
+    """Kill a tool with whatever it started, which may outlive it and hold its output open."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_KILL_TIMEOUT_S)
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 def _explain(programmer: Programmer, status: int, output: str, otherwise: str) -> str:
@@ -171,8 +182,8 @@ def _formats(
             raise ConfigError(
                 str(image), f"the tool takes {' and '.join(needed)}; give an ELF file"
             )
-        if given == "bin":
-            _require_fit(board, image, image.stat().st_size)
+        size = image.stat().st_size if given == "bin" else _hex_size(board, image)
+        _require_fit(board, image, size)
         return {given: image}
     files: dict[Format, Path] = {"elf": image}
     for name, option in (("bin", "binary"), ("hex", "ihex")):
@@ -185,6 +196,15 @@ def _formats(
         files["bin" if name == "bin" else "hex"] = target
     _require_fit(board, image, files["bin"].stat().st_size)
     return files
+
+
+def _hex_size(board: Board, image: Path) -> int:
+    """Return how far a file reaches into the flash."""
+    origin, span = board.flash.origin, hex_span(image)
+    if span.start < origin:
+        problem = f"writes from {span.start:#x} on, but the flash of {board.name} begins at"
+        raise ConfigError(str(image), f"{problem} {origin:#x}; build it for this board")
+    return span.stop - origin
 
 
 def _require_fit(board: Board, image: Path, size: int) -> None:

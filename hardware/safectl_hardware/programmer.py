@@ -52,7 +52,8 @@ class Programmer:
         source: How to install it.
         formats: Image formats that it needs.
         arguments: Argument lists, one per run of the program, in order.
-        proofs: Pattern that the output of each run must hold; empty where exit status 0 says all.
+        proofs: Pattern that the output of each run must hold; empty where another run, the flash
+            read back, or only the running firmware proves it.
         causes: Known failures, the first that fits counts.
         needs: Options that the profile must hold.
         needs_port: Whether a port must be named.
@@ -68,6 +69,14 @@ class Programmer:
     needs: tuple[str, ...] = ()
     needs_port: bool = False
     reads_back: bool = False
+
+    @property
+    def verifies(self) -> bool:
+        """Whether success means that the flash holds the image.
+
+        Else only the running firmware can prove it, which tests itself and reports its digests.
+        """
+        return self.reads_back or any(self.proofs)
 
 
 def cause_of(programmer: Programmer, status: int, output: str) -> str:

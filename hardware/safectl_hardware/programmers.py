@@ -146,7 +146,7 @@ PROGRAMMERS: Mapping[str, Programmer] = {
             source="the Raspberry Pi Pico SDK",
             formats=("elf",),
             arguments=_picotool,
-            proofs=("",),
+            proofs=(r"(?s)Verifying .*\bOK\b",),
             causes=(  # its errors are negative: -7 no device, -9 connection, -11 verification
                 Cause(249, "", _NO_DEVICE),
                 Cause(247, "", _NO_DEVICE),
@@ -171,7 +171,7 @@ PROGRAMMERS: Mapping[str, Programmer] = {
             source="apt-get install teensy-loader-cli",
             formats=("hex",),
             arguments=_teensy,
-            proofs=("",),  # its boot loader cannot be read; the self-test at boot is the check
+            proofs=("",),  # its boot loader cannot be read; see `Programmer.verifies`
             causes=(Cause(1, r"unable to open|hint", _NO_DEVICE),),
             needs=("mcu",),
         ),

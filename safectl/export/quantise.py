@@ -271,7 +271,9 @@ class _Builder:
             self._forms[name], self._integer_errors[name] = form, error + 0.5 * form.scale
 
     def _limit(self, name: str) -> float:
-        """Return where the only reader of a sum, a table, becomes flat."""
+        """Return where the only reader of a sum, a table, becomes flat; a state is read again."""
+        if any(state.following == name for state in self.program.states.values()):
+            return np.inf
         readers = [op for op in self.program.ops if name in op.inputs]
         if len(readers) == 1 and readers[0].kind == "activation" and self.bits == 8:
             return _SATURATION.get(readers[0].activation, np.inf)

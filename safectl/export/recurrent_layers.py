@@ -26,6 +26,8 @@ class SequenceOptions(TypedDict, total=False):
     """Whether every state of the sequence is returned, not only the last."""
     activation: str
     """Activation of the state, of candidate and cell; tanh by default."""
+    alpha: float
+    """Slope of `leaky_relu`, scale of `elu`; of the gates too."""
 
 
 def simple_rnn(
@@ -166,8 +168,8 @@ def _append(
     is_sequence = options.get("return_sequences", False)
     after = tuple(f"{name}{part}_last" if is_sequence else f"{name}{part}" for part in parts)
     outputs = (name, *after) if is_sequence else after
-    activation = options.get("activation", "tanh")
-    tracer.op(replace(op, inputs=(*op.inputs, *given), outputs=outputs, activation=activation))
+    op = replace(op, activation=options.get("activation", "tanh"), alpha=options.get("alpha", 0.0))
+    tracer.op(replace(op, inputs=(*op.inputs, *given), outputs=outputs))
     if is_stateful:
         for state, value in zip(given, after, strict=True):
             tracer.keep(state, value)

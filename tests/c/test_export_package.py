@@ -3,6 +3,7 @@
 import inspect
 import re
 import subprocess
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -22,9 +23,12 @@ from safectl.export import (
 )
 from safectl.export.emit_c import C_FLAGS
 from safectl.export.estimate import estimate_instructions
+from safectl.export.interpret import interpret
+from safectl.export.kinds.activation import FUNCTIONS, SLOPED
 from safectl.planners import LinearMPC
 from safectl.safeguards import BarrierQP, Chain, RateLimit
 from safectl.spec import Signal, Spec
+from safectl.types import Status
 from safectl_envs.catalogue import find_world
 from safectl_hardware.verify import verify_on_board
 
@@ -188,6 +192,93 @@ def test_no_flag_makes_an_observation_with_nan_pass(packages, name, tmp_path):
     options = (*C_FLAGS, "-O3", "-ffast-math", f"-I{folder}")
     assert run("gcc", *options, main, *sources, "-o", tmp_path / "main").returncode == 0
     assert run(tmp_path / "main").returncode == 0
+
+
+FAST_MATH = ("-O3", "-ffast-math", "-fno-associative-math")
+"""Sums in another order may stay finite where ours overflow; then both are right."""
+
+HUGE_MAIN = """
+#include <stdio.h>
+#include "sf_net.h"
+int main(void) {
+    static sf_net_state state;
+    float observation[SF_NET_OBSERVATIONS], action[SF_NET_ACTIONS];
+    sf_certificate certificate;
+    while (fread(observation, sizeof observation, 1, stdin) == 1) {
+        sf_net_init(&state);
+        const sf_status status = sf_net_step(&state, observation, action, &certificate);
+        printf("%d %d\\n", (int)status, sf_all_finite(action, SF_NET_ACTIONS));
+    }
+    return 0;
+}
+"""
+
+
+def found_of_rows(folder, rows, compiler, where):
+    """Return the status, and whether the action is finite, of each row from the initial state."""
+    (where / "main.c").write_text(HUGE_MAIN)
+    files = (where / "main.c", *sorted(folder.glob("*.c")))
+    done = run(compiler, *C_FLAGS, *FAST_MATH, f"-I{folder}", *files, "-o", where / "main")
+    assert done.returncode == 0, done.stderr
+    bits = rows.astype(np.float32).tobytes()
+    done = subprocess.run([where / "main"], input=bits, capture_output=True, timeout=20, check=True)
+    return np.array(done.stdout.split(), int).reshape(-1, 2).T
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("last", [nn.ReLU(), nn.Tanh()], ids=lambda layer: type(layer).__name__)
+def test_no_flag_lets_an_activation_turn_nan_into_a_number(last, compiler, tmp_path):
+    first, second = nn.Linear(2, 2, bias=False), nn.Linear(2, 3, bias=False)
+    first.weight.data = 3e38 * torch.eye(2)
+    second.weight.data = torch.tensor([[1.0, -1.0]] * 3)
+    program = torch_network("net", nn.Sequential(first, second, last), (2,))
+    emit_c(program, tmp_path / "c")
+    # infinity less infinity, twice, and a row without
+    rows = np.array([[2.0, 2.0], [-3.0, -3.0], [0.5, 0.25]], np.float32)
+    assert (interpret(program, rows).status == Status.FALLBACK).tolist() == [True, True, False]
+    status, is_finite = found_of_rows(tmp_path / "c", rows, compiler, tmp_path)
+    assert (status == Status.FALLBACK).tolist() == [True, True, False]
+    assert is_finite.all()
+
+
+@pytest.mark.slow
+def test_no_flag_lets_any_activation_turn_nan_into_a_number(tmp_path):
+    names = [name for name in FUNCTIONS if name not in SLOPED]
+    calls = [f"sf_{name}(y, x, 9);" for name in names]
+    calls += [f"sf_{name}(y, x, 0.5f, 9);" for name in SLOPED] + ["sf_softmax(y, x, 1, 9);"]
+    checks = "".join(f"{call} found |= sf_all_finite(y, 9);\n" for call in calls)
+    runtime = files("safectl.export") / "runtime"
+    main = tmp_path / "main.c"
+    main.write_text(
+        '#include "sf_activation.h"\n#include "sf_core.h"\n'
+        "int main(int count, char **words) { (void)words; float x[9], y[9]; int found = 0;\n"
+        "const uint32_t bits[2] = {0x7fc00000u, 0xffc00000u};\n"
+        "for (int sign = 0; sign < 2; sign++) {\n"
+        "for (int i = 0; i < 9; i++) { x[i] = (float)count; }\n"
+        f"sf_words(&x[3], &bits[sign], 1);\n{checks}}} return found; }}\n"
+    )
+    sources = (runtime / "sf_activation.c", runtime / "sf_core.c")
+    for compiler in ("gcc", "clang"):
+        for flag in ("-ffast-math", "-ffinite-math-only"):
+            options = (*C_FLAGS, "-O3", flag, f"-I{runtime}")
+            done = run(compiler, *options, main, *sources, "-o", tmp_path / "main")
+            assert done.returncode == 0, done.stderr
+            assert run(tmp_path / "main").returncode == 0, (compiler, flag)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("name", FILTERS)
+def test_no_flag_certifies_what_overflows_within(packages, name, compiler, tmp_path):
+    program, rng = build(name), np.random.default_rng(0)
+    rows = rng.standard_normal((200, program.spec.nx)) * 10.0 ** rng.integers(30, 39, (200, 1))
+    rows = np.clip(rows, -3.4e38, 3.4e38).astype(np.float32)
+    overflows = interpret(program, rows).status == Status.FALLBACK
+    assert overflows.any()
+    status, is_finite = found_of_rows(packages[name], rows, compiler, tmp_path)
+    assert (status[overflows] == Status.FALLBACK).all()
+    assert is_finite.all()
 
 
 LAYOUTS = {

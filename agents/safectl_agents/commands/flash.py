@@ -48,21 +48,27 @@ def run(settings: FlashSettings) -> int:
     if settings.folder == Path():
         raise ConfigError("flash", "name the folder that safectl export --board made, or an image")
     board, image, program = _subject(settings)
+    if settings.serial and program is None:
+        raise ConfigError("flash", "--serial needs a folder that safectl export --board made")
     with flash_plan(board, image, tool=settings.tool, port=settings.port) as plan:
         if settings.dry_run:
             sys.stdout.write(f"{plan}\n")
             return 0
         flash(plan, timeout_s=settings.timeout_s, report=_ignore if settings.json else _report)
-        facts = {"board": board.name, "image": str(image), "commands": str(plan).splitlines()}
-    sys.stdout.write(f"{json.dumps(facts)}\n" if settings.json else f"{image} is on {board.name}\n")
-    if settings.serial:
-        if program is None:
-            raise ConfigError("flash", "--serial needs a folder that safectl export --board made")
+    is_verified = plan.programmer.verifies
+    if settings.serial and program is not None:
         _shake_hands(program, settings.serial)
-        if not settings.json:
-            sys.stdout.write(
-                "the board passed its self-test and has our specification and program\n"
-            )
+        is_verified = True
+    if settings.json:
+        facts = {"board": board.name, "image": str(image), "verified": is_verified}
+        sys.stdout.write(f"{json.dumps(facts | {'commands': str(plan).splitlines()})}\n")
+    elif is_verified:
+        sys.stdout.write(f"{image} is on {board.name}\n")
+    else:
+        advice = "name the port of the running firmware with --serial"
+        sys.stdout.write(f"{image} was sent to {board.name}, not verified; {advice}\n")
+    if settings.serial and not settings.json:
+        sys.stdout.write("the board passed its self-test and has our specification and program\n")
     return 0
 
 

@@ -160,6 +160,8 @@ def _repeat(layer: KerasLayer, inputs: Sequence[str]) -> str:
 
 def _concatenate(layer: KerasLayer, inputs: Sequence[str]) -> str:
     axis = int(layer.config.get("axis", -1))
+    if axis in (0, -1 - len(layer.draft.shape(inputs[0]))):
+        raise layer.refuse("along the batch", "Join along another axis.")
     return layer.draft.join(inputs, axis - 1 if axis > 0 else axis, layer.name)
 
 

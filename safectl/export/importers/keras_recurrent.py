@@ -7,7 +7,8 @@ from typing import Literal
 import numpy as np
 
 from safectl.export.importers.keras_layer import KerasLayer
-from safectl.export.importers.layers import Affine, Combine, Recurrent, Shape
+from safectl.export.importers.layers import Activation, Affine, Combine, Recurrent, Shape
+from safectl.export.kinds.activation import SLOPED
 
 _CELLS: dict[str, tuple[Literal["simple_rnn", "gru", "lstm"], int]] = {
     "SimpleRNN": ("simple_rnn", 1),
@@ -58,6 +59,12 @@ def append_bidirectional(layer: KerasLayer, inputs: Sequence[str]) -> str:
 
 def _cell(layer: KerasLayer, features: int) -> Recurrent:
     kind, gates = _CELLS[layer.kind]
+    activation, gate = layer.activation(), Activation("none")
+    if kind != "simple_rnn":
+        gate = layer.activation("recurrent_activation")
+    slopes = {act.alpha for act in (activation, gate) if act.kind in SLOPED}
+    if len(slopes) > 1:
+        raise layer.refuse(f"activations {activation.kind} and {gate.kind}", "Use one of them.")
     units = int(layer.config["units"])
     reset_after = kind == "gru" and bool(layer.config.get("reset_after", False))
     width = gates * units
@@ -75,8 +82,7 @@ def _cell(layer: KerasLayer, features: int) -> Recurrent:
         return_sequences=bool(layer.config.get("return_sequences", False)),
         stateful=bool(layer.config.get("stateful", False)),
         reset_after=reset_after,
-        activation=layer.activation().kind,
-        recurrent_activation="none"
-        if kind == "simple_rnn"
-        else layer.activation("recurrent_activation").kind,
+        activation=activation.kind,
+        recurrent_activation=gate.kind,
+        alpha=(slopes.pop() if slopes else None) or 0.0,
     )

@@ -125,6 +125,7 @@ class Recurrent:
         reset_after: For a GRU: whether the reset gate acts behind the recurrent product.
         activation: Of the candidate (and of the cell of an LSTM).
         recurrent_activation: Of the gates.
+        alpha: Slope of `leaky_relu` or scale of `elu`, where one of the two is such.
         cell_limit: For an LSTM: largest magnitude of an entry of the cell, None for no limit.
     """
 
@@ -137,6 +138,7 @@ class Recurrent:
     reset_after: bool = False
     activation: str = "tanh"
     recurrent_activation: str = "sigmoid"
+    alpha: float = 0.0
     cell_limit: float | None = None
 
     @property

@@ -34,8 +34,8 @@ class OnnxNode:
 
 
 @dataclass(frozen=True, slots=True)
-class OnnxInput:
-    """A door of the network: sizes as numbers, or as the text that names a free size."""
+class OnnxDoor:
+    """Where values enter or leave: sizes as numbers, or as the text that names a free size."""
 
     name: str
     is_float: bool
@@ -52,15 +52,15 @@ class OnnxFile:
         nodes: In an order in which they can run.
         constants: Arrays by name.
         inputs: Doors that are no constants.
-        outputs: Names of the values that leave.
+        outputs: Doors through which values leave; without sizes where the file states none.
     """
 
     path: Path
     opset: int
     nodes: tuple[OnnxNode, ...]
     constants: Mapping[str, Constant]
-    inputs: tuple[OnnxInput, ...]
-    outputs: tuple[str, ...]
+    inputs: tuple[OnnxDoor, ...]
+    outputs: tuple[OnnxDoor, ...]
 
 
 def read_onnx(path: Path, content: bytes) -> OnnxFile:
@@ -94,8 +94,8 @@ def read_onnx(path: Path, content: bytes) -> OnnxFile:
         max(versions),
         tuple(_node(path, node) for node in model.graph.node),
         constants,
-        tuple(_input(door, TensorProto.FLOAT) for door in doors),
-        tuple(output.name for output in model.graph.output),
+        tuple(_door(door, TensorProto.FLOAT) for door in doors),
+        tuple(_door(door, TensorProto.FLOAT) for door in model.graph.output),
     )
 
 
@@ -113,10 +113,10 @@ def _node(path: Path, node: Any) -> OnnxNode:  # noqa: ANN401  protobuf classes 
     return OnnxNode(kind, name, tuple(node.input), tuple(node.output), attributes)
 
 
-def _input(door: "ValueInfoProto", float_type: int) -> OnnxInput:
+def _door(door: "ValueInfoProto", float_type: int) -> OnnxDoor:
     tensor = door.type.tensor_type
     sizes = [size.dim_value or size.dim_param or "?" for size in tensor.shape.dim]
-    return OnnxInput(door.name, tensor.elem_type == float_type, tuple(sizes))
+    return OnnxDoor(door.name, tensor.elem_type == float_type, tuple(sizes))
 
 
 def _constant(path: Path, tensor: "TensorProto") -> Constant:

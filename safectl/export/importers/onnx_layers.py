@@ -29,6 +29,9 @@ def _gemm(layer: OnnxLayer) -> tuple[str, ...]:
     weight = weight if layer.attribute("transB", 0) else weight.T
     weight = weight * float(layer.attribute("alpha", 1.0))
     bias = layer.constant(2) * float(layer.attribute("beta", 1.0)) if layer.has(2) else _NONE
+    if bias.size not in (1, bias.shape[-1]) or bias.size not in (1, len(weight)):
+        advice = "Give one number per column of the result."
+        raise layer.refuse(f"C of shape {bias.shape}", advice)
     bias = np.broadcast_to(bias.reshape(-1), (len(weight),))
     return (layer.add(Dense(weight, bias), layer.value()),)
 

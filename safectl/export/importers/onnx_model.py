@@ -6,7 +6,7 @@ from safectl.errors import UnsupportedLayer
 from safectl.export.importers.graph import Draft, Graph
 from safectl.export.importers.layers import Shape
 from safectl.export.importers.onnx_constants import fold
-from safectl.export.importers.onnx_files import OnnxFile, OnnxInput
+from safectl.export.importers.onnx_files import OnnxDoor, OnnxFile
 from safectl.export.importers.onnx_layer import OnnxLayer, OnnxScope
 from safectl.export.importers.onnx_layers import LAYERS, Append
 from safectl.export.importers.onnx_recurrent import append_recurrent
@@ -32,7 +32,8 @@ def onnx_graph(file: OnnxFile) -> Graph:
     Raises:
         UnsupportedLayer: Naming the node that cannot be imported.
     """
-    used = frozenset(name for node in file.nodes for name in node.inputs) | set(file.outputs)
+    outputs = [door.name for door in file.outputs]
+    used = frozenset(name for node in file.nodes for name in node.inputs) | set(outputs)
     scope = OnnxScope(file.opset, Draft(), dict(file.constants), used, SUPPORTED)
     for door in file.inputs:
         scope.values[door.name] = scope.draft.enter(door.name, _shape(door))
@@ -45,13 +46,25 @@ def onnx_graph(file: OnnxFile) -> Graph:
         if node.kind not in _APPEND:
             raise layer.refuse("", "Build the network from these, or export with a newer opset.")
         scope.values.update(zip(node.outputs, _APPEND[node.kind](layer), strict=False))
-    missing = [name for name in file.outputs if name not in scope.values]
-    if missing or not file.outputs:
+    missing = [name for name in outputs if name not in scope.values]
+    if missing or not outputs:
         raise ValueError(f"outputs {missing} do not depend on the network's input")
-    return scope.draft.finish([scope.values[name] for name in file.outputs])
+    for door in file.outputs:
+        _require_shape(door, scope.draft.shape(scope.values[door.name]))
+    return scope.draft.finish([scope.values[name] for name in outputs])
 
 
-def _shape(door: OnnxInput) -> Shape:
+def _require_shape(door: OnnxDoor, found: Shape) -> None:
+    """Refuse a result that has another shape than the file says; free sizes fit all."""
+    sizes = zip(door.shape, found, strict=False)
+    fits = len(door.shape) == len(found) and all(
+        isinstance(size, str) or size == ours for size, ours in sizes
+    )
+    if door.shape and not fits:
+        raise ValueError(f"output {door.name} of shape {door.shape} is imported as {found}")
+
+
+def _shape(door: OnnxDoor) -> Shape:
     """Return the sizes of an input; a free size is one where it is the batch.
 
     The batch is the free axis of that name, or the first axis where none has it.

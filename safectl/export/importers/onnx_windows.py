@@ -75,7 +75,10 @@ def _global_pool(kind: Literal["max", "average"]) -> Append:
 def _reduce(kind: Literal["max", "average"]) -> Append:
     def append(layer: OnnxLayer) -> tuple[str, ...]:
         shape = layer.shape()
-        axes = axes_of(shape, layer.axes(1, range(len(shape))))
+        is_named = layer.has(1) and layer.constant(1).size > 0
+        if layer.attribute("noop_with_empty_axes", 0) and not is_named:
+            return (layer.value(),)
+        axes = axes_of(shape, layer.axes(1, range(len(shape))) or range(len(shape)))
         pooled = reduce(layer.draft, layer.value(), axes, kind, layer.name)
         keeps = bool(layer.attribute("keepdims", 1))
         rest = [

@@ -260,6 +260,7 @@ class _Writer:
             "stateful": layer.stateful,
             "return_sequences": layer.return_sequences,
             "activation": layer.activation,
+            "alpha": layer.alpha,
         }
         if layer.cell == "simple_rnn":
             return self.tracer.simple_rnn(*weights, **options)

@@ -110,8 +110,9 @@ def read_tflite(path: Path, content: bytes) -> TfliteFile:
     except ModuleNotFoundError as error:
         raise MissingExtra("tflite", "mcu") from error
     model = tflite.Model.GetRootAsModel(content, 0)
-    if model.SubgraphsLength() < 1:
-        raise FileFormatError(path, "holds no graph", _ADVICE)
+    if model.SubgraphsLength() != 1:
+        problem = f"holds {model.SubgraphsLength()} graphs"
+        raise FileFormatError(path, problem, "convert one signature, without control flow")
     graph = model.Subgraphs(0)
     count, operators = graph.TensorsLength(), graph.OperatorsLength()
     if count > MOST_TENSORS or operators > MOST_OPERATORS:

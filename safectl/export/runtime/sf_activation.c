@@ -4,7 +4,7 @@
 
 void sf_relu(float *y, const float *x, size_t size) {
     for (size_t i = 0; i < size; i++) {
-        y[i] = x[i] < 0.0f ? 0.0f : x[i];
+        y[i] = sf_relu1(x[i]);
     }
 }
 

@@ -9,7 +9,7 @@
 static float activated(float x, sf_shape shape) {
     switch (shape) {
         case SF_RELU:
-            return x < 0.0f ? 0.0f : x;
+            return sf_relu1(x);
         case SF_TANH:
             return sf_tanh1(x);
         case SF_SIGMOID:

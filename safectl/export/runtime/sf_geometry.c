@@ -108,7 +108,8 @@ void sf_least(float *value, float *gradient, const float *values, const float *g
               size_t count, size_t size) {
     size_t least = 0;
     for (size_t i = 1; i < count; i++) {
-        if (values[i] < values[least] || sf_is_nan(values[i])) {
+        const int is_less = values[i] < values[least] || sf_is_nan(values[i]);
+        if (is_less && !sf_is_nan(values[least])) {
             least = i;
         }
     }

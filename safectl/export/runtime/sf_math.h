@@ -23,9 +23,27 @@ static inline int sf_is_nan(float value) {
     return (sf_bits(value) & 0x7fffffffu) > 0x7f800000u;
 }
 
+/* 1 for a NaN that comparisons may take for a number: compilers that are told that there is none
+ * turn them around, and only those that say otherwise are trusted. */
+static inline int sf_is_hidden_nan(float value) {
+#if defined(__FINITE_MATH_ONLY__) && (__FINITE_MATH_ONLY__ == 0)
+    (void)value;
+    return 0;
+#else
+    return sf_is_nan(value);
+#endif
+}
+
 /* Limits a value; NaN stays NaN, so that the finite test at the end of a step sees it. */
 static inline float sf_clip1(float value, float low, float high) {
-    return value < low ? low : (value > high ? high : value);
+    const float limited = value < low ? low : (value > high ? high : value);
+    return sf_is_hidden_nan(value) ? value : limited;
+}
+
+/* Zero for what lies below zero; NaN stays NaN. */
+static inline float sf_relu1(float value) {
+    const float limited = value < 0.0f ? 0.0f : value;
+    return sf_is_hidden_nan(value) ? value : limited;
 }
 
 /* tanh(x) = x P(x^2) / (1 + x^2 Q(x^2)) with absolute error below 5e-7 and magnitude at most one. */

@@ -5,7 +5,8 @@
 static int admissible(const sf_candidate *candidate) {
     int holds = 1;
     for (size_t i = 0; i < candidate->rows; i++) {
-        holds &= candidate->room[i] >= 0.0f;
+        const float room = candidate->room[i];
+        holds &= (room >= 0.0f) && !sf_is_hidden_nan(room);
     }
     return holds;
 }

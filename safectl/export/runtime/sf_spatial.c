@@ -92,7 +92,8 @@ void sf_max_pool2d(float *y, const float *x, const sf_window *window) {
                          tap / window->columns, tap % window->columns);
             for (size_t i = 0; pixel < pixels && i < channels; i++) {
                 const float value = x[pixel * channels + i];
-                if (!known || value > y[i] || sf_is_nan(value)) { /* NaN stays NaN */
+                if (!known || (value > y[i] && !sf_is_hidden_nan(y[i])) ||
+                    sf_is_nan(value)) { /* NaN stays NaN */
                     y[i] = value;
                 }
             }

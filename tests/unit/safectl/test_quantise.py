@@ -11,12 +11,16 @@ from safectl.export import (
     load_program,
     quantise,
     quantise_with_bound,
+    replay,
     save_program,
     torch_network,
     verify,
 )
 from safectl.export.integer_layer import integer_weights, quantisation, requantisation
 from safectl.export.ops import Quantisation
+from safectl.export.program import OBSERVATION
+from safectl.export.torch_import import network_spec
+from safectl.export.trace import Tracer
 
 
 def rows_of(program, count=200, seed=0):
@@ -161,3 +165,16 @@ def test_bad_requests_are_refused():
     rows[3, 3] = np.nan
     with pytest.raises(RangeError, match="finite"):
         quantise(program, rows)
+
+
+def test_a_state_that_a_table_reads_too_is_not_cut_where_the_table_becomes_flat():
+    tracer = Tracer("net", network_spec(1, 1))
+    value = tracer.dense(OBSERVATION, [[10.0]], [0.0], name="value")
+    state = tracer.state("before", np.zeros(1))
+    tracer.keep(state, value)
+    flat = tracer.activation(value, "tanh", name="flat")
+    result = tracer.dense(flat, [[1.0]], [0.0], name="result")
+    program = tracer.finish_network(tracer.add(result, state, name="sum"))
+    rows = np.linspace(-1.0, 1.0, 50, dtype=np.float32)[:, None]
+    found = replay(quantise(program, rows), rows).action
+    assert np.abs(found - replay(program, rows).action).max() < 0.1

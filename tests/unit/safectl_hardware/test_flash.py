@@ -165,10 +165,23 @@ def test_a_tool_that_succeeds_with_its_proof_is_believed(elf, tools):
     assert recorded.read_text().startswith("-f interface/stlink.cfg")
 
 
+def test_picotool_is_believed_when_it_verified(elf, tools):
+    bar = "[==============================]  100%"
+    tools("picotool", says=f"Loading into Flash: {bar}\nVerifying Flash:    {bar}\n  OK")
+    with flash_plan(load_board("raspberry-pi-pico"), elf, tool="picotool") as plan:
+        flash(plan)
+        assert plan.programmer.verifies
+
+
+def test_only_the_loader_of_a_teensy_proves_nothing():
+    assert [name for name in PROGRAMMERS if not PROGRAMMERS[name].verifies] == ["teensy_loader_cli"]
+
+
 @pytest.mark.parametrize(
     ("tool", "says"),
     [
         ("openocd", "** Programming Finished **"),
+        ("picotool", "Loading into Flash: [==============================]  100%\nOK"),
         ("pyocd", "Mismatched byte at 0x08000004 (offset 0x4): 0x00 (memory) != 0x01 (file)"),
         ("gdb", 'Section .text, range 0x8000000 -- 0x8001ef8: MIS-MATCHED!\n".data": matched.'),
         ("gdb", "Connection refused."),
@@ -177,8 +190,9 @@ def test_a_tool_that_succeeds_with_its_proof_is_believed(elf, tools):
 )
 def test_a_tool_that_succeeds_without_proof_is_not_believed(elf, tools, tool, says):
     tools(PROGRAMMERS[tool].tool, says=says)
+    board = "raspberry-pi-pico" if tool == "picotool" else "netduinoplus2"
     with (
-        flash_plan(load_board("netduinoplus2"), elf, tool=tool, port="localhost:1") as plan,
+        flash_plan(load_board(board), elf, tool=tool, port="localhost:1") as plan,
         pytest.raises(FlashError) as caught,
     ):
         flash(plan)
@@ -240,6 +254,32 @@ def test_a_tool_that_hangs_is_killed_with_its_children(elf, tools):
     ):
         flash(plan, timeout_s=0.2)
     assert time.monotonic() - began < 20.0
+
+
+def is_dead(pid):
+    """Whether a process, no child of ours, ends within seconds."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    waiting = select.poll()
+    waiting.register(descriptor, select.POLLIN)
+    ended = bool(waiting.poll(5000))
+    os.close(descriptor)
+    return ended
+
+
+def test_what_a_tool_left_behind_is_killed_too(elf, tools, tmp_path):
+    tools("openocd")
+    pid = tmp_path / "pid"
+    script = f"#!/bin/sh\nsleep 60 &\necho $! > {pid}\nexit 0\n"
+    (tmp_path / "bin" / "openocd").write_text(script)
+    with (
+        flash_plan(load_board("netduinoplus2"), elf, tool="openocd") as plan,
+        pytest.raises(FlashError, match=r"longer than 0\.5 s"),
+    ):
+        flash(plan, timeout_s=0.5)
+    assert is_dead(int(pid.read_text()))
 
 
 def test_a_tool_that_is_not_installed_says_how_to_get_it(elf, tools, monkeypatch, tmp_path):

@@ -12,7 +12,7 @@ from safectl.spec import Signal, Spec
 from safectl.types import Bridge, Certificate, Decision
 from safectl_hardware.fake_board import BoardFaults, FakeBoard
 from safectl_hardware.frames import Frame, Kind
-from safectl_hardware.line import BoardFault, FaultCode
+from safectl_hardware.line import BoardFault, FaultCode, Role, SerialLine
 from safectl_hardware.port import serial_port
 from safectl_hardware.serial import SerialBridge, _BoardClock
 
@@ -189,6 +189,26 @@ def test_actions_that_are_not_finite_or_of_another_shape_are_not_sent():
         with pytest.raises(ShapeError):
             bridge.write(decide(0.0))
         assert board.commands == []
+
+
+class Babble:
+    """A port that never falls silent and never completes a frame."""
+
+    def receive(self, timeout_s):
+        return b"x"
+
+    def send(self, data):
+        pass
+
+    def close(self):
+        pass
+
+
+@pytest.mark.timeout(20)
+def test_a_port_that_talks_without_end_delays_nothing_beyond_its_deadline():
+    line = SerialLine(Babble, SPEC, role=Role.ROBOT)
+    with pytest.raises(BridgeError, match="no board answered"):
+        line.connect(timeout_s=0.05)
 
 
 def test_frames_of_another_size_or_kind_are_ignored():

@@ -10,6 +10,7 @@ import pytest
 
 from safectl.errors import UnsupportedLayer
 from safectl.export import interpret, replay
+from safectl.export.arithmetic import sigmoid
 from safectl.export.importers import import_model
 from tests.unit.safectl.export.importers.graph_reference import function
 from tests.unit.safectl.export.importers.model_files import FOLDER, examples
@@ -102,6 +103,8 @@ def test_hard_sigmoid_means_what_the_version_of_the_file_means(version, slope, t
         ("LSTM", {"units": 2, "return_state": True}, "return_state=True"),
         ("Conv1D", {"filters": 1, "kernel_size": [2]}, r"an input of shape \(4,\)"),
         ("Normalization", {"invert": True}, "invert=True"),
+        ("Concatenate", {"axis": 0}, "along the batch"),
+        ("Concatenate", {"axis": -2}, "along the batch"),
         ("RepeatVector", {"n": 1 << 30}, "n=1073741824"),
         ("Bidirectional", {"layer": {"class_name": "Dense", "config": {}}}, "around Dense"),
     ],
@@ -127,3 +130,60 @@ def test_a_stateful_layer_keeps_its_state_until_the_program_is_reset(tmp_path):
     first, second = replay(program, np.stack([inputs[0]] * 2)).action
     assert np.array_equal(first, interpret(plain, inputs[:1]).action[0])
     assert not np.array_equal(first, second)
+
+
+SLOPES = {"leaky_relu": lambda x: np.where(x < 0, 0.2 * x, x), "elu": lambda x: function("elu", x)}
+CELLS = {
+    "SimpleRNN": (1, lambda act, gate, x: act(x)),
+    "GRU": (3, lambda act, gate, x: (1.0 - gate(x)) * act(x)),
+    "LSTM": (4, lambda act, gate, x: gate(x) * act(gate(x) * act(x))),
+}
+
+
+def keras2_cell(tmp_path, kind, **options):
+    """One unit that reads one number; every weight is one, there is no bias."""
+    config = {"name": "cell", "units": 1, "use_bias": False, "batch_input_shape": [None, 1, 1]}
+    config["recurrent_activation"] = "sigmoid"
+    layers = [{"class_name": kind, "config": {**config, **options}}]
+    model = {"class_name": "Sequential", "config": {"name": "model", "layers": layers}}
+    path = tmp_path / "cell.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs.update(model_config=json.dumps(model), keras_version="2.15.0", backend="tf")
+        weights = file.create_group("model_weights")
+        weights.attrs["layer_names"] = [b"cell"]
+        layer = weights.create_group("cell")
+        layer.attrs["weight_names"] = [b"cell/c/kernel:0", b"cell/c/recurrent_kernel:0"]
+        for name in layer.attrs["weight_names"]:
+            layer[name] = np.ones((1, CELLS[kind][0]), np.float32)
+    return path
+
+
+@pytest.mark.parametrize("name", SLOPES)
+@pytest.mark.parametrize("kind", CELLS)
+def test_a_recurrent_layer_keeps_the_slope_of_its_activation(kind, name, tmp_path):
+    program = import_model(keras2_cell(tmp_path, kind, activation=name), name="net")
+    x = np.array([[-1.0], [-0.3], [0.5]], np.float32)
+    expected = CELLS[kind][1](SLOPES[name], sigmoid, x)
+    assert np.abs(interpret(program, x).action - expected).max() <= FLOAT_ERROR
+    assert expected[0, 0] < -0.001
+
+
+def test_two_slopes_in_one_recurrent_layer_are_refused(tmp_path):
+    options = {"activation": "leaky_relu", "recurrent_activation": "elu"}
+    with pytest.raises(
+        UnsupportedLayer, match=r"layer cell \(LSTM: activations leaky_relu and elu"
+    ):
+        import_model(keras2_cell(tmp_path, "LSTM", **options), name="net")
+
+
+def test_an_archive_keeps_the_slope_of_a_recurrent_activation(tmp_path):
+    path = tmp_path / "sloped.keras"
+    with zipfile.ZipFile(FOLDER / "keras3_gru.keras") as source, zipfile.ZipFile(path, "w") as to:
+        for member in source.namelist():
+            content = source.read(member)
+            if member == "config.json":
+                content = content.replace(b'"activation": "tanh"', b'"activation": "elu"')
+            to.writestr(member, content)
+    cells = [op for op in import_model(path, name="net").ops if op.kind == "gru"]
+    assert [(op.activation, op.alpha) for op in cells] == [("elu", 1.0)] * len(cells)
+    assert cells

@@ -175,6 +175,7 @@ def test_a_recurrent_operator_returns_all_states_and_the_last(layer, outputs, tm
         ([node("Erf")], ROW, r"node Erf \(Erf\)"),
         ([node("Gemm", draw(1, 4), transA=1)], (1, 6), "transA=1"),
         ([node("MatMul", draw(2, 6, 2))], ROW, "a weight of shape"),
+        ([node("Gemm", draw(6, 3), draw(3, 1))], (3, 6), r"C of shape \(3, 1\)"),
         ([node("Selu", alpha=1.0)], ROW, "alpha=1.0"),
         ([node("MaxPool", kernel_shape=[2, 2], dilations=[2, 2])], IMAGE, "dilations"),
         ([node("Pad", ints(0, 1, 0, 0, 0, 0, 0, 0))], IMAGE, "pads"),
@@ -229,3 +230,28 @@ def test_an_output_that_is_a_constant_is_refused(tmp_path):
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(FileFormatError, match="do not depend on the network's input"):
         import_model(path, name="net")
+
+
+@pytest.mark.parametrize(("noop", "expected"), [(1, [1.0, 2.0, 3.0, 6.0]), (0, [3.0])])
+def test_a_mean_over_no_axis_is_one_over_all_or_none(noop, expected, tmp_path):
+    path = tmp_path / "model.onnx"
+    for constants in ((), (ints(),)):
+        mean = node("ReduceMean", *constants, noop_with_empty_axes=noop)
+        path.write_bytes(model([mean], (1, 4), opset=18).SerializeToString())
+        row = np.array([[1.0, 2.0, 3.0, 6.0]], np.float32)
+        assert interpret(import_model(path, name="net"), row).action[0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("declared", "fits"), [((1, 6), True), (("batch", 6), True), ((1, 7), False), ((6,), False)]
+)
+def test_the_result_has_the_shape_that_the_file_declares(declared, fits, tmp_path):
+    path = tmp_path / "model.onnx"
+    proto = model([node("Relu")], ROW)
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, declared))
+    path.write_bytes(proto.SerializeToString())
+    if fits:
+        assert import_model(path, name="net").spec.nu == 6
+    else:
+        with pytest.raises(FileFormatError, match=r"is imported as \(1, 6\)"):
+            import_model(path, name="net")

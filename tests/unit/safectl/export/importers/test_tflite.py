@@ -1,8 +1,11 @@
 """TFLite files: quantised layers keep the integers of the file; the rest is refused by name."""
 
+import flatbuffers
 import numpy as np
 import pytest
+import tflite
 
+from safectl.errors import FileFormatError
 from safectl.export import interpret
 from safectl.export.importers import import_model
 from safectl.export.importers.tflite_files import read_tflite
@@ -50,3 +53,22 @@ def test_the_limit_inside_an_lstm_is_kept():
     program = import_model(FOLDER / "tflite_lstm.tflite", name="net")
     (lstm,) = (op for op in program.ops if op.kind == "lstm")
     assert lstm.detail.cell_limit == 10.0
+
+
+def test_a_file_with_two_graphs_is_refused(tmp_path):
+    builder = flatbuffers.Builder(64)
+    graphs = []
+    for _ in range(2):
+        tflite.SubGraphStart(builder)
+        graphs.append(tflite.SubGraphEnd(builder))
+    tflite.ModelStartSubgraphsVector(builder, len(graphs))
+    for graph in graphs:
+        builder.PrependUOffsetTRelative(graph)
+    vector = builder.EndVector()
+    tflite.ModelStart(builder)
+    tflite.ModelAddSubgraphs(builder, vector)
+    builder.Finish(tflite.ModelEnd(builder), b"TFL3")
+    path = tmp_path / "two.tflite"
+    path.write_bytes(builder.Output())
+    with pytest.raises(FileFormatError, match="holds 2 graphs"):
+        import_model(path, name="net")
