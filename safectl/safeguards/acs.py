@@ -149,7 +149,9 @@ class ACS:
         limits = action_limits(self.fallback.spec, action)
         seen = finite_rows(observation)
         usable = seen & finite_rows(action)
-        state, proposal = at_the_door(seen, observation), at_the_door(usable, action)
+        state, proposal = observation, action
+        if not bool(usable.all()):
+            state, proposal = at_the_door(seen, observation), at_the_door(usable, action)
         value = self.critic.value(state)
         if value.ndim != 2 or len(value) != len(action):
             raise ShapeError("value", expected=(len(action), "m"), got=tuple(value.shape))

@@ -8,6 +8,7 @@ by a few steps from the proposal. After each step the action is clipped to its l
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -186,7 +187,8 @@ def _improve(
     generator: torch.Generator | None,
 ) -> Correction:
     """Correct rows that are outside their bound; one that ends worse than before stays."""
-    is_one = problem.threshold.shape == (1, 1) and options.mode != "bfgs"
+    start = problem.start
+    is_one = problem.threshold.shape == (1, 1) and options.mode != "bfgs" and start.is_cpu
     search = _search_one if is_one else _search
     found = search(critic, problem, limits, options)
     if options.candidates > 0:
@@ -204,7 +206,7 @@ def _improve(
 
 def _residual(cost: Tensor, threshold: Tensor) -> Tensor:
     excess = (cost - threshold).amax(-1).clamp(min=0.0)
-    return torch.where(excess.isnan(), torch.inf, excess)
+    return excess.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
 def _pose(critic: CostCritic, observation: Tensor, start: Tensor, threshold: Tensor) -> _Problem:
@@ -269,30 +271,33 @@ def _search(
 def _search_one(
     critic: CostCritic, problem: _Problem, limits: Limits, options: CorrectionOptions
 ) -> _Search:
-    """Search as `_search` does, for one row with one cost; a third of the time."""
-    point = best = problem.start
+    """Search as `_search` does, for one row with one cost, in NumPy; a third of the time."""
+    low, high = limits.low.numpy(), limits.high.numpy()
+    point = best = problem.start.numpy()
     aim, enough = problem.aim.item(), problem.enough.item()
     least, taken, slope_at = torch.inf, 0, slope_function(critic, problem.observation)
     while True:
-        score, gradients = slope_at(point)
-        value, gradient = score.item(), _inward(gradients[:, 0], point, limits)
+        slope = slope_at(torch.from_numpy(point))
+        value, gradient = slope.score.item(), slope.gradient.numpy()[:, 0]
+        gradient = np.where(np.where(gradient > 0.0, point > low, point < high), gradient, 0.0)
         if value - enough < least:
             best, least = point, value - enough
         if not value > enough or taken == options.iterations:
             break
-        square = torch.dot(gradient[0], gradient[0]).item()
+        square = float(np.vdot(gradient, gradient))
         if not FLATTEST**2 < square < torch.inf:
             break
         if options.mode == "newton":
             length = options.damping * (value - aim) / square
         else:
-            length = options.step / gradient.abs().max().item()
-        moved = (point - length * gradient).clamp(*limits)
+            length = options.step / float(np.abs(gradient).max())
+        moved = np.clip(point - length * gradient, low, high).astype(point.dtype)
         taken += 1
-        if torch.equal(moved, point):
+        if (moved == point).all():
             break
         point = moved
-    return _Search(best, best.new_tensor([least]), problem.threshold.new_tensor([taken]).long())
+    excess, steps = problem.aim.new_tensor([least]), torch.tensor([taken])
+    return _Search(torch.from_numpy(best), excess, steps)
 
 
 def _worst_gradient(slope: Slope, excess: Tensor) -> Tensor:
