@@ -196,6 +196,8 @@ def _improve(
     cost = critic.cost(problem.observation, found.action)
     residual = _residual(cost, problem.threshold)
     better = residual <= before.residual
+    if bool(better.all()):
+        return Correction(found.action, cost, found.iterations, residual)
     return Correction(
         torch.where(better.unsqueeze(-1), found.action, before.action),
         torch.where(better.unsqueeze(-1), cost, before.cost),
