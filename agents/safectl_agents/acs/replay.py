@@ -127,10 +127,7 @@ class CostReplayBuffer(ReplayBuffer):
         if not self.costs[rows, env].any():
             return
         self.violating[rows, env] = True
-        new = np.stack([rows, np.full_like(rows, env)], axis=1)
-        self._marked = np.concatenate([self._marked, new])
-        if len(self._marked) > 2 * self.violating.size:  # mostly overwritten rows by now
-            self._marked = np.argwhere(self.violating)
+        self._marked = np.argwhere(self.violating)  # each once, also where rows were overwritten
 
     def _get_samples(  # type: ignore[override]  # a named tuple with the library's fields first
         self, batch_inds: NDArray[Any], env: VecNormalize | None = None

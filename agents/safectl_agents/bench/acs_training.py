@@ -12,8 +12,9 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from safectl.errors import FileFormatError
 from safectl_agents.acs.collect import ConstraintSettings
+from safectl_agents.acs.off_policy import defaults
 from safectl_agents.acs.report import read_results
-from safectl_agents.acs.td3 import ACSTD3, defaults
+from safectl_agents.acs.td3 import ACSTD3
 from safectl_agents.bench.benchmark import Benchmark, Measurement, results_folder
 from safectl_agents.models import make_env
 

@@ -76,6 +76,15 @@ def test_marks_are_found_again_in_the_arrays():
     assert set(drawn.observations.flatten().tolist()) == {0.0}
 
 
+def test_a_row_that_is_overwritten_by_another_violating_episode_is_drawn_no_more_often():
+    buffer = CostReplayBuffer(4, *SPACES, device="cpu")
+    _fill(buffer, [1.0] * 4, ["", "time", "", "time"])
+    _fill(buffer, [1.0] * 2, ["", "time"])  # rows 0 and 1 anew
+    drawn = buffer.sample_violating(4_000, np.random.default_rng(0))
+    fresh = (drawn.observations <= 1.0).float().mean()
+    assert abs(float(fresh) - 0.5) < 0.05
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 def test_an_episode_longer_than_the_buffer_marks_every_row_once(rows):
     buffer = CostReplayBuffer(rows, *SPACES, device="cpu")

@@ -15,11 +15,12 @@ from safectl.types import Safeguard, Status
 from safectl_agents.acs.collect import ConstraintSettings
 from safectl_agents.acs.linear_layer import LinearLayerSettings
 from safectl_agents.acs.lower import Actors, Proposed, Sizes
+from safectl_agents.acs.off_policy import defaults
 from safectl_agents.acs.projection import ProjectionSettings
 from safectl_agents.acs.recovery import RecoverySettings
 from safectl_agents.acs.sac import ACSSAC
 from safectl_agents.acs.safeguard import safeguard_of
-from safectl_agents.acs.td3 import ACSTD3, defaults
+from safectl_agents.acs.td3 import ACSTD3
 from safectl_agents.acs.unguarded import UnguardedSettings
 from safectl_envs import Guard
 
