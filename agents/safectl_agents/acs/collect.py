@@ -49,6 +49,8 @@ class ConstraintSettings:
     """Which action the reward critics learn from; the cost critic always sees the executed one."""
     reward_penalty: float = 0.0
     """b in r - b c, >= 0."""
+    actor_learning_rate: float | None = None
+    """Step size of the policy's optimiser, > 0; None for that of the critics."""
     violating_share: float = 0.2
     """Share of the lower layer's batch drawn from violating episodes, in [0, 1)."""
     failure_costs: bool = True
@@ -61,6 +63,9 @@ class ConstraintSettings:
                 raise RangeError(name, value=getattr(self, name), expected=expected)
         if not self.reward_penalty >= 0.0:
             raise RangeError("reward_penalty", value=self.reward_penalty, expected="a number >= 0")
+        rate = self.actor_learning_rate
+        if rate is not None and not rate > 0.0:
+            raise RangeError("actor_learning_rate", value=rate, expected="a number > 0, or None")
         if self.guard_from is not None and self.guard_from < 0:
             raise RangeError("guard_from", value=self.guard_from, expected="a step >= 0, or None")
 

@@ -8,7 +8,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from safectl.errors import UnknownNameError
-from safectl.safeguards.correction import CorrectionOptions
+from safectl.safeguards.correction import CorrectionOptions, Mode
 from safectl.safeguards.cost_critic import ChanceBound
 from safectl_agents.acs.collect import ConstraintSettings
 from safectl_agents.acs.critic import CriticSettings, Target
@@ -18,6 +18,7 @@ from safectl_agents.acs.on_policy import acs_ppo, ppo, ppo_lag, trpo_lag
 from safectl_agents.acs.projection import ProjectionSettings
 from safectl_agents.acs.recovery import RecoverySettings
 from safectl_agents.acs.sac import ACSSAC
+from safectl_agents.acs.tasks import Learning
 from safectl_agents.acs.td3 import ACSTD3
 from safectl_agents.acs.unguarded import UnguardedSettings
 
@@ -32,6 +33,7 @@ class MethodContext:
         reward_penalty: b of reward shaping on this task.
         eps: Tolerance, the same for all methods.
         hidden: Units per hidden layer of every network.
+        learning: Rates of the off-policy methods.
         options: Further arguments of the trainer.
     """
 
@@ -40,6 +42,7 @@ class MethodContext:
     reward_penalty: float
     eps: float
     hidden: tuple[int, ...] = (256, 256)
+    learning: Learning = field(default_factory=Learning)
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -62,9 +65,16 @@ def _off_policy(
     **constraint: Any,  # noqa: ANN401  fields of ConstraintSettings
 ) -> Callable[[VecEnv, MethodContext], BaseAlgorithm]:
     def make(env: VecEnv, context: MethodContext) -> BaseAlgorithm:
-        settings = ConstraintSettings(lower(context), guard_from=context.guard_from, **constraint)
+        rates = context.learning
+        settings = ConstraintSettings(
+            lower(context),
+            guard_from=context.guard_from,
+            actor_learning_rate=rates.actor_rate,
+            **constraint,
+        )
         network = {"net_arch": list(context.hidden), "optimizer_kwargs": {"fused": True}}
-        options = {"policy_kwargs": network, **context.options}
+        options = {"learning_rate": rates.critic_rate, "tau": rates.tau, "policy_kwargs": network}
+        options |= context.options
         if kind is ACSSAC:
             options.pop("policy_delay", None)
         return kind("MlpPolicy", env, constraint=settings, seed=context.seed, **options)
@@ -73,18 +83,27 @@ def _off_policy(
 
 
 def _critic(context: MethodContext, target: Target = "sum") -> CriticSettings:
-    return CriticSettings(target, hidden=context.hidden)
+    rates = context.learning
+    return CriticSettings(
+        target,
+        discount=rates.cost_discount,
+        learning_rate=rates.critic_rate,
+        hidden=context.hidden,
+        tau=rates.cost_tau,
+    )
 
 
-def _acs(context: MethodContext) -> LowerSettings:
-    return ProjectionSettings(ChanceBound(context.eps), critic=_critic(context))
+def _acs(context: MethodContext, mode: Mode | None = None) -> LowerSettings:
+    return ProjectionSettings(
+        ChanceBound(context.eps),
+        correction=CorrectionOptions(mode or context.learning.mode),
+        target_steps=context.learning.target_steps,
+        critic=_critic(context),
+    )
 
 
 def _acs_newton(context: MethodContext) -> LowerSettings:
-    correction = CorrectionOptions("newton")
-    return ProjectionSettings(
-        ChanceBound(context.eps), correction=correction, critic=_critic(context)
-    )
+    return _acs(context, "newton")
 
 
 def _usl(context: MethodContext) -> LowerSettings:
@@ -93,8 +112,13 @@ def _usl(context: MethodContext) -> LowerSettings:
 
 
 def _lagrange(context: MethodContext) -> LowerSettings:
-    bound = ChanceBound(context.eps, recovery_rate=1.0)
-    return ProjectionSettings(bound, project=False, penalty="lagrange", critic=_critic(context))
+    return ProjectionSettings(
+        ChanceBound(context.eps, recovery_rate=1.0),
+        project=False,
+        penalty="lagrange",
+        multiplier_rate=context.learning.multiplier_rate,
+        critic=_critic(context),
+    )
 
 
 def _shaping(env: VecEnv, context: MethodContext) -> BaseAlgorithm:
@@ -107,11 +131,14 @@ def _none(_: MethodContext) -> LowerSettings:
 
 
 def _linear(context: MethodContext) -> LowerSettings:
-    return LinearLayerSettings(context.eps, hidden=context.hidden)
+    return LinearLayerSettings(
+        context.eps, learning_rate=context.learning.critic_rate, hidden=context.hidden
+    )
 
 
 def _recovery(context: MethodContext) -> LowerSettings:
-    return RecoverySettings(context.eps, critic=_critic(context, "first_hit"))
+    rate = context.learning.actor_rate
+    return RecoverySettings(context.eps, rate, critic=_critic(context, "first_hit"))
 
 
 METHODS: Mapping[str, Method] = {

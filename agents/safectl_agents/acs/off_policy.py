@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.utils import update_learning_rate
 from torch import Tensor
+from torch.optim import Optimizer
 
 from safectl.safeguards.acs import ACS
 from safectl_agents.acs.collect import (
@@ -109,6 +111,12 @@ class Corrected(OffPolicyAlgorithm):
             deterministic=deterministic,
         )
         return action, state
+
+    def set_rates(self, actor: Optimizer, *critics: Optimizer) -> None:
+        """Set the step sizes of this round of updates."""
+        self._update_learning_rate([actor, *critics])
+        if self.constraint.actor_learning_rate is not None:
+            update_learning_rate(actor, self.constraint.actor_learning_rate)
 
     def reward_target(self, batch: CostSamples, value: Tensor) -> Tensor:
         """Return r - b c + gamma V(s'), shape (batch, 1); a time limit bootstraps."""

@@ -36,7 +36,7 @@ class ACSSAC(Corrected, SAC):
         """Update entropy weight, critics, lower layer, actor and targets, as the library's SAC."""
         self.policy.set_training_mode(True)
         entropy = [] if self.ent_coef_optimizer is None else [self.ent_coef_optimizer]
-        self._update_learning_rate([self.actor.optimizer, self.critic.optimizer, *entropy])
+        self.set_rates(self.actor.optimizer, self.critic.optimizer, *entropy)
         for index in range(gradient_steps):
             self._gradient_step(batch_size)
             if index % self.target_update_interval == 0:

@@ -286,6 +286,7 @@ def _make(settings: RunSettings, env: DummyVecEnv) -> BaseAlgorithm:
         task.reward_penalty,
         settings.eps,
         task.hidden,
+        task.learning,
         options,
     )
     model = find_method(settings.method).make(env, context)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from safectl.errors import UnknownNameError
+from safectl.safeguards.correction import Mode
 
 
 class Reference(NamedTuple):
@@ -13,6 +14,31 @@ class Reference(NamedTuple):
     reward: float
     cost: float
     cost_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """Rates that all off-policy methods share on a task, and two choices of ACS's own.
+
+    Attributes:
+        critic_rate: Step size of the critics' Adam.
+        actor_rate: Step size of the policies' Adam.
+        tau: Share of the new weights in the slow copies per update.
+        cost_tau: The same of the cost critic.
+        cost_discount: gamma of the cost.
+        multiplier_rate: Step size of the Lagrangian methods' multiplier.
+        mode: How ACS moves actions.
+        target_steps: Newton steps by which ACS corrects the next action in the target of Q_c.
+    """
+
+    critic_rate: float = 3e-4
+    actor_rate: float = 3e-4
+    tau: float = 0.005
+    cost_tau: float = 0.005
+    cost_discount: float = 0.99
+    multiplier_rate: float = 1e-5
+    mode: Mode = "gradient"
+    target_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +54,7 @@ class Task:
         reference: For normalised scores, None where there is none.
         cost_limit: d of the normalised violation.
         hidden: Units per hidden layer of every network.
+        learning: Rates of the off-policy methods.
     """
 
     env: str
@@ -38,14 +65,24 @@ class Task:
     reference: Reference | None = None
     cost_limit: float = 25.0
     hidden: tuple[int, ...] = (256, 256)
+    learning: Learning = Learning()
 
 
 _LITE: dict[str, Any] = {"steps": 100_000, "learning_starts": 1_000, "hidden": (64, 64)}
+_FAST_CRITICS = Learning(  # decision 0090
+    critic_rate=1e-3,
+    tau=0.01,
+    cost_tau=0.04,
+    cost_discount=0.97,
+    multiplier_rate=1e-3,
+    mode="newton",
+    target_steps=1,
+)
 _LONG_WARMUP = 1.0 / 3.0  # of the small tasks in the toolkit that cart-pole comes from
 
 
 TASKS: Mapping[str, Task] = {
-    "speed-limit": Task("safectl/SpeedLimit-v0", **_LITE),
+    "speed-limit": Task("safectl/SpeedLimit-v0", learning=_FAST_CRITICS, **_LITE),
     "point-hazard": Task("safectl/PointHazard-v0", **_LITE),
     "cart-pole": Task(
         "safectl/CartPoleStab-v0", warmup_ratio=_LONG_WARMUP, reward_penalty=0.1, **_LITE

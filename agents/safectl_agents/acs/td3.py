@@ -46,7 +46,7 @@ class ACSTD3(Corrected, TD3):
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         """Update critics, lower layer, actor and targets; the arithmetic of the library's TD3."""
         self.policy.set_training_mode(True)
-        self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
+        self.set_rates(self.actor.optimizer, self.critic.optimizer)
         for _ in range(gradient_steps):
             self._n_updates += 1
             self._gradient_step(batch_size)
