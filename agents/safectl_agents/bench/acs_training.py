@@ -2,31 +2,34 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from stable_baselines3 import TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from safectl.errors import FileFormatError
-from safectl_agents.acs.collect import ConstraintSettings
-from safectl_agents.acs.off_policy import defaults
+from safectl_agents.acs.methods import MethodContext, find_method
 from safectl_agents.acs.report import read_results
+from safectl_agents.acs.tasks import find_task
 from safectl_agents.acs.td3 import ACSTD3
 from safectl_agents.bench.benchmark import Benchmark, Measurement, results_folder
 from safectl_agents.models import make_env
 
-_AUTHORS_STEPS_PER_S = 38.1  # ACS on AntRun with evaluations, in the authors' released log
-_WARM_UP, _ROUND, _ROUNDS = 1_200, 150, 5
+_RANDOM, _WARM_UP, _ROUND, _ROUNDS = 1_000, 2_000, 150, 5
 _BUFFER = 20_000
 _LEAST_COST = 1e-3  # violating steps per episode; keeps a ratio to no cost at all finite
 _BASELINES = ("usl", "recovery", "safety-layer", "td3-lag", "sac-lag", "shaping", "td3")
 
 
 def training_speed() -> Measurement:
-    """Steps per second of ACS on AntRun with the guard on, and of the library's TD3, in turns."""
+    """Steps per second of ACS on SpeedLimit while it corrects, and of the library's TD3, in turns.
+
+    By then the critic has seen violations, so that most steps are corrected.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -36,23 +39,22 @@ def training_speed() -> Measurement:
 
 
 def _training_speed() -> Measurement:
-    options: dict[str, Any] = {
-        "seed": 0,
-        "learning_starts": 1_000,
-        "buffer_size": _BUFFER,
-        "device": "cpu",
-    }
-    env = make_env("safectl/AntRun-v0")
-    noise = NormalActionNoise(np.zeros(8), np.full(8, 0.1))
-    plain = {**defaults(), "policy_kwargs": {"net_arch": [256, 256]}, **options}
-    guarded = ACSTD3(
-        "MlpPolicy",
-        make_env("safectl/AntRun-v0"),
-        constraint=ConstraintSettings(guard_from=0),
-        **options,
-    )
-    models: dict[str, OffPolicyAlgorithm] = {
-        "td3": TD3("MlpPolicy", env, action_noise=noise, **plain),
+    task = find_task("speed-limit")
+    rates, envs = task.learning, [make_env(task.env) for _ in range(2)]
+    options: dict[str, Any] = {"learning_starts": _RANDOM, "buffer_size": _BUFFER, "device": "cpu"}
+    context = MethodContext(0, _RANDOM, 0.0, 0.1, task.hidden, rates, options)
+    guarded = cast(ACSTD3, find_method("acs").make(DummyVecEnv([lambda: envs[0]]), context))
+    models: dict[str, BaseAlgorithm] = {
+        "td3": TD3(
+            "MlpPolicy",
+            envs[1],
+            action_noise=NormalActionNoise(np.zeros(2), np.full(2, 0.1)),
+            learning_rate=rates.critic_rate,
+            tau=rates.tau,
+            policy_kwargs={"net_arch": list(task.hidden)},
+            seed=0,
+            **options,
+        ),
         "acs": guarded,
     }
     for model in models.values():
@@ -65,15 +67,17 @@ def _training_speed() -> Measurement:
             model.learn(_ROUND, reset_num_timesteps=False)
             rounds[name].append(_ROUND / (time.perf_counter() - began))
     ours, theirs = (float(np.median(rounds[name])) for name in ("acs", "td3"))
+    tally = guarded.tally
     return Measurement(
         ours / theirs,
         details={
             "steps_per_s": {"acs": ours, "td3": theirs},
             "rounds_steps_per_s": rounds,
-            "correction_iterations_per_step": guarded.tally.iterations / guarded.tally.steps,
-            "ratio_to_the_authors": ours / _AUTHORS_STEPS_PER_S,
+            "violations_in_training": tally.violations,
+            "corrected_share": tally.corrected / tally.steps,
+            "correction_iterations_per_step": tally.iterations / tally.steps,
             "seed": 0,
-            "updates": "one per step, policy delay 2, batch 256, networks 256-256, one thread",
+            "updates": "one per step, policy delay 2, batch 256, networks 64-64, one thread",
         },
     )
 
@@ -124,6 +128,30 @@ def _ant_run_cost_vs_safety_layer() -> Measurement:
     return Measurement(theirs / max(ours, _LEAST_COST), ours=ours, theirs=theirs)
 
 
+def _pretrained_violations() -> Measurement:
+    """Return violations in training from an untrained critic over those from a learned one."""
+    found = _recorded("speed-limit")["acs"]
+    folder = results_folder() / "acs-pretrained" / "speed-limit"
+    learned = [dict(seed) for seed in read_results(folder)["acs"]]
+    ours = [float(seed["training_violations"]) for seed in learned]
+    theirs = [float(seed["training_violations"]) for seed in found]
+    few, many = float(np.mean(ours)), float(np.mean(theirs))
+    return Measurement(
+        many / max(few, _LEAST_COST),
+        ours=few,
+        theirs=many,
+        details={
+            "violations_per_seed": {"learned critic": ours, "warm-up": theirs},
+            "cost_per_seed": {"learned critic": _finals(learned, "cost_mean")},
+            "return_per_seed": {
+                "learned critic": _finals(learned, "return_mean"),
+                "warm-up": _finals(found, "return_mean"),
+            },
+            "settings": learned[0]["settings"],
+        },
+    )
+
+
 def _cost_vs_baselines(task: str) -> Callable[[], Measurement]:
     """Return the lowest cost of any baseline over that of ACS, with the returns beside it."""
 
@@ -154,13 +182,24 @@ def _cost_vs_baselines(task: str) -> Callable[[], Measurement]:
 
 _SPEED = Benchmark(
     name="acs.training_speed_vs_td3",
-    summary="training steps per second of ACS on AntRun with the guard on, batch 256",
+    summary="training steps per second of ACS on SpeedLimit while it corrects, batch 256",
     unit="ratio",
     baseline="TD3 of stable-baselines3 in turns with it",
     target=0.6,
     better="higher",
     quick=False,
     measure=training_speed,
+)
+
+_PRETRAINED = Benchmark(
+    name="acs.pretrained_violations_vs_warmup",
+    summary="violations in training on SpeedLimit from an untrained critic, recorded seeds",
+    unit="x",
+    baseline="the same training with the critic of an earlier seed, which corrects from step 0",
+    target=10.0,
+    better="higher",
+    quick=True,
+    measure=_pretrained_violations,
 )
 
 _RECORDED = {
@@ -219,5 +258,6 @@ TRAINING = (
         if (results_folder() / "acs" / task).is_dir()
         for benchmark in benchmarks
     ),
+    *([_PRETRAINED] if (results_folder() / "acs-pretrained" / "speed-limit").is_dir() else []),
 )
 """The speed of the trainers, and the comparisons whose seeds are recorded here."""

@@ -216,3 +216,11 @@ def test_only_a_projection_stands_alone():
 def test_settings_out_of_range_are_refused(options):
     with pytest.raises(RangeError):
         ConstraintSettings(**options)
+
+
+@pytest.mark.parametrize("kind", [ACSTD3, ACSSAC])
+def test_the_policy_has_a_rate_of_its_own(kind):
+    settings = constraint(actor_learning_rate=1e-5)
+    model = kind("MlpPolicy", Wall(), constraint=settings, learning_rate=1e-3, **quick()).learn(30)
+    rates = [part.optimizer.param_groups[0]["lr"] for part in (model.actor, model.critic)]
+    assert rates == [1e-5, 1e-3]
