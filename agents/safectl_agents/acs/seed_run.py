@@ -78,9 +78,10 @@ class RunSettings:
     checkpoint_every: int = 25_000
     """Steps between two checkpoints; whole evaluations."""
     eps: float = 0.1
-    """Tolerance of all methods, > 0."""
+    """Tolerance, > 0; the Lagrangian methods on PPO and TRPO aim at one violation per episode."""
     warmup_ratio: float | None = None
-    """Share of the steps before actions are corrected, in [0, 1]; None for the task's."""
+    """Share of the steps before actions are corrected, in [0, 1]; None for the task's. This and the
+    next three concern TD3 and SAC: PPO and TRPO have their own schedule and rollouts."""
     train_every: int = 1
     """Environment steps per round of updates, >= 1."""
     updates: int = 1

@@ -40,9 +40,10 @@ class ExperimentSettings:
     checkpoint_every: int = 25_000
     """Steps between two checkpoints, a multiple of `evaluate_every`."""
     eps: float = 0.1
-    """Tolerance of all methods."""
+    """Tolerance; the Lagrangian methods on PPO and TRPO aim at one violation per episode."""
     warmup_ratio: float | None = None
-    """Share of the steps before actions are corrected; the task's without."""
+    """Share of the steps before actions are corrected; the task's without. This and the next three
+    concern TD3 and SAC: PPO and TRPO have their own schedule and rollouts."""
     train_every: int = 1
     """Environment steps per round of updates."""
     updates: int = 1
