@@ -1,9 +1,11 @@
 """Tasks x methods x seeds: every seed a process of its own, finished ones are never repeated."""
 
+import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 from rich.console import Console
@@ -74,7 +76,9 @@ def run_all(runs: Sequence[Run], *, jobs: int, command: str, console: Console) -
     )
     with (
         Progress(*columns, console=console) as progress,
-        ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
+        ProcessPoolExecutor(
+            jobs, mp_context=get_context("spawn"), initializer=end_with_parent
+        ) as pool,
     ):
         bars = {
             pool.submit(run_seed, run.settings, run.folder, command=command): (
@@ -94,6 +98,18 @@ def run_all(runs: Sequence[Run], *, jobs: int, command: str, console: Console) -
                     future.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it is killed, so that a seed has one writer."""
+    parent = parent_process()
+    assert parent is not None, "this runs in a pool"
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _label(run: Run) -> str:

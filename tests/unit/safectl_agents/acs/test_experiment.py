@@ -2,9 +2,13 @@
 
 import csv
 import json
+import os
+import select
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from subprocess import DEVNULL, PIPE, Popen
 from threading import Event
 
 import pytest
@@ -274,3 +278,36 @@ def test_both_spellings_of_the_command_list_tasks_and_methods(capsys, words):
 def test_the_command_answers_a_wrong_task_with_one_line(capsys):
     assert main(["bench", "acs", "--task", "speedlimit"]) == 1
     assert "did you mean 'speed-limit'?" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_seed_ends_with_the_command_that_was_killed(tmp_path):
+    script = tmp_path / "pool.py"
+    script.write_text(POOL, encoding="utf-8")
+    with Popen([sys.executable, script], stdout=PIPE, stderr=DEVNULL, text=True) as command:
+        seed = os.pidfd_open(int(command.stdout.readline()))
+        command.kill()
+        ended, _, _ = select.select([seed], [], [], 30.0)
+        os.close(seed)
+    assert ended
+
+
+POOL = """
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from threading import Event
+
+from safectl_agents.acs.experiment import end_with_parent
+
+
+def seed():
+    print(os.getpid(), flush=True)
+    Event().wait()
+
+
+if __name__ == "__main__":
+    context = get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent) as pool:
+        pool.submit(seed)
+"""
