@@ -18,8 +18,9 @@ import numpy as np
 from gymnasium.spaces import Box
 from jaxtyping import Float, Float32, UInt8
 
-from safectl.errors import MissingExtra, RangeError
+from safectl.errors import MissingExtra
 from safectl.spec import Signal, Spec
+from safectl_envs.graphics import check_render_mode
 from safectl_envs.normalised import unit_of
 from safectl_envs.spaces import box_of, saturate
 
@@ -88,8 +89,7 @@ class AntRun(gymnasium.Env[Float32[np.ndarray, " nx"], Float[np.ndarray, " nu"]]
             RangeError: If the render mode is another one.
             MissingExtra: If pybullet is not installed.
         """
-        if render_mode not in (None, "rgb_array"):
-            raise RangeError("render_mode", value=render_mode, expected="'rgb_array' or None")
+        check_render_mode(render_mode)
         try:
             pybullet: Untyped = importlib.import_module("pybullet")
             data: Untyped = importlib.import_module("pybullet_data")

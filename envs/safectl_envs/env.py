@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from safectl.errors import RangeError
 from safectl.spec import Spec
 from safectl_envs.catalogue import find_world
+from safectl_envs.graphics import check_render_mode
 from safectl_envs.spaces import box_of
 from safectl_envs.world import World, advance, model_state
 
@@ -38,8 +38,7 @@ class SafeEnv(gymnasium.Env[Float32[np.ndarray, " nx"], Float[np.ndarray, "..."]
             UnknownNameError: If there is no world of that name.
             RangeError: If the render mode is another one.
         """
-        if render_mode not in (None, "rgb_array"):
-            raise RangeError("render_mode", value=render_mode, expected="'rgb_array' or None")
+        check_render_mode(render_mode)
         self.world = find_world(world) if isinstance(world, str) else world
         self.render_mode = render_mode
         self.metadata = self.metadata | {"render_fps": round(1.0 / self.world.spec.period)}

@@ -6,8 +6,9 @@ and lambda climbs by Adam while episodes cost more than the limit (OmniSafe, Ji 
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -140,10 +141,23 @@ def mixed_advantage(reward: Array, cost: Array, multiplier: float) -> Array:
 class Lagrangian(OnPolicyAlgorithm):
     """What PPO and TRPO share: costs enter the advantages between collection and update."""
 
-    constraint: LagrangeSettings
-    cost: CostOf | None
     side: CostSide
     tally: Tally
+    update: ClassVar[Mapping[str, Any]]
+    """Defaults of the update that differ from the library's."""
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: Any,  # noqa: ANN401  whatever the library takes
+        *,
+        constraint: LagrangeSettings | None = None,
+        cost: CostOf | None = None,
+        **options: Any,  # noqa: ANN401  the library's own arguments
+    ) -> None:
+        self.constraint, self.cost = constraint or LagrangeSettings(), cost
+        chosen = {"n_steps": _ROLLOUT, "batch_size": _BATCH, **self.update}
+        super().__init__(policy, env, **{**chosen, **options})
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -195,6 +209,7 @@ class Lagrangian(OnPolicyAlgorithm):
         return [*modules, *names], variables
 
 
+_ROLLOUT, _BATCH = 20_000, 500
 _TINY = 1e-8
 
 
@@ -210,18 +225,7 @@ class PPOLag(Lagrangian, PPO):
             one environment, updates as long as the divergence stays below 0.02.
     """
 
-    def __init__(
-        self,
-        policy: str | type[ActorCriticPolicy],
-        env: Any,  # noqa: ANN401  whatever the library takes
-        *,
-        constraint: LagrangeSettings | None = None,
-        cost: CostOf | None = None,
-        **options: Any,  # noqa: ANN401  the library's own arguments
-    ) -> None:
-        self.constraint, self.cost = constraint or LagrangeSettings(), cost
-        chosen = {"n_steps": 20_000, "batch_size": 500, "n_epochs": 40, "target_kl": 0.02}
-        super().__init__(policy, env, **{**chosen, **options})
+    update: ClassVar[Mapping[str, Any]] = {"n_epochs": 40, "target_kl": 0.02}
 
 
 class TRPOLag(Lagrangian, TRPO):
@@ -236,18 +240,7 @@ class TRPOLag(Lagrangian, TRPO):
             one environment.
     """
 
-    def __init__(
-        self,
-        policy: str | type[ActorCriticPolicy],
-        env: Any,  # noqa: ANN401  whatever the library takes
-        *,
-        constraint: LagrangeSettings | None = None,
-        cost: CostOf | None = None,
-        **options: Any,  # noqa: ANN401  the library's own arguments
-    ) -> None:
-        self.constraint, self.cost = constraint or LagrangeSettings(), cost
-        chosen = {"n_steps": 20_000, "batch_size": 500, "target_kl": 0.01}
-        super().__init__(policy, env, **{**chosen, **options})
+    update: ClassVar[Mapping[str, Any]] = {"target_kl": 0.01}
 
 
 def _as_proposed(_: Array, proposal: Array) -> Array:
