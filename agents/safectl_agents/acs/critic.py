@@ -1,13 +1,16 @@
 """The learned cost-to-go Q_c(s, a) of the off-policy trainers, its targets and its gradient."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,6 +18,7 @@ from safectl.errors import RangeError
 from safectl.safeguards.cost_critic import Slope
 from safectl_agents.acs.lower import Actor
 
+Array = NDArray[Any]
 Target = Literal["first_hit", "sum"]
 
 
@@ -135,6 +139,24 @@ class PolicyCritic:
         found = self.network.slope(observation, (action - self.middle) / self.half)
         return Slope(found.score, found.gradient / self.half)
 
+    def slope_at(self, observation: Float[Tensor, "batch nx"], /) -> Callable[[Tensor], Slope]:
+        """Return `slope` at these observations; for one row and one head in NumPy, which is faster.
+
+        A product of this size costs less than calling torch does.
+        """
+        heads = self.network.heads
+        if not len(observation) == len(heads) == 1 or not observation.is_cpu:
+            return partial(self.slope, observation)
+        slope = _row_slope(heads[0], observation)
+        middle, half = self.middle.numpy(), self.half.numpy()
+
+        def scaled(action: Tensor) -> Slope:
+            score, gradient = slope((action.numpy()[0] - middle) / half)
+            rows = (score[None], (gradient / half)[None, None])
+            return Slope(*(torch.from_numpy(row) for row in rows))
+
+        return scaled
+
 
 def cost_target(
     cost: Float[Tensor, "batch 1"],
@@ -192,16 +214,21 @@ class CostLearner:
         self.optimizer.step()
         return float(loss.detach())
 
+    @torch.no_grad()
+    def following(
+        self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"]
+    ) -> Float[Tensor, "batch 1"]:
+        """Return the value of a next observation under an action there, by the slow copy."""
+        value: Tensor = self.critic_target(observation, action)
+        return value
+
     def target(
         self,
         cost: Float[Tensor, "batch 1"],
         done: Float[Tensor, "batch 1"],
-        observation: Float[Tensor, "batch nx"],
-        action: Float[Tensor, "batch nu"],
+        following: Float[Tensor, "batch 1"],
     ) -> Float[Tensor, "batch 1"]:
-        """Return the targets that follow from the next observation and the next action."""
-        with torch.no_grad():
-            following = self.critic_target(observation, action)
+        """Return the targets that follow from the value of the next observation."""
         settings = self.settings
         return cost_target(
             cost, done, following, target=settings.target, discount=settings.discount
@@ -226,6 +253,29 @@ def perceptron(sizes: tuple[int, ...]) -> nn.Sequential:
     for inputs, outputs in pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
+
+
+def _row_slope(head: nn.Module, observation: Tensor) -> Callable[[Array], tuple[Array, Array]]:
+    """Return what `_slope` does as a function of one action: value (1,) and gradient (nu,)."""
+    assert isinstance(head, nn.Sequential)
+    linear = [layer for layer in head if isinstance(layer, nn.Linear)]
+    first, *later = [layer.weight.detach().numpy() for layer in linear]
+    base, *biases = [layer.bias.detach().numpy() for layer in linear]
+    nx = observation.shape[1]
+    base, by_action = base + first[:, :nx] @ observation.detach().numpy()[0], first[:, nx:]
+    weights = [by_action, *later]
+
+    def slope(action: Array) -> tuple[Array, Array]:
+        score, active = base + by_action @ action, []
+        for weight, bias in zip(later, biases, strict=True):
+            active.append(score > 0.0)
+            score = weight @ np.maximum(score, 0.0) + bias
+        gradient = weights[-1][0]
+        for weight, mask in zip(weights[-2::-1], active[::-1], strict=True):
+            gradient = (gradient * mask) @ weight
+        return score, gradient
+
+    return slope
 
 
 def _slope(head: nn.Module, inputs: Tensor, nu: int) -> Slope:

@@ -97,7 +97,7 @@ def _acs(context: MethodContext, mode: Mode | None = None) -> LowerSettings:
     return ProjectionSettings(
         ChanceBound(context.eps),
         correction=CorrectionOptions(mode or context.learning.mode),
-        target_steps=context.learning.target_steps,
+        corrected_target=context.learning.corrected_target,
         critic=_critic(context),
     )
 

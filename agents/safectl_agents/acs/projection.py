@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from safectl.errors import RangeError
-from safectl.safeguards.correction import CorrectionOptions, correct
+from safectl.safeguards.correction import FLATTEST, CorrectionOptions, correct
 from safectl.safeguards.cost_critic import ChanceBound
 from safectl.safeguards.evidence import Limits
 from safectl_agents.acs.critic import CostLearner, CriticSettings, PolicyCritic
@@ -42,9 +42,9 @@ class ProjectionSettings:
         default_factory=lambda: CorrectionOptions(mode="gradient")
     )
     """How actions scaled to [-1, 1] are moved; no random candidates."""
-    target_steps: int = 0
-    """Newton steps that correct the next action in the target of Q_c, >= 0: with some, Q_c is the
-    cost of the safeguarded policy, as the theory asks for; with none, of the policy alone."""
+    corrected_target: bool = False
+    """Whether the target of Q_c takes the next action as the safeguard would execute it, found by
+    one Newton step. Then Q_c is the cost of the safeguarded policy, as the theory asks for."""
     penalty: Penalty = "exact"
     """`exact`: kappa relu(Q_c - delta). `lagrange`: lambda (Q_c - eps), lambda learned."""
     kappa: float = 5.0
@@ -60,8 +60,6 @@ class ProjectionSettings:
         if self.correction.candidates:
             expected = "0: the trainers draw none"
             raise RangeError("candidates", value=self.correction.candidates, expected=expected)
-        if self.target_steps < 0:
-            raise RangeError("target_steps", value=self.target_steps, expected="an integer >= 0")
         if not self.kappa >= 0.0:
             raise RangeError("kappa", value=self.kappa, expected="a number >= 0")
 
@@ -121,19 +119,21 @@ class Projection:
         self, batch: CostSamples, next_action: Float[Tensor, "batch nu"], actors: Actors
     ) -> dict[str, float]:
         """Fit Q_c to the executed actions, and to what follows them."""
-        if self.settings.target_steps:
-            next_action = self._followed(batch.next_observations, next_action, actors)
-        target = self.learner.target(batch.costs, batch.dones, batch.next_observations, next_action)
+        following = self.learner.following(batch.next_observations, next_action)
+        if self.settings.corrected_target:
+            following = self._followed(batch.next_observations, next_action, following)
+        target = self.learner.target(batch.costs, batch.dones, following)
         loss = self.learner.update(batch.observations, batch.actions, target)
         return {"cost_critic_loss": loss}
 
-    def _followed(self, observation: Tensor, action: Tensor, actors: Actors) -> Tensor:
-        """Return the policy's actions as the safeguard would execute them."""
-        critic = self.critic(actors.following)
-        options = CorrectionOptions("newton", iterations=self.settings.target_steps)
-        with torch.no_grad():
-            threshold = self.settings.bound.threshold(critic.cost(observation, action))
-            return correct(critic, observation, action, threshold, self._limits, options).action
+    @torch.no_grad()
+    def _followed(self, observation: Tensor, action: Tensor, cost: Tensor) -> Tensor:
+        """Return Q_c after one Newton step towards the bound, or without where that is less."""
+        excess = (cost - self.settings.bound.threshold(cost)).relu()
+        gradient = self.learner.critic_target.slope(observation, action).gradient.squeeze(1)
+        square = gradient.square().sum(1, keepdim=True)
+        moved = action - (excess / square.clamp(min=FLATTEST**2)) * gradient
+        return torch.minimum(cost, self.learner.following(observation, moved.clamp(-1.0, 1.0)))
 
     def penalty(
         self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"]

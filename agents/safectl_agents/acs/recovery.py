@@ -73,7 +73,8 @@ class Recovery:
         """Fit Q_risk under the recovery policy, then lower it by that policy."""
         with torch.no_grad():
             following = self.actor(batch.next_observations)
-        target = self.learner.target(batch.costs, batch.dones, batch.next_observations, following)
+        value = self.learner.following(batch.next_observations, following)
+        target = self.learner.target(batch.costs, batch.dones, value)
         loss = self.learner.update(batch.observations, batch.actions, target)
         risk = self.learner.critic(batch.observations, self.actor(batch.observations)).mean()
         weights = list(self.actor.parameters())

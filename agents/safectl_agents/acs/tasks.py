@@ -28,7 +28,7 @@ class Learning:
         cost_discount: gamma of the cost.
         multiplier_rate: Step size of the Lagrangian methods' multiplier.
         mode: How ACS moves actions.
-        target_steps: Newton steps by which ACS corrects the next action in the target of Q_c.
+        corrected_target: Whether ACS corrects the next action in the target of Q_c.
     """
 
     critic_rate: float = 3e-4
@@ -38,7 +38,7 @@ class Learning:
     cost_discount: float = 0.99
     multiplier_rate: float = 1e-5
     mode: Mode = "gradient"
-    target_steps: int = 0
+    corrected_target: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ _FAST_CRITICS = Learning(  # decision 0090
     cost_discount=0.97,
     multiplier_rate=1e-3,
     mode="newton",
-    target_steps=1,
+    corrected_target=True,
 )
 _LONG_WARMUP = 1.0 / 3.0  # of the small tasks in the toolkit that cart-pole comes from
 

@@ -20,6 +20,7 @@ from safectl_agents.bench.benchmark import Benchmark, Measurement, results_folde
 from safectl_agents.models import make_env
 
 _RANDOM, _WARM_UP, _ROUND, _ROUNDS = 1_000, 2_000, 150, 5
+_HIDDEN = (256, 256)  # as on AntRun
 _BUFFER = 20_000
 _LEAST_COST = 1e-3  # violating steps per episode; keeps a ratio to no cost at all finite
 _BASELINES = ("usl", "recovery", "safety-layer", "td3-lag", "sac-lag", "shaping", "td3")
@@ -42,7 +43,7 @@ def _training_speed() -> Measurement:
     task = find_task("speed-limit")
     rates, envs = task.learning, [make_env(task.env) for _ in range(2)]
     options: dict[str, Any] = {"learning_starts": _RANDOM, "buffer_size": _BUFFER, "device": "cpu"}
-    context = MethodContext(0, _RANDOM, 0.0, 0.1, task.hidden, rates, options)
+    context = MethodContext(0, _RANDOM, 0.0, 0.1, _HIDDEN, rates, options)
     guarded = cast(ACSTD3, find_method("acs").make(DummyVecEnv([lambda: envs[0]]), context))
     models: dict[str, BaseAlgorithm] = {
         "td3": TD3(
@@ -51,7 +52,7 @@ def _training_speed() -> Measurement:
             action_noise=NormalActionNoise(np.zeros(2), np.full(2, 0.1)),
             learning_rate=rates.critic_rate,
             tau=rates.tau,
-            policy_kwargs={"net_arch": list(task.hidden)},
+            policy_kwargs={"net_arch": list(_HIDDEN)},
             seed=0,
             **options,
         ),
@@ -77,7 +78,7 @@ def _training_speed() -> Measurement:
             "corrected_share": tally.corrected / tally.steps,
             "correction_iterations_per_step": tally.iterations / tally.steps,
             "seed": 0,
-            "updates": "one per step, policy delay 2, batch 256, networks 64-64, one thread",
+            "updates": "one per step, policy delay 2, batch 256, networks 256-256, one thread",
         },
     )
 

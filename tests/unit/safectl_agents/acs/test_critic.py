@@ -57,7 +57,9 @@ def test_a_critic_in_units_of_the_action_agrees_with_differences():
     middle, half = torch.tensor([1.0, -2.0]).double(), torch.tensor([3.0, 0.5]).double()
     critic = PolicyCritic(network, lambda o: o.new_zeros(len(o), 2), middle, half)
     observation, action = torch.zeros(1, 1).double(), torch.tensor([[0.3, -2.1]]).double()
-    slope = critic.slope(observation, action)
+    slope, again = critic.slope(observation, action), critic.slope_at(observation)(action)
+    for ours, theirs in zip(again, slope, strict=True):  # one row, in NumPy
+        torch.testing.assert_close(ours, theirs, rtol=0.0, atol=1e-12)
     step = 1e-6
     for index in range(2):
         shift = torch.zeros(1, 2).double()

@@ -64,9 +64,9 @@ def test_the_cost_critic_learns_from_the_executed_actions():
     assert losses["cost_critic_loss"] == pytest.approx((0.4**2 + 1.0**2) / 2.0)
 
 
-@pytest.mark.parametrize(("steps", "following"), [(0, 0.6), (1, 0.1)])
-def test_the_target_follows_the_policy_or_what_the_safeguard_makes_of_it(steps, following):
-    settings = ProjectionSettings(FIXED, target_steps=steps, critic=LINEAR)
+@pytest.mark.parametrize(("corrected", "following"), [(False, 0.6), (True, 0.1)])
+def test_the_target_follows_the_policy_or_what_the_safeguard_makes_of_it(corrected, following):
+    settings = ProjectionSettings(FIXED, corrected_target=corrected, critic=LINEAR)
     layer = _cost_is_the_action(settings.build(SIZES))
     batch = CostSamples(NONE, NONE, NONE, NONE, NONE, None, NONE, NONE, NONE)
     losses = layer.update(batch, torch.full((2, 1), 0.6), ACTORS)
