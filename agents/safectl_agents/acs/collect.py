@@ -45,6 +45,8 @@ class ConstraintSettings:
     """Share of the steps of `learn` before the layer corrects anything, in [0, 1]."""
     guard_from: int | None = None
     """Step from which the layer corrects, in place of the share; 0 with a critic learned before."""
+    learns: bool = True
+    """Whether the layer learns; one that was learned before may stay what it was."""
     store: Literal["executed", "proposal"] = "executed"
     """Which action the reward critics learn from; the cost critic always sees the executed one."""
     reward_penalty: float = 0.0
@@ -173,6 +175,8 @@ class Collector:
         self, buffer: CostReplayBuffer, batch: CostSamples, next_action: Tensor, actors: Actors
     ) -> dict[str, float]:
         """Update the lower layer, with its share of rows from violating episodes."""
+        if not self.settings.learns:
+            return {}
         count = round(self.settings.violating_share * len(batch.rewards))
         extra = buffer.sample_violating(count, self._generator) if count else None
         if extra is None:
@@ -182,6 +186,11 @@ class Collector:
         keep = len(batch.rewards) - len(extra.rewards)
         actions = torch.cat([next_action[:keep], following])
         return self.lower.update(joined(batch, extra), actions, actors)
+
+    def track(self) -> None:
+        """Move the slow copies of a layer that learns."""
+        if self.settings.learns:
+            self.lower.track()
 
 
 def cost_of(info: Mapping[str, Any]) -> float:

@@ -34,6 +34,7 @@ class MethodContext:
         eps: Tolerance, the same for all methods.
         hidden: Units per hidden layer of every network.
         learning: Rates of the off-policy methods.
+        lower_learns: Whether their lower layer learns.
         options: Further arguments of the trainer.
     """
 
@@ -43,6 +44,7 @@ class MethodContext:
     eps: float
     hidden: tuple[int, ...] = (256, 256)
     learning: Learning = field(default_factory=Learning)
+    lower_learns: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -69,6 +71,7 @@ def _off_policy(
         settings = ConstraintSettings(
             lower(context),
             guard_from=context.guard_from,
+            learns=context.lower_learns,
             actor_learning_rate=rates.actor_rate,
             **constraint,
         )

@@ -41,7 +41,7 @@ class ACSSAC(Corrected, SAC):
             self._gradient_step(batch_size)
             if index % self.target_update_interval == 0:
                 polyak(self.critic.parameters(), self.critic_target.parameters(), self.tau)
-                self.lower.track()
+                self.collector.track()
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
 

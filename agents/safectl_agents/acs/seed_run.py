@@ -91,7 +91,8 @@ class RunSettings:
     threads: int = 1
     """Threads of torch, >= 1."""
     critic_from: str = ""
-    """Folder of a finished seed whose lower layer is adopted; actions are corrected from step 0."""
+    """Folder of a finished seed whose lower layer is adopted as it is; it corrects from step 0 and
+    learns no more."""
 
     def __post_init__(self) -> None:
         find_task(self.task)
@@ -288,6 +289,7 @@ def _make(settings: RunSettings, env: DummyVecEnv) -> BaseAlgorithm:
         settings.eps,
         task.hidden,
         task.learning,
+        not settings.critic_from,
         options,
     )
     model = find_method(settings.method).make(env, context)

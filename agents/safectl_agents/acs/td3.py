@@ -86,7 +86,7 @@ class ACSTD3(Corrected, TD3):
         self.logger.record("train/actor_loss", float(loss.detach()))
         polyak(self.critic.parameters(), self.critic_target.parameters(), self.tau)
         polyak(self.actor.parameters(), self.actor_target.parameters(), self.tau)
-        self.lower.track()
+        self.collector.track()
 
 
 _EXPLORATION = 0.1  # of the largest action, as published

@@ -43,7 +43,7 @@ def _training_speed() -> Measurement:
     task = find_task("speed-limit")
     rates, envs = task.learning, [make_env(task.env) for _ in range(2)]
     options: dict[str, Any] = {"learning_starts": _RANDOM, "buffer_size": _BUFFER, "device": "cpu"}
-    context = MethodContext(0, _RANDOM, 0.0, 0.1, _HIDDEN, rates, options)
+    context = MethodContext(0, _RANDOM, 0.0, 0.1, _HIDDEN, rates, options=options)
     guarded = cast(ACSTD3, find_method("acs").make(DummyVecEnv([lambda: envs[0]]), context))
     models: dict[str, BaseAlgorithm] = {
         "td3": TD3(

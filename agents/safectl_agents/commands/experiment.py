@@ -54,7 +54,7 @@ class ExperimentSettings:
     """Threads of torch per process."""
     critic_from: str = ""
     """Folder of a finished seed of the same method whose learned layer is adopted (a safetensors
-    file, nothing is unpickled), to correct from step 0."""
+    file, nothing is unpickled), to correct from step 0 and to learn no more."""
     list: bool = False
     """Name tasks and methods; train nothing."""
     json: bool = False

@@ -1,5 +1,7 @@
 """A lower layer of a finished seed in a new model, and what is refused."""
 
+import copy
+
 import pytest
 from stable_baselines3.common.save_util import recursive_getattr
 from wall import SMALL, Wall, constraint, quick
@@ -34,6 +36,18 @@ def test_networks_slow_copies_and_optimisers_are_adopted(tmp_path):
     ours, theirs = (m.lower.learner.optimizer.state_dict()["state"][0] for m in (new, trained))
     assert all(theirs[name].equal(tensor) for name, tensor in ours.items())
     new.learn(30)
+
+
+def test_an_adopted_layer_may_stay_what_it_was(tmp_path):
+    finished = _finish(_model(seed=0).learn(60), tmp_path / "seed")
+    new = ACSTD3("MlpPolicy", Wall(), constraint=constraint(learns=False), seed=1, **quick())
+    adopt_lower(new, "acs", finished)
+    parts = ("learner.critic", "learner.critic_target")
+    before = copy.deepcopy([recursive_getattr(new.lower, part).state_dict() for part in parts])
+    new.learn(60)
+    for part, weights in zip(parts, before, strict=True):
+        after = recursive_getattr(new.lower, part).state_dict()
+        assert all(after[name].equal(weight) for name, weight in weights.items())
 
 
 def test_what_does_not_fit_is_refused_with_one_message(tmp_path):
