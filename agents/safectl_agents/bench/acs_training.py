@@ -138,7 +138,7 @@ def _pretrained_violations() -> Measurement:
     theirs = [float(seed["training_violations"]) for seed in found]
     few, many = float(np.mean(ours)), float(np.mean(theirs))
     return Measurement(
-        many / max(few, _LEAST_COST),
+        many / max(few, 1.0),  # none counts as one
         ours=few,
         theirs=many,
         details={
