@@ -76,7 +76,11 @@ def _off_policy(
             **constraint,
         )
         network = {"net_arch": list(context.hidden), "optimizer_kwargs": {"fused": True}}
-        options = {"learning_rate": rates.critic_rate, "tau": rates.tau, "policy_kwargs": network}
+        options: dict[str, Any] = {
+            "learning_rate": rates.critic_rate,
+            "tau": rates.tau,
+            "policy_kwargs": network,
+        }
         options |= context.options
         if kind is ACSSAC:
             options.pop("policy_delay", None)

@@ -111,7 +111,7 @@ def test_no_seed_is_begun_after_one_has_failed(tmp_path, monkeypatch):
     begun, asked_to_stop = [], Event()
 
     class Pool(ThreadPoolExecutor):
-        def __init__(self, jobs, mp_context):
+        def __init__(self, jobs, mp_context, initializer):
             super().__init__(jobs)
 
         def shutdown(self, wait=True, *, cancel_futures=False):
