@@ -161,7 +161,7 @@ class GuardLogic:
         self.change(settings)
         self._state, self._row, self._entered = State.INACTIVE, Row.INACTIVE, -np.inf
         self._kind: tuple[State, str] | None = None
-        self._active = self._latched = False
+        self._active = self._latched = self._was_blind = False
         self._reentering = True
         self._disabled = ""
         self._begin: tuple[Tensor | None, float] = (None, -np.inf)
@@ -239,6 +239,8 @@ class GuardLogic:
             self._modified_at = now
         elif state is State.NOMINAL and now - self._modified_at < self.settings.min_dwell_s:
             state = State.MODIFIED
+        if row not in (Row.INACTIVE, Row.ESTOP):  # those only interrupt a recovery
+            self._was_blind = row is Row.OBSERVATION
         if row is Row.DRIVE:
             self._begin = (None, -np.inf)
         elif row is not Row.INFEASIBLE:
@@ -292,7 +294,7 @@ class GuardLogic:
         if self._latched:
             return "observation: good again, waiting for reset"
         recovers = self.observation.good_for(now) < self.settings.recover_s or self._dwells(now)
-        if self._row is Row.OBSERVATION and recovers:
+        if self._was_blind and recovers:
             return "observation: good again, recovering"
         return ""
 

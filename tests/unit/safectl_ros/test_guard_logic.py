@@ -372,6 +372,75 @@ def test_after_the_reentry_a_command_may_jump_again() -> None:
     assert action(bench.tick(PERIOD)) == [-1.0, 0.0]
 
 
+def test_an_e_stop_or_a_deactivation_does_not_shorten_the_recovery() -> None:
+    settings = GuardSettings(recover_s=0.5, min_dwell_s=0.0, estop_timeout=9.0)
+    for interrupt in ("e-stop", "deactivation"):
+        bench = Bench(settings)
+        bench.logic.estop.hear(pressed=False, now=bench.now)
+        bench.logic.reset(bench.now)
+        bench.see(math.nan, 0.0, 0.0)
+        assert bench.tick().row is Row.OBSERVATION
+        if interrupt == "e-stop":
+            bench.logic.estop.hear(pressed=True, now=bench.now)
+            bench.tick(PERIOD)
+            bench.logic.estop.hear(pressed=False, now=bench.now)
+        else:
+            bench.logic.deactivate()
+            bench.tick(PERIOD)
+            bench.logic.activate(bench.now)
+        bench.see()
+        assert bench.logic.reset(bench.now) == ""
+        assert bench.drive(0.4).row is Row.OBSERVATION, interrupt
+        assert bench.drive(0.2).row is Row.DRIVE, interrupt
+
+
+def test_stop_lasts_its_minimum_dwell() -> None:
+    bench = driving(GuardSettings(use_estop=False, recover_s=0.0, min_dwell_s=0.2))
+    bench.see(math.nan, 0.0, 0.0)
+    assert bench.tick().state is State.STOP
+    rows = [bench.drive(PERIOD).row for _ in range(15)]
+    assert rows.index(Row.DRIVE) * PERIOD == pytest.approx(0.2, abs=2.0 * PERIOD)
+
+
+@pytest.mark.parametrize("wrong", [5.0, math.nan])
+def test_a_backup_beyond_the_limits_is_not_sent(bench: Bench, wrong: float) -> None:
+    bench.see()
+    bench.filter.answer = lambda decision: decision._replace(action=torch.tensor([[wrong, 0.0]]))
+    output = bench.tick()
+    assert (output.state, action(output)) == (State.BACKUP, [0.38, 0.19])
+
+
+def test_several_answers_per_period_do_not_shorten_the_reentry() -> None:
+    bench = driving(GuardSettings(use_estop=False, recover_s=0.0, min_dwell_s=0.0, reentry_s=2.0))
+    bench.logic.deactivate()
+    assert action(bench.tick(PERIOD)) == [0.0, 0.0]
+    bench.logic.activate(bench.now)
+    for _ in range(50):
+        bench.now += PERIOD / 5.0
+        bench.see()
+        bench.command()
+        output = bench.tick()
+    assert action(output)[0] == pytest.approx(2.0 / 2.0 * 50 * PERIOD / 5.0)
+
+
+def test_an_infeasible_step_is_no_stop_after_which_a_command_is_approached() -> None:
+    bench = driving(GuardSettings(use_estop=False, recover_s=0.0, reentry_s=0.5))
+    bench.filter.answer = lambda _: Clip(SPEC).filter(
+        torch.full((1, 3), torch.nan), torch.zeros(1, 2)
+    )
+    assert bench.drive(PERIOD).row is Row.INFEASIBLE
+    bench.filter.answer = lambda decision: decision
+    assert action(bench.drive(PERIOD)) == list(COMMAND)
+
+
+def test_a_robot_is_not_stuck_at_once_when_the_guard_is_activated(bench: Bench) -> None:
+    bench.filter.answer = lambda decision: decision._replace(action=torch.zeros(1, 2))
+    bench.see()
+    bench.command()
+    assert bench.tick().row is Row.DRIVE
+    assert not bench.is_stuck
+
+
 # --- reports
 
 
@@ -506,3 +575,4 @@ def test_accelerations_brake_from_the_newest_measurement() -> None:
     assert action(logic.tick(0.0)) == [-0.5]
     logic.observation.receive(np.array([0.0, 0.02]), 0.1)
     assert action(logic.tick(0.1)) == [-0.2]
+    assert action(logic.tick(0.15)) == [0.0], "braked for longer than the rest of its speed lasts"
