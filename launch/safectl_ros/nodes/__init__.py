@@ -1,8 +1,8 @@
 """The nodes, each thin: logic without ROS is elsewhere."""
 
-from importlib.util import find_spec
-
 from safectl.errors import MissingExtra
 
-if find_spec("rclpy") is None:  # `python -m safectl_ros.nodes.X` shows no traceback
-    raise SystemExit(f"error: {MissingExtra('rclpy', 'ros')}")
+try:
+    import rclpy  # noqa: F401  asked for before the modules that need it
+except ModuleNotFoundError as error:  # `python -m safectl_ros.nodes.X` shows no traceback
+    raise SystemExit(f"error: {MissingExtra('rclpy', 'ros')}") from error
