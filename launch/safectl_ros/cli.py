@@ -10,13 +10,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState
-from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters
-from rclpy.node import Node
-from rclpy.parameter import parameter_value_to_python
-from rclpy.qos import qos_profile_best_available
 
-from safectl.errors import ConfigError, SafectlError, UnknownNameError
+from safectl.errors import ConfigError, MissingExtra, SafectlError, UnknownNameError
+
+try:
+    from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState
+    from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters
+    from rclpy.node import Node
+    from rclpy.parameter import parameter_value_to_python
+    from rclpy.qos import qos_profile_best_available
+except ModuleNotFoundError as error:
+    raise SystemExit(f"error: {MissingExtra(error.name or 'rclpy', 'ros')}") from error
 from safectl_ros.message_types import message_class
 from safectl_ros.process import Message, RosThread
 

@@ -1,13 +1,20 @@
 """When what a guard receives can be used: finite, of the right size, plausibly stamped, fresh."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from safectl.spec import Signal
+
 NEVER = "none received yet"
+
+BEYOND_SHARE = 0.1
+"""How far beyond its bounds a signal may be read, as a share of its range: noise at a joint's limit
+is no fault."""
 
 
 class Input:
@@ -20,13 +27,22 @@ class Input:
         size: Numbers per message.
         timeout: Age from which on the input is stale [s].
         stamp_tolerance: How far a stamp may be from the time of arrival, either way [s]; 0 for any.
+        signals: What the numbers are, where those beyond the bounds cannot be used.
     """
 
-    def __init__(self, size: int, *, timeout: float, stamp_tolerance: float) -> None:
+    def __init__(
+        self,
+        size: int,
+        *,
+        timeout: float,
+        stamp_tolerance: float,
+        signals: Sequence[Signal] = (),
+    ) -> None:
         self.size, self.timeout, self.stamp_tolerance = size, timeout, stamp_tolerance
         self._values: Tensor | None = None
         self._arrived = self._good_at = self._good_since = -math.inf
         self._fault = NEVER
+        self._bounds = [_widened(signal) for signal in signals]
 
     @property
     def values(self) -> Tensor | None:
@@ -68,7 +84,7 @@ class Input:
         limit, age = self.timeout if timeout is None else timeout, self.age(now)
         if self._fault:
             return self._fault
-        return f"{age:.3f} s old, at most {limit:g} s" if age > limit else ""
+        return "" if 0.0 <= age <= limit else f"{age:.3f} s old, at most {limit:g} s"
 
     @property
     def good_at(self) -> float:
@@ -88,6 +104,9 @@ class Input:
             return f"has the shape {numbers.shape}, expected ({self.size},)"
         if not all(map(math.isfinite, numbers.tolist())):
             return "is not finite"
+        for value, (name, low, high) in zip(numbers.tolist(), self._bounds, strict=False):
+            if not low <= value <= high:
+                return f"has {name} at {value:g}, which no robot within its bounds reports"
         if stamp_age is None or self.stamp_tolerance == 0.0:
             return ""
         if not -self.stamp_tolerance <= stamp_age <= self.stamp_tolerance:  # NaN too
@@ -110,8 +129,9 @@ class EmergencyStop:
         self._latched = is_used
 
     def hear(self, *, pressed: bool, now: float) -> None:
-        """Take a heartbeat in [s]."""
+        """Take a heartbeat in [s]; a press is latched whatever the guard is doing."""
         self._pressed, self._heard = pressed, now
+        self._latched = self._latched or (pressed and self.is_used)
 
     def cause(self, now: float) -> str:
         """Return why the robot must not move now, apart from the latch; empty if it may."""
@@ -122,7 +142,7 @@ class EmergencyStop:
         if self._pressed:
             return "e-stop: pressed"
         age = now - self._heard
-        return f"e-stop: silent for {age:.3f} s" if age > self.timeout else ""
+        return "" if 0.0 <= age <= self.timeout else f"e-stop: silent for {age:.3f} s"
 
     def check(self, now: float) -> str:
         """Return why the robot must not move, and latch it; empty if it may."""
@@ -133,3 +153,11 @@ class EmergencyStop:
     def reset(self) -> None:
         """Take the latch off; the next check latches again if there is a cause."""
         self._latched = False
+
+
+def _widened(signal: Signal) -> tuple[str, float, float]:
+    """Return the name of a signal and what can be read of it."""
+    margin = BEYOND_SHARE * (signal.high - signal.low)
+    if math.isinf(margin):
+        margin = 0.0
+    return signal.name, signal.low - margin, signal.high + margin

@@ -17,7 +17,7 @@ A software stop is in addition to a hardware stop, never instead of it.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import NamedTuple
@@ -27,9 +27,11 @@ import torch
 from torch import Tensor
 
 from safectl.errors import RangeError
+from safectl.safeguards import Memory, RateLimit
 from safectl.spec import Spec
 from safectl.types import Decision, Status
 from safectl_ros.guard_inputs import NEVER, EmergencyStop, Input
+from safectl_ros.stop_profiles import Stop, StopProfiles
 
 FRESH_SHARE = 0.5
 """A command that was lost is back when it is younger than this share of its timeout: a source that
@@ -105,26 +107,6 @@ class GuardSettings:
                 raise RangeError(name, value=getattr(self, name), expected="a number >= 0 [s]")
 
 
-Stop = Callable[[Tensor, float], Decision]
-"""Decides on an observation, shape (1, nx), and the time since it was made [s]."""
-
-
-class StopProfiles(NamedTuple):
-    """How the robot comes to rest.
-
-    Attributes:
-        comfort: Bounded deceleration from the measured motion.
-        emergency: As hard as the limits allow.
-        needs_observation: Whether there is nothing to send before the first observation.
-        is_closed_loop: Whether to decide on the newest observation, not on that at the begin.
-    """
-
-    comfort: Stop
-    emergency: Stop
-    needs_observation: bool = False
-    is_closed_loop: bool = False
-
-
 class Output(NamedTuple):
     """What to send, None where nothing may be sent, and why.
 
@@ -151,23 +133,39 @@ failed."""
 
 
 class GuardLogic:
-    """The state machine. `solve` is the filter; every time is an argument, in [s] of one clock."""
+    """The state machine. Every time is an argument, in [s] of one clock.
+
+    Args:
+        spec: Signals of the robot.
+        settings: When to stop and when to go on.
+        stops: How to stop.
+        solve: The filter. It does not remember what it decides, because that may not be sent.
+        memories: Those inside the filter; they are told what is sent, by whichever row.
+    """
 
     def __init__(
-        self, spec: Spec, settings: GuardSettings, stops: StopProfiles, solve: Solve
+        self,
+        spec: Spec,
+        settings: GuardSettings,
+        stops: StopProfiles,
+        solve: Solve,
+        memories: Sequence[Memory] = (),
     ) -> None:
         self.spec, self.stops, self.solve = spec, stops, solve
+        self._memories = tuple(memories)
         self.command = Input(spec.nu, timeout=1.0, stamp_tolerance=0.0)
-        self.observation = Input(spec.nx, timeout=1.0, stamp_tolerance=0.0)
+        self.observation = Input(
+            spec.nx, timeout=1.0, stamp_tolerance=0.0, signals=spec.observation
+        )
         self.estop = EmergencyStop(timeout=1.0, is_used=settings.use_estop)
         self.change(settings)
         self._state, self._row, self._entered = State.INACTIVE, Row.INACTIVE, -np.inf
         self._kind: tuple[State, str] | None = None
-        self._active = self._latched = False
+        self._active = self._latched = self._was_blind = False
         self._reentering = True
         self._disabled = ""
         self._begin: tuple[Tensor | None, float] = (None, -np.inf)
-        self._applied: Tensor | None = None
+        self._sent: Decision | None = None
         self._applied_at = self._moving_at = self._modified_at = -np.inf
         limits = np.array([spec.action_low, spec.action_high], dtype=np.float32)
         self._limits: list[list[float]] = limits.tolist()
@@ -181,7 +179,7 @@ class GuardLogic:
     @property
     def applied(self) -> Tensor | None:
         """The last action that was sent, shape (1, nu)."""
-        return self._applied
+        return None if self._sent is None else self._sent.action
 
     def change(self, settings: GuardSettings) -> None:
         """Use other times from now on; whether there is an e-stop stays as it was."""
@@ -191,6 +189,12 @@ class GuardLogic:
         self.command.stamp_tolerance = settings.stamp_tolerance
         self.observation.stamp_tolerance = settings.stamp_tolerance
         self.estop.timeout = settings.estop_timeout
+
+    def adopt(self, memories: Sequence[Memory]) -> None:
+        """Use other memories, of a filter that was changed; they are told what was sent last."""
+        self._memories = tuple(memories)
+        if self._sent is not None:
+            self._remember(self._sent)
 
     def activate(self, now: float) -> None:
         """Begin to listen to commands."""
@@ -219,7 +223,7 @@ class GuardLogic:
 
     def is_stuck(self, now: float) -> bool:
         """Tell whether a command to move has been answered by rest for too long; ask every tick."""
-        wanted, applied = self.command.values, self._applied
+        wanted, applied = self.command.values, self.applied
         is_asked = self._active and wanted is not None and not self.command.fault(now)
         if not is_asked or self._rests(wanted) or not self._rests(applied):
             self._moving_at = now
@@ -227,11 +231,16 @@ class GuardLogic:
 
     def tick(self, now: float) -> Output:
         """Decide what to send at this time."""
+        for memory in self._memories:
+            if isinstance(memory, RateLimit):
+                memory.elapse(self._passed(now))
         state, row, reason, decision = self._judge(now)
         if state is State.MODIFIED:
             self._modified_at = now
         elif state is State.NOMINAL and now - self._modified_at < self.settings.min_dwell_s:
             state = State.MODIFIED
+        if row not in (Row.INACTIVE, Row.ESTOP):  # those only interrupt a recovery
+            self._was_blind = row is Row.OBSERVATION
         if row is Row.DRIVE:
             self._begin = (None, -np.inf)
         elif row is not Row.INFEASIBLE:
@@ -242,7 +251,8 @@ class GuardLogic:
         has_changed, self._kind = kind != self._kind, kind
         self._state, self._row = state, row
         if decision is not None:
-            self._applied, self._applied_at = decision.action, now
+            self._applied_at = now
+            self._remember(decision)
         return Output(decision, state, row, reason, has_changed)
 
     def _begin_here(self, now: float) -> None:
@@ -250,7 +260,17 @@ class GuardLogic:
         self._begin = (None, now)
         if self.stops.needs_observation:
             hold = self._stop(self._state, self._row, "", self.stops.emergency, now).decision
-            self._applied = None if hold is None else hold.action
+            if hold is not None:
+                self._remember(hold)
+
+    def _remember(self, decision: Decision) -> None:
+        self._sent = decision
+        for memory in self._memories:
+            memory.remember(decision)
+
+    def _passed(self, now: float) -> float:
+        """Return the time since the last output [s], of which one period counts."""
+        return min(max(0.0, now - self._applied_at), self.spec.period)
 
     def _judge(self, now: float) -> _Verdict:
         emergency, comfort = self.stops.emergency, self.stops.comfort
@@ -274,7 +294,7 @@ class GuardLogic:
         if self._latched:
             return "observation: good again, waiting for reset"
         recovers = self.observation.good_for(now) < self.settings.recover_s or self._dwells(now)
-        if self._row is Row.OBSERVATION and recovers:
+        if self._was_blind and recovers:
             return "observation: good again, recovering"
         return ""
 
@@ -305,12 +325,11 @@ class GuardLogic:
 
     def _approach(self, proposal: Tensor, now: float) -> Tensor:
         """Limit the way from what is applied to the proposal, until it has been reached once."""
-        if self._reentering and self._applied is not None:
-            passed = min(now - self._applied_at, self.spec.period)
-            step = self._spans(proposal) * (passed / self.settings.reentry_s)
-            way = proposal - self._applied
+        if self._reentering and self.applied is not None:
+            step = self._spans(proposal) * (self._passed(now) / self.settings.reentry_s)
+            way = proposal - self.applied
             if bool((way.abs() > step).any()):
-                return self._applied + way.clamp(-step, step)
+                return self.applied + way.clamp(-step, step)
         self._reentering = False
         return proposal
 
@@ -326,16 +345,24 @@ class GuardLogic:
         return stop._replace(decision=decision)
 
     def _stop(self, state: State, row: Row, cause: str, profile: Stop, now: float) -> _Verdict:
-        seen = self.observation.values
-        if self._begin[0] is None:
-            self._begin = (seen, now)
-        newest = (seen, self.observation.good_at)
+        seen, good_at, applied = self.observation.values, self.observation.good_at, self.applied
+        slowed = self.stops.slowed
+        if self._begin[0] is None or now < self._begin[1]:  # a clock may go back
+            begin = seen
+            if slowed is not None and seen is not None and applied is not None:
+                begin = slowed(seen, applied)
+            self._begin = (begin, now)
+        newest = (seen if good_at <= now else None, good_at)
         observation, since = newest if self.stops.is_closed_loop else self._begin
         if observation is None:
             if self.stops.needs_observation:
                 return _Verdict(state, row, cause, None)
             observation, since = torch.full((1, self.spec.nx), torch.nan), now
-        return _Verdict(state, row, cause, profile(observation, max(0.0, now - since)))
+        decision = profile(observation, max(0.0, now - since))
+        if slowed is not None and applied is not None:
+            reach = applied.abs()
+            decision = decision._replace(action=decision.action.clamp(-reach, reach))
+        return _Verdict(state, row, cause, decision)
 
     def _mistrust(self, decision: Decision) -> str:
         """Return why a decision is not to be sent: what no correct filter gives."""

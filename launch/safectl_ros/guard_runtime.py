@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from jaxtyping import Float64
 from rclpy.clock import Clock
@@ -25,21 +24,25 @@ from std_msgs.msg import Bool, Float64MultiArray
 from visualization_msgs.msg import MarkerArray
 
 from safectl.errors import AdapterError
-from safectl.safeguards import Remembering
-from safectl.spec import Spec
-from safectl.types import Safeguard
 from safectl_ros import guard_reports
 from safectl_ros.adapters import Array, BaseInterface
 from safectl_ros.adapters.stamps import to_time
 from safectl_ros.budget import BudgetedFilter
 from safectl_ros.diagnostics import OK, make_report
+from safectl_ros.fingerprint import fingerprint
 from safectl_ros.guard_logic import GuardLogic, Output, State
 from safectl_ros.guard_parameters import STEADY, settings_from
-from safectl_ros.loaded import Loaded
+from safectl_ros.guard_safeguard import (
+    apart,
+    load_limited,
+    output_period,
+    rebuild_safeguard,
+    warm_up,
+)
 from safectl_ros.process import Message
-from safectl_ros.qos import COMMAND, DIAGNOSTICS, LATCHED, SENSOR, safe_command
-from safectl_ros.robot_file import Robot, limited, load_robot
-from safectl_ros.safeguards import compile_rows, load_safeguard
+from safectl_ros.qos import COMMAND, DIAGNOSTICS, ESTOP, LATCHED, SENSOR, safe_command
+from safectl_ros.robot_file import Robot, load_robot
+from safectl_ros.safeguards import compile_rows
 
 _ANSWERS_PER_TURN = 4
 """So many commands at most are answered between two turns of the timer; the rest wait for it."""
@@ -62,20 +65,25 @@ class GuardRuntime:
     def __init__(self, node: Node, values: Mapping[str, Any]) -> None:
         self._node, self._values = node, dict(values)
         self.robot: Robot = load_robot(values["robot"], sees_state=values["sees_state"])
-        self.loaded, self.decided_by = compile_rows(*self._load(values["limit_shares"]))
-        _warm_up(self.loaded.safeguard, self.robot.spec)
+        self._is_steady = values["watchdog_clock"] == STEADY
+        self._period_s = output_period(values, self.robot.spec, is_steady=self._is_steady)
+        self._files = fingerprint(Path(values["safeguard"]))
+        self.loaded, self.decided_by = compile_rows(
+            *load_limited(Path(values["safeguard"]), self.robot, values["limit_shares"])
+        )
+        self._prepared = self.loaded
+        safeguard, memories = apart(self.loaded.safeguard)
+        warm_up(safeguard, self.robot.spec)
         self.filter = BudgetedFilter(
-            self.loaded.safeguard,
+            safeguard,
             values["filter_budget_s"],
             is_bounded=self.loaded.is_bounded,
         )
         self.logic = GuardLogic(
-            self.robot.spec, settings_from(values), self.robot.stops, self.filter
+            self.robot.spec, settings_from(values), self.robot.stops, self.filter, memories
         )
         self.counters = guard_reports.Counters()
         self.incompatible: dict[str, str] = {}
-        self._is_steady = values["watchdog_clock"] == STEADY
-        self._period_s = 1.0 / values["rate_hz"]
         self._answers = 0
         self._is_owed = False
         self._command_stamp: int | None = None
@@ -101,16 +109,24 @@ class GuardRuntime:
             return time.monotonic()
         return float(self._node.get_clock().now().nanoseconds) / _SECOND
 
-    def change(self, values: Mapping[str, Any]) -> None:
-        """Use other parameters from now on.
+    def prepare(self, shares: Iterable[float]) -> None:
+        """Build the safeguard that `change` will use, with other limits; nothing else changes yet.
 
         Raises:
-            ConfigError: If the safeguard cannot be built with the new limits.
+            ConfigError: If that is impossible, or its files are not those of the configuration.
         """
+        if list(shares) == list(self._values["limit_shares"]):
+            return
+        source = Path(self._values["safeguard"])
+        self._prepared = rebuild_safeguard(source, self.robot, shares, self._files)
+
+    def change(self, values: Mapping[str, Any]) -> None:
+        """Use other parameters from now on; other limits are those that were prepared."""
         if list(values["limit_shares"]) != list(self._values["limit_shares"]):
-            self.loaded, _ = self._load(values["limit_shares"])
+            self.loaded = self._prepared
             self.decided_by = "torch: the limits have changed since the node was configured"
-            self.filter.safeguard = self.loaded.safeguard
+            self.filter.safeguard, memories = apart(self.loaded.safeguard)
+            self.logic.adopt(memories)
         self.logic.change(settings_from(values))
         self._values = dict(values)
 
@@ -165,10 +181,6 @@ class GuardRuntime:
             self._node.destroy_publisher(publisher)
         self.filter.close()
 
-    def _load(self, shares: Iterable[float]) -> tuple[Loaded, Spec]:
-        spec = limited(self.robot.spec, list(shares))
-        return load_safeguard(Path(self._values["safeguard"]), self.robot, spec), spec
-
     def _advertise(self, offer: QoSProfile) -> None:
         interface, node = self.robot.interface, self._node
         events = PublisherEventCallbacks(
@@ -204,7 +216,7 @@ class GuardRuntime:
             (interface.command_type, interface.command_topic, self._on_command, COMMAND),
         ]
         if self._values["use_estop"]:
-            wanted.append((Bool, "estop", self._on_estop, LATCHED))
+            wanted.append((Bool, "estop", self._on_estop, ESTOP))
         self._subscriptions = [self._listen(*topic) for topic in wanted]
 
     def _listen(self, kind: type, topic: str, callback: Any, qos: QoSProfile) -> Any:  # noqa: ANN401  rclpy's types
@@ -360,15 +372,6 @@ class GuardRuntime:
                 discs=self.loaded.discs,
             )
         )
-
-
-def _warm_up(safeguard: Safeguard, spec: Spec) -> None:
-    """Filter a few proposals, so that the first command does not pay for what is loaded lazily."""
-    observation = torch.zeros(1, spec.nx)
-    for proposal in (spec.action_low, spec.action_high, [math.nan] * spec.nu):
-        safeguard.filter(observation, torch.tensor([proposal]))
-    if isinstance(safeguard, Remembering):
-        safeguard.reset(torch.tensor([True]))
 
 
 def _pose(interface: BaseInterface, values: Array) -> Float64[np.ndarray, "3"]:

@@ -4,6 +4,7 @@ Tags, attributes and substitutions outside the subset are errors that name the f
 """
 
 import json
+import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -152,6 +153,13 @@ class _Tag:
     def get(self, name: str, default: str = "") -> str:
         return expand(self.element.attrib.get(name, default), self.names)
 
+    def words(self, name: str) -> list[str]:
+        try:
+            return shlex.split(self.get(name))
+        except ValueError as error:
+            problem = f"{name} is {self.get(name)!r}: {str(error).lower()}; close the quotation"
+            raise self.error(problem) from error
+
     def holds(self) -> bool:
         wanted, unwanted = self.get("if", "true"), self.get("unless", "false")
         return is_true(wanted, self.names.source) and not is_true(unwanted, self.names.source)
@@ -175,8 +183,12 @@ class _Reader:
         self.processes: list[Process] = []
         self.messages: list[str] = []
         self.arguments: list[Argument] = []
+        self.open: list[Path] = []
 
     def read(self, path: Path, scope: _Scope) -> None:
+        if path.resolve() in self.open:
+            raise ConfigError(str(path), "includes itself; end the circle of includes")
+        self.open.append(path.resolve())
         try:
             root = ET.parse(path).getroot()
         except (OSError, ET.ParseError) as error:
@@ -184,6 +196,7 @@ class _Reader:
         if root.tag != "launch" or root.attrib:
             raise ConfigError(str(path), f"starts with <{root.tag}>, expected a plain <launch>")
         self._all(root, path, scope)
+        self.open.pop()
 
     def _all(self, parent: Element, path: Path, scope: _Scope) -> None:
         for element in parent:
@@ -226,7 +239,7 @@ class _Reader:
             case "node":
                 self.processes.append(_node(tag, scope))
             case "executable":
-                self.processes.append(_process(tag, scope, shlex.split(tag.get("cmd"))))
+                self.processes.append(_process(tag, scope, tag.words("cmd")))
 
     def _argument(self, tag: _Tag, scope: _Scope) -> None:
         name = tag.get("name")
@@ -242,7 +255,7 @@ def _node(tag: _Tag, scope: _Scope) -> Process:
     """Build a node's command line with the words and the order of `ros2 launch`."""
     package, executable = tag.get("pkg"), tag.get("exec")
     program = package_executable(package, executable, tag.names.environment, tag.names.source)
-    words = [str(program), *shlex.split(tag.get("args")), "--ros-args"]
+    words = [str(program), *tag.words("args"), "--ros-args"]
     if tag.get("name"):
         words += ["-r", f"__node:={tag.get('name')}"]
     namespace = _join(scope.namespace, tag.get("namespace"))
@@ -273,7 +286,7 @@ def _process(tag: _Tag, scope: _Scope, words: Sequence[str], name: str = "") -> 
         delay = float(tag.get("respawn_delay", "0.0"))
     except ValueError:
         delay = -1.0
-    if delay < 0.0:
+    if not 0.0 <= delay < math.inf:
         raise tag.error("respawn_delay is no number of seconds from zero on")
     return Process(
         name=name or tag.get("name") or Path(words[0]).name,
@@ -311,7 +324,10 @@ def _typed(text: str, tag: _Tag) -> str:
         raise tag.error(f"the value {text!r} is not YAML ({error})") from error
     if isinstance(value, Mapping):
         raise tag.error(f"the value {text!r} is a mapping; quote it or nest parameters")
-    return json.dumps("" if value is None else value, ensure_ascii=False)
+    try:
+        return json.dumps("" if value is None else value, ensure_ascii=False)
+    except TypeError as error:  # a date
+        raise tag.error(f"the value {text!r} is a date to YAML; quote it") from error
 
 
 def _join(namespace: str, name: str) -> str:

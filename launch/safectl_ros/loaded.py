@@ -33,8 +33,10 @@ class Loaded:
 
 
 class Source(NamedTuple):
-    """What a builder gets: the robot, its specification with the limits in force, and the file."""
+    """What a builder gets: the robot, its specification with the limits in force, the file, and the
+    files that have led to it."""
 
     robot: Robot
     spec: Spec
     path: Path
+    within: tuple[Path, ...] = ()

@@ -33,10 +33,14 @@ def spin_node(make_node: Callable[[], Node]) -> int:
         make_node: Builds the node in the default context, which reads the process's arguments.
 
     Returns:
-        0 after a signal, 1 with one line on standard error where the node cannot be built or a
-        callback raises one of our errors.
+        0 after a signal, 1 with one line on standard error where the arguments cannot be used, the
+        node cannot be built or a callback raises one of our errors.
     """
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # rclpy's errors, which it does not export
+        sys.stderr.write(f"error: command line: {str(error).splitlines()[0]}\n")
+        return 1
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())

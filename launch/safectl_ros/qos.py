@@ -25,6 +25,11 @@ LATCHED = QoSProfile(
 )
 """The last value reaches who comes later."""
 
+ESTOP = QoSProfile(
+    depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+"""The e-stop: the last value reaches who comes later, and a short press is not overwritten."""
+
 DIAGNOSTICS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 """Reports to people and recorders."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safectl.config import load_toml
 from safectl.errors import ConfigError, RangeError, SafectlError, UnknownNameError
-from safectl.safeguards import Brake, Fallback, StopProfile, decide_stop
+from safectl.safeguards import Brake, Fallback, StopProfile, decide_stop, slowed
 from safectl.safeguards.stop import Command
 from safectl.spec import Signal, Spec
 from safectl_envs import SafeEnv
@@ -19,8 +19,8 @@ from safectl_envs.signals import UNKNOWN
 from safectl_envs.world import World
 from safectl_ros.adapters import Interface, make_interface
 from safectl_ros.adapters.interface import sizes_in_si
-from safectl_ros.guard_logic import StopProfiles
 from safectl_ros.robot import SimulatedRobot, make_env
+from safectl_ros.stop_profiles import StopProfiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +133,14 @@ def make_stops(spec: Spec, settings: StopSettings, world: World | None = None) -
     """
     if settings.velocities:
         comfort = _profile(spec, settings, settings.deceleration)
+        is_velocity = settings.command == "velocity"
         hardest = _profile(spec, settings, (math.inf,) * spec.nu)
         return StopProfiles(
             partial(decide_stop, comfort),
             partial(decide_stop, hardest),
             comfort.needs_observation,
             comfort.is_closed_loop,
+            partial(slowed, comfort) if is_velocity else None,
         )
     if settings.command == "position":
         raise RangeError("stop.velocities", value=(), expected="one observed signal per position")

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from safectl.errors import FileFormatError, SafectlError
+from safectl.errors import ConfigError, FileFormatError, SafectlError
 from safectl.export.compiled import CompiledFilter
 from safectl.safeguards import Brake, Chain, Clip, RateLimit, Remembering
 from safectl.spec import Spec, require_same
@@ -67,22 +67,29 @@ class ChainSettings:
     """Other safeguards, as paths relative to this file."""
 
 
-def load_safeguard(path: Path, robot: Robot, spec: Spec) -> Loaded:
+def load_safeguard(
+    path: Path, robot: Robot, spec: Spec, *, within: tuple[Path, ...] = ()
+) -> Loaded:
     """Build a safeguard from a TOML file or the folder of a training.
 
     Args:
         path: The file or folder.
         robot: The robot to guard.
         spec: Its specification, with limits of the action that may be tighter.
+        within: Chains that have led to it.
 
     Raises:
         ConfigError: If the path holds no safeguard for this robot, with the reason.
     """
+    place = path.resolve()
+    if place in within:
+        names = " -> ".join(str(chain) for chain in (*within, place))
+        raise ConfigError(f"safeguard {path}", f"is a chain that contains itself: {names}")
     with named("safeguard", path):
         if path.is_dir():
             return _from_folder(Source(robot, spec, path))
         kind, settings = read_kind(path, KINDS, "safeguard")
-        loaded: Loaded = kind.build(settings, Source(robot, spec, path))
+        loaded: Loaded = kind.build(settings, Source(robot, spec, path, (*within, place)))
         return loaded
 
 
@@ -148,7 +155,7 @@ def _convex(settings: ConvexSettings, source: Source) -> Loaded:
 
 def _chain(settings: ChainSettings, source: Source) -> Loaded:
     parts = [
-        load_safeguard(source.path.parent / name, source.robot, source.spec)
+        load_safeguard(source.path.parent / name, source.robot, source.spec, within=source.within)
         for name in settings.files
     ]
     memories = [

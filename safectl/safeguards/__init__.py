@@ -30,7 +30,7 @@ from safectl.safeguards.fit_signal import (
 )
 from safectl.safeguards.memory import Memory, Remembering
 from safectl.safeguards.safety_layer import Least, SafetyLayer
-from safectl.safeguards.stop import StopProfile, decide_stop
+from safectl.safeguards.stop import StopProfile, decide_stop, slowed
 from safectl.safeguards.visit_limit import VisitLimit
 
 __all__ = [
@@ -68,5 +68,6 @@ __all__ = [
     "decide_stop",
     "epsilon_schedule",
     "fit_affine_signal",
+    "slowed",
     "train_step",
 ]

@@ -58,7 +58,8 @@ class RateLimit:
 
     The previous action changes only through `remember` and `reset`; wrap the outermost safeguard in
     `Remembering`, which calls them with what was decided in the end. The fallback, too, is
-    approached at the allowed rate.
+    approached at the allowed rate. Whoever decides more often than once per period says so with
+    `elapse`.
 
     Args:
         spec: Signals of the robot; its period is the time between two actions.
@@ -98,6 +99,7 @@ class RateLimit:
             raise RangeError("start", value=tuple(first), expected="finite numbers")
         self.start = self.start.clamp(*action_limits(spec, self.start))
         self._previous = self.start.repeat(rows, 1)
+        self._share = 1.0
 
     def filter(
         self, observation: Shaped[Tensor, "..."], action: Shaped[Tensor, "..."], /
@@ -113,7 +115,7 @@ class RateLimit:
         seen = finite_rows(observation)
         finite = seen & finite_rows(action)
         limits = action_limits(self.spec, action)
-        previous, step = self._previous.to(action), self.step.to(action)
+        previous, step = self._previous.to(action), self._share * self.step.to(action)
         window = Limits(
             torch.maximum(previous - step, limits.low), torch.minimum(previous + step, limits.high)
         )
@@ -122,6 +124,10 @@ class RateLimit:
             last_resort = fallback_action(self.fallback, observation, window)
             fallback = blind(_evaluate(last_resort, window), seen)
         return decide(action, candidate, fallback, limits=window, usable=finite)
+
+    def elapse(self, seconds: float) -> None:
+        """Allow the rate for so long since the previous action [s], but for one period at most."""
+        self._share = min(max(0.0, seconds / self.spec.period), 1.0)
 
     def remember(self, decision: Decision, /) -> None:
         """Store what was decided, by whichever safeguard had the last word, within the limits.

@@ -80,9 +80,9 @@ class StopProfile:
         if not all(0 <= index < spec.nx for index in indices):
             raise RangeError("indices", value=indices, expected=f"within 0 and {spec.nx - 1}")
         self.spec, self.command = spec, command
-        self._velocities, self._positions = list(velocities), list(positions)
+        self.velocities, self._positions = list(velocities), list(positions)
         self._deceleration = torch.tensor(deceleration, dtype=torch.float64)
-        self._scale = torch.tensor(sizes, dtype=torch.float64)
+        self.scale = torch.tensor(sizes, dtype=torch.float64)
 
     @property
     def needs_observation(self) -> bool:
@@ -111,8 +111,8 @@ class StopProfile:
             expected = ("batch", self.spec.nx + 1)
             raise ShapeError("observation", expected=expected, got=tuple(observation.shape))
         limits = action_limits(self.spec, observation)
-        scale, period = self._scale.to(observation), self.spec.period
-        velocity, time = observation[:, self._velocities], observation[:, -1:]
+        scale, period = self.scale.to(observation), self.spec.period
+        velocity, time = observation[:, self.velocities], observation[:, -1:]
         lasts = (velocity.abs() / self._deceleration.to(observation)).amax(-1, keepdim=True)
         now, later = _share(time, lasts), _share(time + period, lasts)
         if self.command == "velocity":
@@ -125,6 +125,24 @@ class StopProfile:
             action = observation[:, self._positions] + velocity * travelled
         finite = action.isfinite().all(-1, keepdim=True)
         return torch.where(finite, action / scale, 0.0).clamp(*limits)
+
+
+def slowed(
+    profile: StopProfile, observation: Float[Tensor, "batch nx"], applied: Float[Tensor, "batch nu"]
+) -> Float[Tensor, "batch nx"]:
+    """Return an observation that moves no faster than was commanded.
+
+    One outlier of a measured velocity would else begin a ramp that accelerates.
+
+    Args:
+        profile: Of commands that are velocities.
+        observation: At the begin of the stop, shape (batch, nx).
+        applied: The last action that was sent, shape (batch, nu).
+    """
+    reach = (applied * profile.scale.to(applied)).abs()
+    bounded = observation.clone()
+    bounded[:, profile.velocities] = observation[:, profile.velocities].clamp(-reach, reach)
+    return bounded
 
 
 def decide_stop(

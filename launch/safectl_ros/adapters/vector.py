@@ -8,6 +8,10 @@ from std_msgs.msg import Float64MultiArray, MultiArrayDimension, MultiArrayLayou
 
 from safectl.spec import Spec
 from safectl_ros.adapters.interface import Array, Message, require_size, require_type
+from safectl_ros.adapters.stamps import LATEST_NS
+
+STAMP_DIGITS = len(str(LATEST_NS))
+"""A longer label is no instant of the ROS clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,10 @@ def numbers_to_message(numbers: Array, stamp_ns: int) -> Float64MultiArray:
 def label_stamp(message: Float64MultiArray) -> int | None:
     """Return the stamp that `numbers_to_message` wrote [ns], none where there is none."""
     label = message.layout.dim[0].label if message.layout.dim else ""
-    return int(label) if label.isascii() and label.isdigit() else None
+    if not (label.isascii() and label.isdigit() and len(label) <= STAMP_DIGITS):
+        return None
+    stamp_ns = int(label)
+    return stamp_ns if stamp_ns <= LATEST_NS else None
 
 
 def _read(message: Message, size: int) -> Array:

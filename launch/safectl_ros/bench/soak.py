@@ -77,8 +77,16 @@ def soak() -> Measurement:
     details = asdict(result) | {
         "seed": "none: the simulator starts where the system's randomness puts it",
         "load_average_15_min": os.getloadavg()[2],
+        "scheduling": scheduling(),
     }
     return Measurement(float(result.broken), details=details)
+
+
+def scheduling() -> str:
+    """Return the name of the scheduling policy of this process, which its nodes inherit."""
+    policy = os.sched_getscheduler(0)
+    names = ("SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_IDLE")
+    return next((name for name in names if getattr(os, name) == policy), str(policy))
 
 
 def run(seconds: float) -> SoakResult:

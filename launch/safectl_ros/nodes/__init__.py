@@ -4,5 +4,5 @@ from safectl.errors import MissingExtra
 
 try:
     import rclpy  # noqa: F401  asked for before the modules that need it
-except ModuleNotFoundError as error:
-    raise MissingExtra("rclpy", "ros") from error
+except ModuleNotFoundError as error:  # `python -m safectl_ros.nodes.X` shows no traceback
+    raise SystemExit(f"error: {MissingExtra('rclpy', 'ros')}") from error

@@ -25,6 +25,7 @@ from std_srvs.srv import SetBool, Trigger
 from safectl.errors import ConfigError, SafectlError
 from safectl_ros.guard_parameters import PARAMETERS, settings_from, why_looser
 from safectl_ros.guard_runtime import GuardRuntime
+from safectl_ros.guard_safeguard import describe
 from safectl_ros.parameters import declare
 from safectl_ros.process import Message, spin_node
 from safectl_ros.robot_file import limited
@@ -64,8 +65,8 @@ class GuardNode(LifecycleNode):
         """Load robot and safeguard; a failure is one line in the log and changes nothing."""
         try:
             self._runtime = GuardRuntime(self, self._values)
-        except SafectlError as error:
-            self._problem = str(error)
+        except Exception as error:  # noqa: BLE001  rclpy would not tell what it is
+            self._problem = str(error) if isinstance(error, SafectlError) else describe(error)
             self.get_logger().error(self._problem)
             return TransitionCallbackReturn.FAILURE
         gc.collect()
@@ -162,6 +163,11 @@ class GuardNode(LifecycleNode):
         for change in changes if self._is_active else ():
             if reason := why_looser(change.name, self._values.get(change.name), change.value):
                 return SetParametersResult(successful=False, reason=reason)
+        if self._runtime is not None:
+            try:
+                self._runtime.prepare(wanted["limit_shares"])
+            except SafectlError as error:
+                return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
     def _after_change(self, changes: list[RosParameter]) -> None:

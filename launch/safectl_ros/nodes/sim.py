@@ -9,7 +9,8 @@ state [ns].
 
 In real time it steps by a timer with the newest command and stops, that is, applies zero, when the
 last one is older than three periods of `command_rate_hz`, and at once on one that it refuses. In
-lock-step it steps once for each command that carries the stamp of the present state, or none;
+lock-step it steps once for each command that carries the stamp of the present state or a later
+one, or none;
 while nothing happens it repeats the state, so that a node that comes late can answer.
 """
 

@@ -17,6 +17,7 @@ from safectl.errors import AdapterError, RangeError, UnknownNameError
 from safectl.spec import Signal, Spec
 from safectl_ros.adapters import Interface, VectorInterface, make_interface
 from safectl_ros.adapters.interface import sizes_in_si
+from safectl_ros.adapters.stamps import LATEST_NS, from_time, to_time
 
 NUMBERS = st.floats(-1e6, 1e6)
 STAMPS = st.integers(1, 2**31 * 1_000_000_000 - 1)
@@ -232,5 +233,9 @@ def test_names_that_a_message_cannot_carry_are_refused_at_once():
 def test_a_foreign_label_is_no_stamp():
     message = VECTOR.array_to_state(np.zeros(3), 7)
     assert isinstance(VECTOR, VectorInterface)
-    message.layout.dim[0].label = "x"
-    assert VECTOR.stamp_of(message) is None
+    for label in ("x", "-1", "9" * 19, "9" * 400, "9" * 5000):
+        message.layout.dim[0].label = label
+        assert VECTOR.stamp_of(message) is None, len(label)
+    message.layout.dim[0].label = str(LATEST_NS)
+    assert VECTOR.stamp_of(message) == LATEST_NS
+    assert from_time(to_time(LATEST_NS)) == LATEST_NS

@@ -13,6 +13,7 @@ from safectl_agents.bench.catalogue import BENCHMARKS
 from safectl_ros.bench.graph import loopback_graph, node_process
 from safectl_ros.bench.hop import RATES_HZ, WAYS, Hops
 from safectl_ros.bench.jitter import draw
+from safectl_ros.bench.soak import scheduling
 from tests.ros_graph import START_S
 
 LIST = """
@@ -58,3 +59,12 @@ def test_latencies_and_gaps_become_a_picture(tmp_path):
     picture = imread(tmp_path / "jitter.png")
     assert min(picture.shape[:2]) > 300
     assert picture[..., :3].std() > 0.05, "nothing is drawn"
+
+
+def test_a_soak_names_its_scheduling():
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    try:
+        assert scheduling() == "SCHED_BATCH"
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    assert scheduling() == "SCHED_OTHER"

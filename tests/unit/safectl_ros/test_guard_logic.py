@@ -1,112 +1,37 @@
 """Every row of the guard's decision table, without a clock and without ROS."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from safectl.errors import RangeError
 from safectl.safeguards import Brake, Clip, StopProfile, decide_stop
 from safectl.spec import Signal, Spec
-from safectl.types import Decision, Safeguard
 from safectl_ros.guard_logic import (
     GuardLogic,
     GuardSettings,
-    Output,
     Row,
     State,
     Stop,
     StopProfiles,
 )
-
-PERIOD = 0.02
-SPEC = Spec(
-    (
-        Signal("x", "m", -9.0, 9.0),
-        Signal("speed", "m/s", -2.0, 2.0),
-        Signal("turn_rate", "rad/s", -2.0, 2.0),
-    ),
-    (Signal("speed", "m/s", -1.0, 1.0), Signal("turn_rate", "rad/s", -2.0, 2.0)),
+from tests.unit.safectl_ros.guard_bench import (
+    COMMAND,
     PERIOD,
+    SETTINGS,
+    SPEC,
+    Bench,
+    action,
+    driving,
 )
-SETTINGS = GuardSettings(use_estop=False, recover_s=0.0, min_dwell_s=0.0, reentry_s=1e-3)
-"""Nothing but the table: no e-stop, and no waiting or slow approach after a stop."""
-
-MOVING = (0.0, 0.4, 0.2)
-COMMAND = (0.5, -0.4)
-
-
-def stop(deceleration: float) -> Stop:
-    limits = [deceleration] * 2
-    return partial(decide_stop, StopProfile(SPEC, velocities=(1, 2), deceleration=limits))
-
-
-@dataclass
-class Filter:
-    """A filter whose answer a test can replace; it counts its calls."""
-
-    safeguard: Safeguard = field(default_factory=lambda: Clip(SPEC))
-    proposals: list[Tensor] = field(default_factory=list)
-    answer: Callable[[Decision], Decision | None] = lambda decision: decision
-
-    def __call__(self, observation: Tensor, action: Tensor) -> Decision | None:
-        self.proposals.append(action)
-        return self.answer(self.safeguard.filter(observation, action))
-
-
-class Bench:
-    """A guard on a bench: messages and time go in, outputs come out."""
-
-    def __init__(self, settings: GuardSettings = SETTINGS, deceleration: float = 1.0) -> None:
-        self.filter = Filter()
-        stops = StopProfiles(comfort=stop(deceleration), emergency=stop(math.inf))
-        self.logic = GuardLogic(SPEC, settings, stops, self.filter)
-        self.now = 100.0
-        self.is_stuck = False
-        self.logic.activate(self.now)
-
-    def see(self, *state: float, stamp_age: float | None = None) -> None:
-        values = np.array(state or MOVING)
-        self.logic.observation.receive(values, self.now, stamp_age=stamp_age)
-
-    def command(self, *action: float, stamp_age: float | None = None) -> None:
-        self.logic.command.receive(np.array(action or COMMAND), self.now, stamp_age=stamp_age)
-
-    def tick(self, passed: float = 0.0) -> Output:
-        self.now += passed
-        output = self.logic.tick(self.now)
-        self.is_stuck = self.logic.is_stuck(self.now)
-        return output
-
-    def drive(self, seconds: float) -> Output:
-        """Tick at full rate with fresh messages."""
-        for _ in range(round(seconds / PERIOD)):
-            self.now += PERIOD
-            self.see()
-            self.command()
-            output = self.tick()
-        return output
 
 
 @pytest.fixture
 def bench() -> Bench:
     return Bench()
-
-
-def action(output: Output) -> list[float]:
-    assert output.decision is not None
-    return [round(value, 6) for value in output.decision.action[0].tolist()]
-
-
-def driving(settings: GuardSettings = SETTINGS) -> Bench:
-    bench = Bench(settings)
-    assert bench.drive(1.0).row is Row.DRIVE
-    return bench
 
 
 # --- the rows, in their order
@@ -447,6 +372,75 @@ def test_after_the_reentry_a_command_may_jump_again() -> None:
     assert action(bench.tick(PERIOD)) == [-1.0, 0.0]
 
 
+def test_an_e_stop_or_a_deactivation_does_not_shorten_the_recovery() -> None:
+    settings = GuardSettings(recover_s=0.5, min_dwell_s=0.0, estop_timeout=9.0)
+    for interrupt in ("e-stop", "deactivation"):
+        bench = Bench(settings)
+        bench.logic.estop.hear(pressed=False, now=bench.now)
+        bench.logic.reset(bench.now)
+        bench.see(math.nan, 0.0, 0.0)
+        assert bench.tick().row is Row.OBSERVATION
+        if interrupt == "e-stop":
+            bench.logic.estop.hear(pressed=True, now=bench.now)
+            bench.tick(PERIOD)
+            bench.logic.estop.hear(pressed=False, now=bench.now)
+        else:
+            bench.logic.deactivate()
+            bench.tick(PERIOD)
+            bench.logic.activate(bench.now)
+        bench.see()
+        assert bench.logic.reset(bench.now) == ""
+        assert bench.drive(0.4).row is Row.OBSERVATION, interrupt
+        assert bench.drive(0.2).row is Row.DRIVE, interrupt
+
+
+def test_stop_lasts_its_minimum_dwell() -> None:
+    bench = driving(GuardSettings(use_estop=False, recover_s=0.0, min_dwell_s=0.2))
+    bench.see(math.nan, 0.0, 0.0)
+    assert bench.tick().state is State.STOP
+    rows = [bench.drive(PERIOD).row for _ in range(15)]
+    assert rows.index(Row.DRIVE) * PERIOD == pytest.approx(0.2, abs=2.0 * PERIOD)
+
+
+@pytest.mark.parametrize("wrong", [5.0, math.nan])
+def test_a_backup_beyond_the_limits_is_not_sent(bench: Bench, wrong: float) -> None:
+    bench.see()
+    bench.filter.answer = lambda decision: decision._replace(action=torch.tensor([[wrong, 0.0]]))
+    output = bench.tick()
+    assert (output.state, action(output)) == (State.BACKUP, [0.38, 0.19])
+
+
+def test_several_answers_per_period_do_not_shorten_the_reentry() -> None:
+    bench = driving(GuardSettings(use_estop=False, recover_s=0.0, min_dwell_s=0.0, reentry_s=2.0))
+    bench.logic.deactivate()
+    assert action(bench.tick(PERIOD)) == [0.0, 0.0]
+    bench.logic.activate(bench.now)
+    for _ in range(50):
+        bench.now += PERIOD / 5.0
+        bench.see()
+        bench.command()
+        output = bench.tick()
+    assert action(output)[0] == pytest.approx(2.0 / 2.0 * 50 * PERIOD / 5.0)
+
+
+def test_an_infeasible_step_is_no_stop_after_which_a_command_is_approached() -> None:
+    bench = driving(GuardSettings(use_estop=False, recover_s=0.0, reentry_s=0.5))
+    bench.filter.answer = lambda _: Clip(SPEC).filter(
+        torch.full((1, 3), torch.nan), torch.zeros(1, 2)
+    )
+    assert bench.drive(PERIOD).row is Row.INFEASIBLE
+    bench.filter.answer = lambda decision: decision
+    assert action(bench.drive(PERIOD)) == list(COMMAND)
+
+
+def test_a_robot_is_not_stuck_at_once_when_the_guard_is_activated(bench: Bench) -> None:
+    bench.filter.answer = lambda decision: decision._replace(action=torch.zeros(1, 2))
+    bench.see()
+    bench.command()
+    assert bench.tick().row is Row.DRIVE
+    assert not bench.is_stuck
+
+
 # --- reports
 
 
@@ -581,3 +575,4 @@ def test_accelerations_brake_from_the_newest_measurement() -> None:
     assert action(logic.tick(0.0)) == [-0.5]
     logic.observation.receive(np.array([0.0, 0.02]), 0.1)
     assert action(logic.tick(0.1)) == [-0.2]
+    assert action(logic.tick(0.15)) == [0.0], "braked for longer than the rest of its speed lasts"

@@ -381,7 +381,7 @@ def test_outputs_have_no_gap_of_three_periods_whatever_arrives(site):
 
 
 def test_a_flood_of_commands_is_answered_at_four_times_the_rate_at_most(site):
-    here = site(rate_hz=20.0)
+    here = site()
     here.drive()
     here.wait_for("NOMINAL")
     runtime = here.guard.node.runtime
@@ -390,7 +390,7 @@ def test_a_flood_of_commands_is_answered_at_four_times_the_rate_at_most(site):
         here.command()
     wait_until(lambda: time.monotonic() - started > 0.5)
     rate = (runtime.counters.outputs - before) / (time.monotonic() - started)
-    assert rate <= 1.25 * 20.0 * 4.0 + 20.0
+    assert rate <= 1.25 * 50.0 * 4.0 + 50.0
 
 
 # --- what people see
@@ -532,6 +532,45 @@ def test_times_and_limits_may_only_be_tightened_while_active(site):
     assert change(here, "limit_shares", [1.0, 1.0]).successful
 
 
+def test_a_safeguard_whose_file_has_changed_is_not_loosened_by_tighter_limits(site, tmp_path):
+    here = site("kind = 'convex'\n[[constraints]]\nbound = 0.2\nterms = [{action = {speed = 1.0}}]")
+    here.drive(command=lambda: here.command(1.0, 0.0))
+    here.wait_for_output(0.2, 0.0)
+    (tmp_path / "safeguard.toml").write_text("kind = 'clip'")
+    answer = change(here, "limit_shares", [0.9])
+    assert not answer.successful
+    assert "has changed since the guard was configured" in answer.reason
+    before = len(here.safe.messages)
+    here.safe.wait(lambda messages: len(messages) >= before + 10)
+    assert max(message.twist.linear.x for message in here.safe.messages[before:]) <= 0.2 + NEAR
+
+
+@pytest.mark.parametrize("text", [None, "kind = 'barier'"])
+def test_limits_that_cannot_be_built_are_refused_and_the_guard_goes_on(site, tmp_path, text):
+    here = site()
+    here.drive()
+    here.wait_for("NOMINAL")
+    if text is None:
+        (tmp_path / "safeguard.toml").unlink()
+    else:
+        (tmp_path / "safeguard.toml").write_text(text)
+    answer = change(here, "limit_shares", [0.8])
+    assert (answer.successful, "safeguard" in answer.reason) == (False, True)
+    assert here.guard.is_alive
+    here.wait_for_output(0.5, -0.4)
+
+
+def test_a_rate_limit_goes_on_from_what_was_sent_when_the_limits_change(site):
+    here = site("kind = 'rate_limit'\nrate = [1.0, 1.0]")
+    here.drive(command=lambda: here.command(1.0, 0.0))
+    here.wait_for_output(1.0, 0.0)
+    before = len(here.safe.messages)
+    assert change(here, "limit_shares", [0.9]).successful
+    here.wait_for_output(0.9, 0.0)
+    speeds = [message.twist.linear.x for message in here.safe.messages[before:]]
+    assert min(speeds) > 0.8, "the new memory has not begun at rest"
+
+
 def test_structural_parameters_are_fixed_and_every_one_is_described(site):
     here = site()
     answer = change(here, "rate_hz", 40.0)
@@ -569,6 +608,23 @@ def test_an_unreadable_checkpoint_is_one_clear_error(ros_domain, tmp_path):
     (tmp_path / "run").mkdir()
     line += ["-p", f"safeguard:={tmp_path / 'run'}"]
     with pytest.raises(ConfigError, match=r"guard\.json"):
+        RosThread(lambda context: GuardNode(context), arguments=line)
+
+
+def test_a_rate_below_that_of_the_robot_is_one_clear_error(ros_domain, tmp_path):
+    line = arguments(tmp_path, rate_hz=5.0)
+    with pytest.raises(ConfigError, match=r"rate_hz is 5, but the robot's period is 0\.02 s"):
+        RosThread(lambda context: GuardNode(context), arguments=line)
+
+
+def test_a_foreign_error_of_the_configuration_is_told(ros_domain, tmp_path, monkeypatch):
+    line = arguments(tmp_path)
+
+    def broken(*_arguments, **_names):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("safectl_ros.guard_runtime.load_robot", broken)
+    with pytest.raises(ConfigError, match="ZeroDivisionError"):
         RosThread(lambda context: GuardNode(context), arguments=line)
 
 

@@ -155,6 +155,11 @@ BAD = {
     '<arg name="must"/>': "give it as must:=VALUE",
     '<include file="/none.launch.xml"/>': "/none.launch.xml: cannot be read as XML",
     "<node>": "cannot be read as XML",
+    """<executable cmd="echo 'x"/>""": "no closing quotation",
+    f"""{NODE} args="'x"/>""": "no closing quotation",
+    f'{NODE}><param name="x" value="2020-01-01"/></node>': "a date to YAML",
+    '<executable cmd="a" respawn="true" respawn_delay="nan"/>': "no number of seconds",
+    '<executable cmd="a" respawn="true" respawn_delay="inf"/>': "no number of seconds",
 }
 
 
@@ -181,3 +186,15 @@ def test_printed_commands_can_be_pasted_into_a_shell(read, prefix):
     printed = show_commands(plan).removesuffix("\n")
     assert shlex.split(printed)[:2] == ["[n]", "A=a b"]
     assert shlex.split(printed)[-1] == 'x:="c d"'
+
+
+def test_a_file_that_includes_itself_is_an_error_and_one_that_is_included_twice_is_not(
+    read, tmp_path
+):
+    inner = tmp_path / "inner.launch.xml"
+    inner.write_text('<launch><log message="hello"/></launch>')
+    include = '<include file="$(dirname)/inner.launch.xml"/>'
+    assert read(include * 2).messages == ("hello", "hello")
+    inner.write_text(f"<launch>{include}</launch>")
+    with pytest.raises(ConfigError, match="includes itself"):
+        read(include)

@@ -9,7 +9,7 @@ from rclpy.node import Node
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from safectl_ros.process import RosThread
+from safectl_ros.process import RosThread, spin_node
 from safectl_ros.qos import LATCHED
 from tests.ros_graph import DISCOVERY_S, START_S, Inbox, wait_until
 
@@ -105,3 +105,30 @@ def test_an_error_in_a_callback_is_raised_where_the_thread_is_closed(ros_domain)
     wait_until(lambda: not thread.is_alive)
     with pytest.raises(ArithmeticError, match="in a timer"):
         thread.close()
+
+
+@pytest.mark.parametrize(
+    "words", [["--params-file", "/missing.yaml"], ["-p", "bad"], ["-r", "a b:=c"]]
+)
+def test_arguments_that_cannot_be_used_are_one_clear_error(monkeypatch, capfd, words):
+    monkeypatch.setattr(sys, "argv", ["node", "--ros-args", *words])
+    assert spin_node(lambda: pytest.fail("no node is made")) == 1
+    assert capfd.readouterr().err.splitlines()[-1].startswith("error: command line: ")
+
+
+WITHOUT_ROS = """
+import runpy, sys
+sys.modules.update(rclpy=None, lifecycle_msgs=None)
+runpy.run_module(sys.argv[1], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("module", ["safectl_ros.nodes.guard", "safectl_ros.cli"])
+def test_without_ros_a_program_says_what_is_missing(module):
+    child = subprocess.run(
+        [sys.executable, "-c", WITHOUT_ROS, module], capture_output=True, text=True, check=False
+    )
+    assert child.returncode == 1
+    assert child.stderr.startswith("error: ")
+    assert "Traceback" not in child.stderr
+    assert "extra 'ros'" in child.stderr

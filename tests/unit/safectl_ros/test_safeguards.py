@@ -248,6 +248,22 @@ def test_a_file_that_cannot_be_used_is_one_clear_error(tmp_path, base, text, pro
         load(tmp_path, base, text)
 
 
+def test_a_chain_that_contains_itself_is_one_clear_error(tmp_path, base):
+    (tmp_path / "clip.toml").write_text("kind = 'clip'")
+    (tmp_path / "inner.toml").write_text("kind = 'chain'\nfiles = ['clip.toml', 'outer.toml']")
+    outer = tmp_path / "outer.toml"
+    outer.write_text("kind = 'chain'\nfiles = ['clip.toml', 'inner.toml']")
+    with pytest.raises(ConfigError, match="is a chain that contains itself"):
+        load_safeguard(outer, base, base.spec)
+
+
+def test_a_chain_may_name_one_file_twice(tmp_path, base):
+    (tmp_path / "clip.toml").write_text("kind = 'clip'")
+    chain = tmp_path / "chain.toml"
+    chain.write_text("kind = 'chain'\nfiles = ['clip.toml', 'clip.toml']")
+    assert load_safeguard(chain, base, base.spec).labels
+
+
 def test_a_run_gives_its_safeguard_and_its_policy(run):
     robot = load_robot(WORLD)
     loaded = load_safeguard(run, robot, robot.spec)

@@ -1,4 +1,4 @@
-"""The SROS2 policy file: every topic and service of the running nodes is in it, and no more.
+"""The SROS2 policy file: every topic and service of the running nodes is in it.
 
 What it does in a network with DDS security is not tried here: the wheels have none.
 """
@@ -66,6 +66,14 @@ def test_only_the_guard_may_publish_a_safe_command_and_it_proposes_none():
     drivers = {node for node, _, verb in allowed if verb == "subscribe"} - {"recorder"}
     listens = {node for node in drivers if allowed[node, "topics", "subscribe"] & SAFE}
     assert listens == {"sim", "serial_bridge"}
+
+
+def test_no_node_may_press_or_release_the_e_stop_or_reset_the_guard():
+    allowed = profiles()
+    for (node, kind, verb), names in allowed.items():
+        assert verb != "publish" or "/estop" not in names, node
+        assert kind != "services" or verb == "reply", node
+        assert node == "guard" or "/guard/reset" not in names, node
 
 
 def test_every_node_of_the_launch_files_has_a_profile():

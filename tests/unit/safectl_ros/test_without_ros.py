@@ -48,6 +48,7 @@ def run(tmp_path_factory):
         "safectl bag bag",
         "safectl bench ros.lockstep_rate",
         "safectl_ros.nodes.guard",
+        "safectl_ros.cli topics",
     ],
 )
 def test_the_missing_extra_is_named_in_the_last_line(run, words):
@@ -55,7 +56,7 @@ def test_the_missing_extra_is_named_in_the_last_line(run, words):
     assert answer.returncode == 1
     last = answer.stderr.splitlines()[-1]
     assert "is not installed; it belongs to the extra" in last
-    assert ("Traceback" in answer.stderr) == words.startswith("safectl_ros")
+    assert "Traceback" not in answer.stderr
 
 
 @pytest.mark.slow
