@@ -17,6 +17,8 @@ from safectl_envs.maze_controller import WaypointPlanner
 EPISODES, SEED = 200, 0
 SAMPLER_STEPS = 16
 _REPLAN_EVERY = 20  # steps, 0.2 s
+GAINS = (10.0, 1.0)
+"""Of the controller that made the data (`maze_controller`); with less, the mass lags its plan."""
 _HORIZON = 128
 _PUBLIC_STEPS = {"umaze": 1_000_000, "medium": 2_000_000, "large": 4_000_000}
 PUBLIC_STD = {
@@ -58,7 +60,7 @@ def executed_violations() -> Measurement:
 
 
 def executed_success() -> Measurement:
-    """Return the success of the full stack over that of plain Diffuser without any filter."""
+    """Return the success of the full stack over that of the same stack without filter and guard."""
     world, kept, free = _executed()
     share, theirs = float(kept.reached.double().mean()), float(free.reached.double().mean())
     return Measurement(share / theirs, details=_details(world, kept, free))
@@ -79,7 +81,7 @@ def _executed() -> tuple[PointMaze, Rollouts, Rollouts]:
             steps=SAMPLER_STEPS,
             seed=SEED,
         )
-        policies[method] = PlanFollower(planner, world.spec)
+        policies[method] = PlanFollower(planner, world.spec, gains=GAINS)
     guard = maze_guard(world, barriers)
     return (
         world,
@@ -98,6 +100,7 @@ def _details(world: PointMaze, kept: Rollouts, free: Rollouts) -> dict[str, obje
         "seed": SEED,
         "world": world.name,
         "steps": world.horizon,
+        "gains": GAINS,
         "guarded": kept.facts(world),
         "unconstrained": free.facts(world),
     }
@@ -136,9 +139,9 @@ DIFFUSER_DATA = (
     ),
     Benchmark(
         name="safediffuser.executed_success",
-        summary="share of 200 guarded episodes that reach the goal",
+        summary="success of 200 guarded episodes over that of unguarded ones",
         unit="1",
-        baseline="the share of plain Diffuser without a filter from the same starts",
+        baseline="the same follower and starts without filter and guard; the ratio",
         target=0.95,
         better="higher",
         quick=False,
