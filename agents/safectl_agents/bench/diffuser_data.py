@@ -17,8 +17,6 @@ from safectl_envs.maze_controller import WaypointPlanner
 EPISODES, SEED = 200, 0
 SAMPLER_STEPS = 16
 _REPLAN_EVERY = 20  # steps, 0.2 s
-GAINS = (10.0, 1.0)
-"""Of the controller that made the data (`maze_controller`); with less, the mass lags its plan."""
 _HORIZON = 128
 _PUBLIC_STEPS = {"umaze": 1_000_000, "medium": 2_000_000, "large": 4_000_000}
 PUBLIC_STD = {
@@ -81,7 +79,7 @@ def _executed() -> tuple[PointMaze, Rollouts, Rollouts]:
             steps=SAMPLER_STEPS,
             seed=SEED,
         )
-        policies[method] = PlanFollower(planner, world.spec, gains=GAINS)
+        policies[method] = PlanFollower(planner, world.spec)
     guard = maze_guard(world, barriers)
     return (
         world,
@@ -100,7 +98,6 @@ def _details(world: PointMaze, kept: Rollouts, free: Rollouts) -> dict[str, obje
         "seed": SEED,
         "world": world.name,
         "steps": world.horizon,
-        "gains": GAINS,
         "guarded": kept.facts(world),
         "unconstrained": free.facts(world),
     }
