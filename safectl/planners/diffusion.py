@@ -15,7 +15,7 @@ from torch import Tensor
 from safectl.planners.invariance import Invariance, RobustSafe
 from safectl.planners.invariance_qp import nearest_displacement
 from safectl.planners.schedule import Step
-from safectl.planners.specification import Specification
+from safectl.planners.specification import Linear, Specification
 
 
 @runtime_checkable
@@ -60,7 +60,7 @@ class Imposed:
 REFINEMENTS = 4
 TENSION = 0.25
 """Share of the second difference in one tightening; stable below one half."""
-FINISHED = Step(-1, -1, 1.0, 0.0, 0.0)
+FINISHED = Step(-1, -1, 1.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,16 +83,27 @@ class PlanFilter:
     active_below: int = 1_000_000
     tightenings: int = 0
 
+    def depth(self, first: Float[Tensor, "batch H D"]) -> Float[Tensor, "m batch"]:
+        """Return how far below zero each barrier is in each plan of pure noise, at least 1."""
+        batch, horizon, _ = first.shape
+        value = self._linearise(first).value
+        return (-value.reshape(len(value), batch, horizon).amin(-1)).clamp(min=1.0)
+
     def correct(
-        self, before: Float[Tensor, "batch H D"], proposal: Float[Tensor, "batch H D"], step: Step
+        self,
+        before: Float[Tensor, "batch H D"],
+        proposal: Float[Tensor, "batch H D"],
+        step: Step,
+        depth: Float[Tensor, "m batch"],
     ) -> Float[Tensor, "batch H D"]:
-        """Return the nearest proposal that meets the constraint linearised at `before`."""
-        batch, horizon, width = before.shape
-        state = before.reshape(-1, width)[:, self.nu :]
-        time = torch.arange(horizon, device=before.device).to(before) * self.period
-        linear = self.specification.linearise(state, time.repeat(batch))
-        depth = (-linear.value.amin(-1, keepdim=True)).clamp(min=1.0)
-        offset, weight = self.invariance.condition(linear.value, depth, step)
+        """Return the nearest proposal that meets the constraint linearised at `before`.
+
+        `depth` is that of the plans the denoising began with.
+        """
+        batch, horizon, _ = before.shape
+        linear = self._linearise(before)
+        deep = depth.repeat_interleave(horizon, dim=1)
+        offset, weight = self.invariance.condition(linear.value, deep, step)
         columns = [self.nu + index for index in self.specification.coordinates]
         here = before[..., columns].reshape(-1, len(columns))
         # With v = x + u the program asks for the v nearest to the proposal, which it then keeps
@@ -103,6 +114,13 @@ class PlanFilter:
         corrected = proposal.clone()
         corrected[..., columns] = moved.reshape(batch, horizon, -1)
         return corrected
+
+    def _linearise(self, plan: Tensor) -> Linear:
+        """Evaluate all barriers at all states, plan by plan, each at its time in the plan."""
+        batch, horizon, width = plan.shape
+        time = torch.arange(horizon, device=plan.device).to(plan) * self.period
+        state = plan.reshape(-1, width)[:, self.nu :]
+        return self.specification.linearise(state, time.repeat(batch))
 
     def tighten(
         self, plan: Float[Tensor, "batch H D"], imposed: Imposed
@@ -115,11 +133,12 @@ class PlanFilter:
         """
         hard = replace(self, invariance=RobustSafe(margin=self.invariance.margin))
         columns = [self.nu + index for index in self.specification.coordinates]
+        depth = self.depth(plan)
         for _ in range(self.tightenings):
             place = plan[..., columns]
             moved = plan.clone()
             moved[:, 1:-1, columns] = place[:, 1:-1] + TENSION * place.diff(n=2, dim=1)
-            plan = imposed.on(hard.correct(plan, moved, FINISHED))
+            plan = imposed.on(hard.correct(plan, moved, FINISHED, depth))
         return plan
 
     def refine(
@@ -131,8 +150,9 @@ class PlanFilter:
         of a smooth set each repetition squares the error. Still no promise.
         """
         hard = replace(self, invariance=RobustSafe(margin=self.invariance.margin))
+        depth = self.depth(plan)
         for _ in range(REFINEMENTS):
-            plan = imposed.on(hard.correct(plan, plan, FINISHED))
+            plan = imposed.on(hard.correct(plan, plan, FINISHED, depth))
         return plan
 
 
@@ -142,7 +162,8 @@ class Guidance:
 
     Attributes:
         value: What to ascend.
-        scale: Step size in units of the variance of the step, >= 0.
+        scale: Step size in units of the posterior variance of the step, >= 0; the noise that the
+            sampler adds does not count, so that DDIM is guided as DDPM is.
         ascents: Gradient steps per denoising step.
         stop_below: Diffusion index below which nothing is done.
     """
@@ -163,7 +184,7 @@ class Guidance:
             with torch.enable_grad():
                 point = plan.detach().requires_grad_(True)
                 (slope,) = torch.autograd.grad(self.value(point, index).sum(), point)
-            plan = imposed.on(plan + self.scale * step.noise**2 * slope)
+            plan = imposed.on(plan + self.scale * step.variance * slope)
         return plan
 
 
@@ -199,6 +220,7 @@ def sample(
     """
     plan = imposed.on(noise())
     proposal = plan
+    depth = None if plan_filter is None else plan_filter.depth(plan)
     with torch.no_grad():
         for step in steps:
             if guidance is not None:
@@ -210,8 +232,8 @@ def sample(
             if step.noise > 0.0:
                 proposal = proposal + step.noise * noise()
             filtered = proposal
-            if plan_filter is not None and step.at < plan_filter.active_below:
-                filtered = plan_filter.correct(plan, proposal, step)
+            if plan_filter is not None and depth is not None and step.at < plan_filter.active_below:
+                filtered = plan_filter.correct(plan, proposal, step, depth)
             plan = imposed.on(filtered)
             if watch is not None:
                 watch(step, plan)

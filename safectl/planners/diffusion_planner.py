@@ -46,10 +46,28 @@ class PlanModel:
     period: float
 
     @property
+    def nx(self) -> int:
+        """Number of observations."""
+        return len(self.normaliser.centre) - self.nu
+
+    @property
     def observation_normaliser(self) -> Normaliser:
         """Of the observation alone."""
         whole = self.normaliser
         return Normaliser(whole.centre[self.nu :], whole.scale[self.nu :], whole.is_bounded)
+
+    def require_observations(self, rows: Tensor) -> None:
+        """Refuse what is no batch of observations.
+
+        Raises:
+            ShapeError: If it has not the shape (batch, nx).
+            RangeError: If its entries are no floating-point numbers.
+        """
+        if rows.ndim != 2 or rows.shape[1] != self.nx:
+            raise ShapeError("observation", expected=("batch", self.nx), got=tuple(rows.shape))
+        if not rows.is_floating_point():
+            expected = "floating-point numbers, as observation.float() gives"
+            raise RangeError("dtype of the observation", value=rows.dtype, expected=expected)
 
 
 class Evidence(NamedTuple):
@@ -128,7 +146,7 @@ class DiffusionPlanner:
     generator: torch.Generator = field(default_factory=torch.Generator)
 
     def __post_init__(self) -> None:
-        nx = len(self.model.normaliser.centre) - self.model.nu
+        nx = self.model.nx
         if self.candidates < 1:
             raise RangeError("candidates", value=self.candidates, expected="at least 1")
         if self.velocities and len(self.velocities) != len(self.specification.coordinates):
@@ -154,7 +172,12 @@ class DiffusionPlanner:
         A start that is not finite has the fallback with margin -infinity, and stays as it is.
         Without a filter nothing is claimed: unsafe plans come back with their negative margin and
         status `KEPT`.
+
+        Raises:
+            ShapeError: If a row is no observation.
+            RangeError: If the rows are no floating-point numbers.
         """
+        self.model.require_observations(observation)
         usable = observation.isfinite().all(-1)
         proposal = self.propose(torch.where(usable.unsqueeze(-1), observation, 0.0))
         evidence = proposal.evidence
@@ -190,7 +213,11 @@ class DiffusionPlanner:
         Args:
             observation: Starts.
             watch: Called after each denoising step with all candidates, normalised.
+
+        Raises:
+            ShapeError, RangeError: As `plan`.
         """
+        self.model.require_observations(observation)
         imposed = self.impose(observation.repeat_interleave(self.candidates, 0))
         drawn = sample(
             self.model.denoiser,

@@ -49,13 +49,14 @@ class Invariance(Protocol):
         ...
 
     def condition(
-        self, value: Float[Tensor, "m N"], depth: Float[Tensor, "m 1"], step: Step, /
+        self, value: Float[Tensor, "m N"], depth: Float[Tensor, "m N"], step: Step, /
     ) -> Condition:
         """Return the constraint of one denoising step.
 
         Args:
             value: b at the states before the step.
-            depth: How far below zero each barrier may start, at least 1; used by TVS.
+            depth: How far below zero each barrier is in the plan of pure noise that this state
+                comes from, at least 1; used by TVS.
             step: The step.
         """
         ...
@@ -78,7 +79,7 @@ class RobustSafe:
         _check(self.gain, self.margin)
 
     def condition(
-        self, value: Float[Tensor, "m N"], depth: Float[Tensor, "m 1"], step: Step, /
+        self, value: Float[Tensor, "m N"], depth: Float[Tensor, "m N"], step: Step, /
     ) -> Condition:
         """Return c = k (b - margin)."""
         del depth, step
@@ -114,7 +115,7 @@ class RelaxedSafe:
             raise RangeError("weight, decay", value=value, expected="weight >= 0, decay > 0")
 
     def condition(
-        self, value: Float[Tensor, "m N"], depth: Float[Tensor, "m 1"], step: Step, /
+        self, value: Float[Tensor, "m N"], depth: Float[Tensor, "m N"], step: Step, /
     ) -> Condition:
         """Return c = k (b - margin) and w(t)."""
         del depth
@@ -153,7 +154,7 @@ class TimeVaryingSafe:
         _check(self.gain, self.margin)
 
     def condition(
-        self, value: Float[Tensor, "m N"], depth: Float[Tensor, "m 1"], step: Step, /
+        self, value: Float[Tensor, "m N"], depth: Float[Tensor, "m N"], step: Step, /
     ) -> Condition:
         """Return c = k (b - margin - gamma(t)) - dgamma."""
         if self.as_released:

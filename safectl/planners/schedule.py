@@ -28,7 +28,8 @@ _LARGEST_BETA = 0.999
 class Step(NamedTuple):
     """From diffusion index `at` to `after`, -1 for the finished plan.
 
-    The proposal is `from_clean` x_0 + `from_noisy` x_t + `noise` n with n standard normal.
+    The proposal is `from_clean` x_0 + `from_noisy` x_t + `noise` n with n standard normal, and
+    `variance` is that of the posterior: `noise`^2 for eta = 1, the same for every other eta.
     """
 
     at: int
@@ -36,6 +37,7 @@ class Step(NamedTuple):
     from_clean: float
     from_noisy: float
     noise: float
+    variance: float
 
 
 def cosine_schedule(steps: int) -> Float[Tensor, " steps"]:
@@ -82,7 +84,8 @@ def sampling_steps(
 
 def _step(kept: list[float], index: int, after: int, eta: float) -> Step:
     now, then = kept[index], kept[after]
-    variance = eta**2 * (1.0 - then) / (1.0 - now) * (1.0 - now / then)
+    posterior = (1.0 - then) / (1.0 - now) * (1.0 - now / then)
+    variance = eta**2 * posterior
     from_noisy = math.sqrt(max(1.0 - then - variance, 0.0) / (1.0 - now))
     from_clean = math.sqrt(then) - from_noisy * math.sqrt(now)
-    return Step(index, after, from_clean, from_noisy, math.sqrt(variance))
+    return Step(index, after, from_clean, from_noisy, math.sqrt(variance), posterior)

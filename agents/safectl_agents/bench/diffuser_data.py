@@ -58,7 +58,7 @@ def executed_violations() -> Measurement:
 
 
 def executed_success() -> Measurement:
-    """Return the success of the full stack over that of plain Diffuser without any filter."""
+    """Return the success of the full stack over that of the same stack without filter and guard."""
     world, kept, free = _executed()
     share, theirs = float(kept.reached.double().mean()), float(free.reached.double().mean())
     return Measurement(share / theirs, details=_details(world, kept, free))
@@ -136,9 +136,9 @@ DIFFUSER_DATA = (
     ),
     Benchmark(
         name="safediffuser.executed_success",
-        summary="share of 200 guarded episodes that reach the goal",
+        summary="success of 200 guarded episodes over that of unguarded ones",
         unit="1",
-        baseline="the share of plain Diffuser without a filter from the same starts",
+        baseline="the same follower and starts without filter and guard; the ratio",
         target=0.95,
         better="higher",
         quick=False,

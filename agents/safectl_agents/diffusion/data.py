@@ -45,7 +45,8 @@ def load_dataset(source: Path | str) -> OfflineData:
             on which it leaves is not part of an episode.
 
     Raises:
-        FileFormatError: If it does not exist, is truncated, or a part is missing.
+        FileFormatError: If it does not exist, is truncated or empty, a part or its description is
+            missing or foreign.
         NonFiniteError: If it holds NaN or infinity.
         ShapeError: If its parts differ in length.
     """
@@ -91,21 +92,24 @@ def _read_minari(source: Path | str) -> OfflineData:
             dataset = minari.load_dataset(source)
         else:
             dataset = MinariDataset(os.fspath(source / "data"))
-        episodes = list(dataset.iterate_episodes())
-    except (OSError, KeyError, ValueError, ImportError) as error:
-        problem = f"is no whole Minari dataset ({error})"
+        parts = [
+            (_rows(episode.observations)[:-1], _rows(episode.actions), _float32(episode.rewards))
+            for episode in dataset.iterate_episodes()
+        ]
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, ImportError) as error:
+        problem = f"is no whole Minari dataset ({type(error).__name__}: {error})"
         raise FileFormatError(source, problem, _ADVICE) from error
-    if not episodes:
-        raise FileFormatError(source, "holds no episode", _ADVICE)
-    lengths = [len(episode.actions) for episode in episodes]
-    ends = np.zeros(sum(lengths), np.bool_)
-    ends[np.cumsum(lengths) - 1] = True
-    return OfflineData(
-        _float32(np.concatenate([episode.observations[:-1] for episode in episodes])),
-        _float32(np.concatenate([episode.actions for episode in episodes])),
-        _float32(np.concatenate([episode.rewards for episode in episodes])),
-        ends,
-    )
+    for index, part in enumerate(parts):
+        _require_equal(f"{source}: episode {index}: ", dict(zip(_KEYS, part, strict=False)))
+    parts = [part for part in parts if len(part[1])]
+    if not parts:
+        raise FileFormatError(source, "holds no step", _ADVICE)
+    if len({(part[0].shape[1], part[1].shape[1]) for part in parts}) > 1:
+        raise FileFormatError(source, "has episodes of different widths", _ADVICE)
+    ends = np.zeros(sum(len(part[1]) for part in parts), np.bool_)
+    ends[np.cumsum([len(part[1]) for part in parts]) - 1] = True
+    observations, actions, rewards = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return OfflineData(observations, actions, rewards, ends)
 
 
 def _read_d4rl(path: Path) -> OfflineData:
@@ -115,13 +119,32 @@ def _read_d4rl(path: Path) -> OfflineData:
             if missing:
                 problem = f"has no {', '.join(missing)}"
                 raise FileFormatError(path, problem, "name a data set in the layout of D4RL")
+            groups = [key for key in _KEYS if not isinstance(file[key], h5py.Dataset)]
+            if groups:
+                problem = f"has a group and no array as {', '.join(groups)}"
+                raise FileFormatError(path, problem, "name a data set in the layout of D4RL")
             arrays = {key: np.asarray(file[key]) for key in (*_KEYS, "timeouts") if key in file}
             is_maze = "infos/goal" in file
     except FileNotFoundError as error:
         raise FileFormatError(path, "does not exist", "check the name") from error
     except (OSError, KeyError, RuntimeError) as error:
         raise FileFormatError(path, f"cannot be read as HDF5 ({error})", _ADVICE) from error
-    return _split_maze(arrays) if is_maze else _split_episodes(arrays)
+    _require_equal(f"{path}: ", arrays)
+    if not len(arrays["actions"]):
+        raise FileFormatError(path, "holds no step", _ADVICE)
+    try:
+        arrays |= {key: _rows(arrays[key]) for key in _KEYS[:2]}
+        return _split_maze(arrays) if is_maze else _split_episodes(arrays)
+    except (TypeError, ValueError) as error:
+        raise FileFormatError(path, f"holds no rows of numbers ({error})", _ADVICE) from error
+
+
+def _require_equal(place: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse arrays of another length than the actions."""
+    count = arrays["actions"].shape[:1]
+    for name, array in arrays.items():
+        if array.shape[:1] != count:
+            raise ShapeError(f"{place}{name}", expected=(*count, "..."), got=array.shape)
 
 
 def _split_episodes(arrays: Mapping[str, np.ndarray]) -> OfflineData:
@@ -144,13 +167,18 @@ def _split_maze(arrays: Mapping[str, np.ndarray]) -> OfflineData:
 
 def _checked(data: OfflineData) -> OfflineData:
     for name, array in zip(data._fields, data, strict=True):
-        if len(array) != len(data.ends):
-            raise ShapeError(name, expected=(len(data.ends), "..."), got=array.shape)
         bad = int((~np.isfinite(array)).sum())
         if bad:
             advice = "find the rows and leave their episodes out"
             raise NonFiniteError(name, count=bad, size=array.size, advice=advice)
     return data
+
+
+def _rows(array: np.ndarray) -> Float32[np.ndarray, "N width"]:
+    found = _float32(array)
+    if found.ndim != 2:
+        raise ValueError(f"shape {found.shape} where (N, width) was expected")
+    return found
 
 
 def _float32(array: np.ndarray) -> Float32[np.ndarray, "..."]:

@@ -47,7 +47,8 @@ def make_planner(
 
     Args:
         method: A name of `METHODS`; "best" draws `CANDIDATES` plans per start, corrects them
-            late and keeps a certified one without a jump.
+            late and keeps a certified one without a jump; its velocities are the rates of its
+            positions, so that it can be followed. Those of the others are as drawn.
         model: What was trained.
         specification: What plans have to meet.
         goal: Observation at the end, None for none.
@@ -55,7 +56,8 @@ def make_planner(
         eta: Share of the noise of DDPM, in [0, 1]; 0 is DDIM.
         seed: Of the noise.
         device: Of the noise.
-        velocities: Entries of the observation that are zero in a plan that stays.
+        velocities: Entries of the observation that are the rates of the positions, zero in a plan
+            that stays.
 
     Raises:
         UnknownNameError: If there is no such method.
@@ -78,6 +80,6 @@ def make_planner(
         goal,
         candidates=CANDIDATES if method == "best" else 1,
         velocities=velocities,
-        derives=False,
+        derives=method == "best",
         generator=torch.Generator(device).manual_seed(seed),
     )

@@ -59,9 +59,8 @@ def load_model(folder: Path, *, device: str = "cpu") -> tuple[PlanModel, Diffuse
             folder, "holds no diffusion model", "safectl train diffuser makes one"
         )
     config = overlay(DiffuserConfig(), checkpoint.config["diffuser"], source=str(folder))
-    scaling = checkpoint.config["normaliser"]
-    centre, scale = (torch.tensor(scaling[name], device=device) for name in ("centre", "scale"))
-    network: nn.Module = make_network(config, len(centre))
+    normaliser = _normaliser(checkpoint, folder, device)
+    network: nn.Module = make_network(config, len(normaliser.centre))
     try:
         network.load_state_dict({k: v.float() for k, v in checkpoint.weights.items()})
     except RuntimeError as error:
@@ -70,7 +69,7 @@ def load_model(folder: Path, *, device: str = "cpu") -> tuple[PlanModel, Diffuse
     network = network.to(device).eval().requires_grad_(False)
     model = PlanModel(
         _captured(network) if device.startswith("cuda") else network,
-        Normaliser(centre, scale, scaling["is_bounded"]),
+        normaliser,
         checkpoint.spec.nu,
         config.horizon,
         cosine_schedule(config.diffusion_steps),
@@ -78,6 +77,21 @@ def load_model(folder: Path, *, device: str = "cpu") -> tuple[PlanModel, Diffuse
         checkpoint.spec.period,
     )
     return model, config, checkpoint.spec
+
+
+def _normaliser(checkpoint: Checkpoint, folder: Path, device: str) -> Normaliser:
+    width = checkpoint.spec.nu + checkpoint.spec.nx
+    try:
+        scaling = checkpoint.config["normaliser"]
+        centre, scale = (
+            torch.tensor(scaling[name], dtype=torch.float32, device=device).reshape(width)
+            for name in ("centre", "scale")
+        )
+        return Normaliser(centre, scale, bool(scaling["is_bounded"]))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        problem = f"holds no normaliser of {width} entries ({type(error).__name__}: {error})"
+        advice = "train it again, or name the folder of another model"
+        raise FileFormatError(folder, problem, advice) from error
 
 
 def _captured(network: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from safectl.barriers import Moving, Stack, Superellipse, speed_limit
-from safectl.errors import RangeError
+from safectl.barriers import HalfSpaces, Moving, Stack, Superellipse, speed_limit
+from safectl.errors import RangeError, ShapeError
 from safectl.planners import (
     DiffusionPlanner,
     Guidance,
@@ -112,8 +112,20 @@ def test_without_a_filter_the_plan_is_unsafe_and_says_so():
     assert float(plain.plan(START.double()).certificate.margin) < -0.5
 
 
-def test_batched_plans_equal_single_ones_bit_for_bit():
-    spec, ladder = specification(), sampling_steps(cosine_schedule(T), 12)
+@pytest.mark.filterwarnings("ignore:.*not known to be convex")
+@pytest.mark.parametrize("barrier", ["outside", "inside", "moving"])
+def test_batched_plans_equal_single_ones_bit_for_bit(barrier):
+    def along(time: Tensor) -> Tensor:
+        return torch.stack([time, torch.zeros_like(time)], 1)
+
+    sets = {
+        "outside": Stack(*specification().barriers.values()),
+        # Noise lies far outside of this room, that of each plan elsewhere: depths differ.
+        "inside": Superellipse((4.0, 5.5), (3.4, 4.9), exponent=4.0, inside=True),
+        "moving": Moving(Superellipse((2.5, 5.3), (1.0, 1.0)), along),
+    }
+    ladder = sampling_steps(cosine_schedule(T), 12)
+    spec = Specification({barrier: sets[barrier]}, model().observation_normaliser)
     starts = START.double() + 0.05 * torch.arange(3).unsqueeze(-1)
     whole = planner(RobustSafe()).impose(starts)
     draws = torch.randn(13, 3, H, 6, dtype=torch.float64, generator=torch.Generator())
@@ -127,6 +139,32 @@ def test_batched_plans_equal_single_ones_bit_for_bit():
     batched = run(slice(None))
     for row in range(3):
         assert torch.equal(batched[row], run(slice(row, row + 1))[0])
+
+
+def test_each_plan_keeps_the_depth_of_its_own_noise():
+    seen = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Watching:
+        margin: float = 0.01
+
+        def condition(self, value, depth, step):
+            seen.append(depth)
+            return TimeVaryingSafe().condition(value, depth, step)
+
+    wall = HalfSpaces(torch.tensor([[1.0, 0.0]]).double(), torch.tensor([3.0]).double())
+    spec = Specification({"wall": wall}, model().observation_normaliser)
+    noise = torch.zeros(2, H, 6).double()
+    noise[1, H // 2, 2] = -2.0  # two half widths of the data before their middle
+    imposed = Imposed(noise, torch.zeros(H, 6, dtype=torch.bool))
+    plan_filter = PlanFilter(Watching(), spec, NU, 0.01)
+    ladder = sampling_steps(cosine_schedule(T), 3, eta=0.0)
+    sample(surrogate, ladder, imposed, lambda: noise, plan_filter=plan_filter)
+    scale = transition_normaliser()
+    expected = torch.stack([torch.ones(()), 3.0 - scale.centre[2] + 2.0 * scale.scale[2]])
+    assert len(seen) == 3
+    for depth in seen:
+        torch.testing.assert_close(depth[0], expected.repeat_interleave(H))
 
 
 def test_start_and_goal_are_imposed_and_evidence_is_measured_before_a_clip():
@@ -144,12 +182,38 @@ def test_start_and_goal_are_imposed_and_evidence_is_measured_before_a_clip():
     assert float(clipped) == pytest.approx(float(expected), abs=2.0 / H)
 
 
+def test_margins_are_those_of_the_plan_that_is_returned_beyond_the_data_too():
+    wall = HalfSpaces(torch.tensor([[-1.0, 0.0]]).double(), torch.tensor([-8.0]).double())
+    spec = Specification({"row below 8": wall}, model().observation_normaliser)
+
+    def far(plan: Tensor, step: Tensor) -> Tensor:
+        return surrogate(plan, step) + 0.5
+
+    wide = dataclasses.replace(model(far), clips=False)
+    found = planner(steps=8, model=wide, specification=spec).propose(START.double())
+    highest = float(found.states[0, :, 0].amax())  # the data end at 7.2
+    assert highest > 8.0
+    assert float(found.evidence.margins) == pytest.approx(8.0 - highest)
+    assert float(found.evidence.segment_margin) == pytest.approx(8.0 - highest)
+
+
 def test_a_start_or_goal_inside_an_obstacle_is_refused():
     with pytest.raises(RangeError, match=r"goal 0 is .* so no plan from or to it can be safe"):
         dataclasses.replace(planner(RobustSafe()), goal=torch.tensor([4.5, 5.3, 0.0, 0.0]))
     starts = torch.cat([START, torch.tensor([[1.5, 4.8, 0.0, 0.0]])])
     with pytest.raises(RangeError, match="start 1"):
         planner(RobustSafe()).require_start(starts)
+
+
+def test_rows_that_are_no_observations_are_refused():
+    for call in (planner().plan, planner().propose):
+        with pytest.raises(ShapeError, match="observation has shape"):
+            call(torch.zeros(1, 5))
+    for shape in ((4,), (1, 1, 4)):
+        with pytest.raises(ShapeError, match="observation has shape"):
+            model().require_observations(torch.zeros(shape))
+    with pytest.raises(RangeError, match="dtype of the observation"):
+        model().require_observations(torch.zeros(1, 4, dtype=torch.long))
 
 
 def test_what_cannot_be_certified_is_the_fallback_that_stays():
@@ -183,6 +247,16 @@ def test_the_fallback_stands_still_and_its_margin_is_that_of_its_whole_time():
     assert torch.equal(plan.states[0, :, :2], start[:, :2].expand(H, 2))
     expected = -1.0  # it passes over the start after 3.55 s, at a sample or near it
     assert float(plan.certificate.margin) == pytest.approx(expected, abs=0.01)
+
+
+def test_a_plan_that_was_moved_and_certified_says_so():
+    # Start and goal are within, the corner at (4.5, 5.3) is not.
+    wall = HalfSpaces(torch.tensor([[-1.0, 1.0]]).double(), torch.tensor([1.5]).double())
+    spec = Specification({"wall": wall}, model().observation_normaliser)
+    plan = planner(RobustSafe(), steps=8, specification=spec).plan(START.double())
+    assert plan.certificate.status.tolist() == [Status.CORRECTED]
+    assert float(plan.certificate.margin) == pytest.approx(0.01, abs=1e-6)
+    assert float(plan.certificate.risk) == 0.0
 
 
 def test_a_free_path_is_certified_and_kept():
@@ -225,7 +299,7 @@ def test_the_best_of_several_candidates_is_kept():
 
 
 @pytest.mark.filterwarnings("ignore:.*not known to be convex")
-def test_refinement_brings_a_plan_inside_a_concave_set():
+def test_refinement_brings_a_plan_inside_a_concave_set(monkeypatch):
     room = {"room": Superellipse((4.0, 5.5), (3.4, 4.9), exponent=4.0, inside=True)}
     spec = Specification(room, model().observation_normaliser)
     goal = torch.tensor([6.0, 9.0, 0.0, 0.0], dtype=torch.float64)
@@ -237,10 +311,18 @@ def test_refinement_brings_a_plan_inside_a_concave_set():
         return clean
 
     plan_filter = PlanFilter(RobustSafe(), spec, NU, 0.01)
-    ladder = sampling_steps(cosine_schedule(T), 8)
-    found = DiffusionPlanner(model(straight), ladder, spec, plan_filter, goal)
-    evidence = found.propose(torch.tensor([[2.0, 4.0, 0.0, 0.0]]).double()).evidence
-    assert float(evidence.margins) >= 0.0
+    ladder = sampling_steps(cosine_schedule(T), 1)  # linearised at pure noise
+
+    def margin() -> float:
+        generator = torch.Generator().manual_seed(0)
+        options = {"goal": goal, "generator": generator}
+        found = DiffusionPlanner(model(straight), ladder, spec, plan_filter, **options)
+        start = torch.tensor([[2.0, 4.0, 0.0, 0.0]]).double()
+        return float(found.propose(start).evidence.margins)
+
+    assert margin() >= 0.0
+    monkeypatch.setattr("safectl.planners.diffusion.REFINEMENTS", 0)
+    assert margin() < -0.01
 
 
 def test_guidance_climbs_the_value_and_leaves_the_last_steps_alone():
@@ -253,6 +335,19 @@ def test_guidance_climbs_the_value_and_leaves_the_last_steps_alone():
     imposed = Imposed(plans, torch.zeros(H, 6, dtype=torch.bool))
     assert float(guide.on(plans, steps[100], imposed)[..., 2].mean()) > 0.0
     assert torch.equal(guide.on(plans, steps[-1], imposed), plans)
+
+
+def test_guidance_moves_plans_of_the_deterministic_sampler_as_well():
+    def value(plan: Tensor, step: Tensor) -> Tensor:
+        return plan[..., 2].sum((-1, -2))
+
+    plans = torch.zeros(1, H, 6)
+    imposed = Imposed(plans, torch.zeros(H, 6, dtype=torch.bool))
+    one, other = (sampling_steps(cosine_schedule(T), eta=eta)[100] for eta in (0.0, 1.0))
+    moved = Guidance(value).on(plans, one, imposed)
+    assert one.noise == 0.0
+    assert float(moved[..., 2].min()) > 0.0
+    assert torch.equal(moved, Guidance(value).on(plans, other, imposed))
 
 
 def test_velocities_follow_the_corrected_positions():

@@ -26,6 +26,14 @@ def test_all_steps_with_full_noise_are_the_posterior_of_ddpm():
         assert step.from_clean == pytest.approx(beta * then**0.5 / (1.0 - now))
         assert step.from_noisy == pytest.approx((1.0 - then) * (1.0 - beta) ** 0.5 / (1.0 - now))
         assert step.noise**2 == pytest.approx(beta * (1.0 - then) / (1.0 - now))
+        assert step.variance == pytest.approx(step.noise**2)
+
+
+def test_the_posterior_variance_does_not_depend_on_the_noise_of_the_sampler():
+    kept = cosine_schedule(40)
+    without, with_noise = sampling_steps(kept, 9, eta=0.0), sampling_steps(kept, 9, eta=1.0)
+    assert [step.variance for step in without] == [step.variance for step in with_noise]
+    assert without[0].variance > 0.0
 
 
 @pytest.mark.parametrize("count", [1, 2, 10, 64])

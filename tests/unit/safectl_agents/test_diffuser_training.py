@@ -6,6 +6,8 @@ import json
 import pytest
 import torch
 
+from safectl.checkpoint import Checkpoint, save_checkpoint
+from safectl.config import to_mapping
 from safectl.errors import (
     ConfigError,
     FileFormatError,
@@ -119,6 +121,24 @@ def test_a_saved_model_plans_again(tmp_path):
     expected = network(plan, step)
     torch.testing.assert_close(model.denoiser(plan, step), expected, atol=5e-3, rtol=5e-3)
     torch.testing.assert_close(model.normaliser.scale, normaliser.scale)
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        None,
+        {"centre": [0.0, 0.5]},
+        {"centre": [0.0], "scale": [1.0], "is_bounded": True},
+        {"centre": "none", "scale": [1.0, 2.5], "is_bounded": True},
+    ],
+)
+def test_a_model_without_its_normaliser_is_refused(tmp_path, scaling):
+    stored = {"diffuser": to_mapping(TINY)} | ({"normaliser": scaling} if scaling else {})
+    spec = Spec((Signal("place", "m", -2.0, 3.0),), (Signal("force", "N", -1.0, 1.0),), 0.01)
+    weights = make_network(TINY, 2).state_dict()
+    save_checkpoint(Checkpoint(spec, stored, weights), tmp_path / "model")
+    with pytest.raises(FileFormatError, match="holds no normaliser of 2 entries"):
+        load_model(tmp_path / "model")
 
 
 def test_another_checkpoint_is_no_diffusion_model(tmp_path):

@@ -171,6 +171,63 @@ def test_parts_of_different_lengths_are_refused(tmp_path):
         load_dataset(write_d4rl(tmp_path / "data.hdf5", rewards=np.zeros(49)))
 
 
+@pytest.mark.parametrize("maze", [False, True])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("observations", 51), ("rewards", 49), ("terminals", 3), ("timeouts", 0)],
+)
+def test_every_part_has_as_many_rows_as_the_actions(tmp_path, maze, name, count):
+    array = np.zeros((count, 4)) if name == "observations" else np.zeros(count)
+    path = write_d4rl(tmp_path / "data.hdf5", maze=maze, **{name: array})
+    with pytest.raises(ShapeError, match=rf"data.hdf5: {name} has shape \({count},"):
+        load_dataset(path)
+
+
+@pytest.mark.parametrize("maze", [False, True])
+def test_a_file_without_a_step_is_refused(tmp_path, maze):
+    empty = {"observations": np.zeros((0, 4)), "actions": np.zeros((0, 2))}
+    empty |= {name: np.zeros(0) for name in ("rewards", "terminals", "timeouts")}
+    with pytest.raises(FileFormatError, match="holds no step"):
+        load_dataset(write_d4rl(tmp_path / "data.hdf5", maze=maze, **empty))
+
+
+def test_a_group_in_place_of_an_array_is_refused(tmp_path):
+    path = write_d4rl(tmp_path / "data.hdf5", observations=None)
+    with h5py.File(path, "a") as file:
+        file["observations/achieved_goal"] = np.zeros((50, 2))
+    with pytest.raises(FileFormatError, match="a group and no array as observations"):
+        load_dataset(path)
+
+
+def test_rows_that_are_no_vectors_are_refused(tmp_path):
+    with pytest.raises(FileFormatError, match=r"no rows of numbers \(shape \(50,\)"):
+        load_dataset(write_d4rl(tmp_path / "data.hdf5", actions=np.zeros(50)))
+
+
+@pytest.mark.parametrize("part", ["observations", "actions", "rewards"])
+def test_a_missing_group_of_a_minari_dataset_is_refused(stored, part):
+    with h5py.File(stored / "data" / "main_data.hdf5", "a") as file:
+        del file[f"episode_0/{part}"]
+    with pytest.raises(FileFormatError, match="no whole Minari dataset"):
+        load_dataset(stored)
+
+
+def test_an_episode_of_a_minari_dataset_with_a_lost_row_is_refused(stored):
+    with h5py.File(stored / "data" / "main_data.hdf5", "a") as file:
+        whole = np.asarray(file["episode_0/rewards"])
+        del file["episode_0/rewards"]
+        file["episode_0/rewards"] = whole[:-1]
+    with pytest.raises(ShapeError, match="episode 0: rewards"):
+        load_dataset(stored)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_a_minari_dataset_with_foreign_metadata_is_refused(stored, text):
+    (stored / "data" / "metadata.json").write_text(text)
+    with pytest.raises(FileFormatError, match="no whole Minari dataset"):
+        load_dataset(stored)
+
+
 @pytest.mark.parametrize("changes", [{"steps": 1}, {"stream": 0}, {"noise": -1.0}])
 def test_settings_out_of_range_are_refused(changes):
     with pytest.raises(RangeError):

@@ -7,6 +7,8 @@ from safectl.barriers import Superellipse
 from safectl.errors import RangeError
 from safectl.planners import PlanFollower
 from safectl.seed import torch_generator
+from safectl_agents.diffusion.compare import SHIPPED, draw_starts, set_up
+from safectl_agents.diffusion.methods import make_planner
 from safectl_agents.diffusion.rollouts import draw_free_starts, maze_guard, roll_out
 from safectl_agents.diffusion.specifications import named_barriers
 from safectl_envs import maze2d
@@ -101,3 +103,20 @@ def test_a_start_in_an_obstacle_is_refused():
     start = torch.tensor([[2.0, 3.0, 0.0, 0.0]])
     with pytest.raises(RangeError, match="inside an obstacle"):
         roll_out(OPEN, Push(0.0, 0.0), start, DISC, guard=None)
+
+
+@pytest.mark.slow
+def test_guarded_plans_by_diffusion_arrive_without_a_violation():
+    setup = set_up(SHIPPED)
+    world, barriers = maze2d(setup.world), setup.specification.barriers
+    starts = draw_starts(setup, 8)
+    planner = make_planner("best", setup.model, setup.specification, setup.goal, steps=8)
+    plans = planner.propose(starts).states
+    rate = (plans[:, 2:, :2] - plans[:, :-2, :2]) / (2.0 * setup.model.period)
+    torch.testing.assert_close(plans[:, 1:-1, 2:], rate, atol=1e-3, rtol=1e-3)
+    policy = PlanFollower(planner, world.spec)
+    found = roll_out(world, policy, starts, barriers, guard=maze_guard(world, barriers))
+    assert found.violations() == 0
+    assert bool(found.reached.all())
+    # Velocities as drawn push against the guard two thirds of the time.
+    assert float(found.corrected.mean()) < 0.1
