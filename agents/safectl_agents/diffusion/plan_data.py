@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from safectl.planners import Normaliser, gaussian_normaliser, limits_normaliser
@@ -23,6 +24,11 @@ class PlanData(NamedTuple):
     rows: PlanRows
     normaliser: Normaliser
     spec: Spec
+
+    def positions(self, states: Float[Tensor, "*batch nx"]) -> Float[Tensor, "*batch 2"]:
+        """Return the first two entries of normalised states, in physical units and unclipped."""
+        place = slice(self.spec.nu, self.spec.nu + 2)
+        return self.normaliser.centre[place] + self.normaliser.scale[place] * states[..., :2]
 
 
 def plan_data(
