@@ -75,10 +75,12 @@ def compare_streams(
             own = replace(config, streams=streams, seed=seed)
             place = _folder(folder, own)
             if not place.exists():
-                begun = done
-                network = train_world_model(
-                    own, data, after_update=lambda n, _, begun=begun: after_update(begun + n)
-                )
+
+                def report(update: int, loss: float, begun: int = done) -> None:
+                    del loss
+                    after_update(begun + update)
+
+                network = train_world_model(own, data, after_update=report)
                 with new_folder(place) as draft:
                     save_file(network.state_dict(), draft / "model.safetensors")
                     write_json(draft / "config.json", asdict(own))

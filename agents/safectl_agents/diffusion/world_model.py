@@ -75,6 +75,7 @@ class WorldModel(nn.Module):
     def __init__(self, horizon: int, nx: int, nu: int, width: int, *, has_predictor: bool) -> None:
         super().__init__()
         known, states = nx + horizon * nu, horizon * nx
+        self.nx = nx
         self.time = TimeEmbedding(_TIME)
         self.predictor = _layers(known, width, states) if has_predictor else None
         seen = states + _TIME + known + (states if has_predictor else 0)
@@ -199,7 +200,7 @@ def train_world_model(
         if network.predictor is not None:
             total = loss + (prediction - states.flatten(1)).square().mean()
         optimizer.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]  # torch's
+        total.backward()
         optimizer.step()
         pace.step()
         after_update(update + 1, float(loss.detach()))
@@ -214,8 +215,7 @@ def draw_states(
 ) -> Float[Tensor, "batch H nx"]:
     """Sample the states after conditions with all steps of DDPM, normalised."""
     prediction = network.predict(condition)
-    width = network.denoiser[-1].out_features // config.horizon
-    blank = condition.new_zeros(len(condition), config.horizon, width)
+    blank = condition.new_zeros(len(condition), config.horizon, network.nx)
     return sample(
         lambda noisy, step: network(noisy, step, condition, prediction),
         sampling_steps(cosine_schedule(config.diffusion_steps)),
