@@ -42,6 +42,9 @@ COMMANDS = {
     ),
     "train": Command("train", "train a stable-baselines3 agent through a safeguard"),
     "train diffuser": Command("train_diffuser", "train a diffusion model of plans"),
+    "train world-model": Command(
+        "train_world_model", "train world models of one and two streams and compare them"
+    ),
     "plan": Command("plan", "draw safe plans with a diffusion model, or --demo", "model"),
     "train fb": Command("train_fb", "train a forward-backward model from reward-free data"),
     "train kinematics": Command(

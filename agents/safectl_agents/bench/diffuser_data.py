@@ -1,5 +1,7 @@
 """Benchmarks of maze data and of executed rollouts: spread, violations, success."""
 
+from functools import cache
+
 import numpy as np
 
 from safectl.planners import PlanFollower
@@ -18,6 +20,8 @@ EPISODES, SEED = 200, 0
 SAMPLER_STEPS = 16
 _REPLAN_EVERY = 20  # steps, 0.2 s
 _HORIZON = 128
+_GAINS, _REACH, _PATIENCE = (10.0, 1.0), 0.2, 25
+"""Of the follower: those of the controller that made the data; [m]; steps of waiting."""
 _PUBLIC_STEPS = {"umaze": 1_000_000, "medium": 2_000_000, "large": 4_000_000}
 PUBLIC_STD = {
     "umaze": (0.8997, 0.7093, 2.2129, 2.4682, 0.70435, 0.75062),
@@ -64,8 +68,9 @@ def executed_success() -> Measurement:
     return Measurement(share / theirs, details=_details(world, kept, free))
 
 
+@cache
 def _executed() -> tuple[PointMaze, Rollouts, Rollouts]:
-    """Run the full stack and plain Diffuser from the same starts."""
+    """Run the full stack, and the same without filter and guard from the same starts."""
     setup = set_up(SHIPPED)
     world, barriers = maze2d(setup.world), setup.specification.barriers
     starts = draw_starts(setup, EPISODES, seed=SEED)
@@ -79,7 +84,9 @@ def _executed() -> tuple[PointMaze, Rollouts, Rollouts]:
             steps=SAMPLER_STEPS,
             seed=SEED,
         )
-        policies[method] = PlanFollower(planner, world.spec)
+        policies[method] = PlanFollower(
+            planner, world.spec, every=_PATIENCE, reach=_REACH, gains=_GAINS
+        )
     guard = maze_guard(world, barriers)
     return (
         world,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from safectl.planners import Normaliser, gaussian_normaliser, limits_normaliser
@@ -23,6 +24,11 @@ class PlanData(NamedTuple):
     rows: PlanRows
     normaliser: Normaliser
     spec: Spec
+
+    def positions(self, states: Float[Tensor, "*batch nx"]) -> Float[Tensor, "*batch 2"]:
+        """Return the first two entries of normalised states, in physical units and unclipped."""
+        place = slice(self.spec.nu, self.spec.nu + 2)
+        return self.normaliser.centre[place] + self.normaliser.scale[place] * states[..., :2]
 
 
 def plan_data(
@@ -49,12 +55,37 @@ def plan_data(
     actions, observations = torch.from_numpy(data.actions), torch.from_numpy(data.observations)
     transitions = torch.cat([actions, observations], dim=1)
     normaliser = _NORMALISERS[config.normaliser](transitions)
-    starts = torch.from_numpy(windows(data, config.horizon))
+    if config.pads:
+        transitions, starts = padded(transitions, torch.from_numpy(data.ends), config.horizon)
+    else:
+        starts = torch.from_numpy(windows(data, config.horizon))
     if config.dataset in LAYOUTS:
         spec = maze2d(config.dataset).spec
     else:
         spec = _plain_spec(observations, actions)
     return PlanData(PlanRows(normaliser.normalise(transitions), starts), normaliser, spec)
+
+
+def padded(
+    transitions: Float[Tensor, "rows D"], ends: Bool[Tensor, " rows"], horizon: int
+) -> tuple[Float[Tensor, "more D"], Int[Tensor, " rows"]]:
+    """Append `horizon` - 1 rows of zeros to each episode, so that a plan may begin at every row.
+
+    Args:
+        transitions: Episodes one after the other, in physical units.
+        ends: Whether a row is the last of its episode.
+        horizon: States of a plan.
+
+    Returns:
+        The longer data and the first rows of plans.
+    """
+    episode = ends.long().cumsum(0) - ends.long()
+    starts = torch.arange(len(transitions)) + episode * (horizon - 1)
+    more = transitions.new_zeros(
+        len(transitions) + int(ends.sum()) * (horizon - 1), transitions.shape[1]
+    )
+    more[starts] = transitions
+    return more, starts
 
 
 _NORMALISERS = {"limits": limits_normaliser, "gaussian": gaussian_normaliser}

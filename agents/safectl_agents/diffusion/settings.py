@@ -36,6 +36,8 @@ class DiffuserConfig:
     """Limit predictions to [-1, 1]."""
     has_goal: bool = True
     """Impose the last observation as well as the first."""
+    pads: bool = False
+    """Let plans run past the end of an episode, with zeros."""
     action_weight: float = 1.0
     """Weight of the first action in the loss."""
     batch: int = 64
@@ -76,6 +78,7 @@ _HOPPER = DiffuserConfig(
     normaliser="gaussian",
     clips=False,
     has_goal=False,
+    pads=True,
     action_weight=10.0,
 )
 
@@ -103,6 +106,7 @@ PRESETS = {
         normaliser="gaussian",
         clips=False,
         has_goal=False,
+        pads=True,
         action_weight=10.0,
     ),
 }

@@ -102,11 +102,37 @@ def test_another_number_of_rows_without_a_reset_is_refused():
         follower.act(torch.zeros(3, 4))
 
 
+def test_a_plan_with_a_reach_waits_at_rest_for_a_row_that_was_held_up():
+    follower = PlanFollower(Line(), SPEC, reach=0.15, gains=(1.0, 1.0))
+    follower.act(torch.zeros(2, 4))
+    here = torch.tensor([[0.1, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])  # the second was held up
+    torch.testing.assert_close(follower.act(here), torch.tensor([[0.1, 0.1], [0.2, 0.0]]))
+    torch.testing.assert_close(follower.act(here)[1], torch.tensor([0.2, 0.0]))
+    near = torch.tensor([[0.2, 0.0, 0.0, 0.0], [0.1, 0.0, 0.0, 0.0]])
+    torch.testing.assert_close(follower.act(near)[1], torch.tensor([0.1, 0.1]))
+
+
+def test_only_a_row_that_waited_for_long_plans_again():
+    planner = Line()
+    follower = PlanFollower(planner, SPEC, reach=0.15, every=3)
+    stuck = torch.tensor([[0.1, 0.0, 0.0, 0.0], [0.7, 0.0, 0.0, 0.0]])
+    follower.act(torch.zeros(2, 4))
+    for _ in range(3):
+        follower.act(stuck)
+    assert len(planner.starts) == 1
+    follower.act(stuck)
+    assert len(planner.starts) == 2
+    torch.testing.assert_close(planner.starts[1], stuck[1:])
+    torch.testing.assert_close(follower.plan.states[0, 0], torch.zeros(4))
+    torch.testing.assert_close(follower.plan.states[1, 0], stuck[1])
+
+
 @pytest.mark.parametrize(
     ("error", "options"),
     [
         (RangeError, {"every": 0}),
         (RangeError, {"gains": (1.0, 0.0)}),
+        (RangeError, {"reach": 0.0}),
         (ShapeError, {"positions": (0,)}),
         (ShapeError, {"velocities": (1, 2, 3)}),
     ],

@@ -5,12 +5,14 @@ import json
 import minari
 import numpy as np
 import pytest
+import torch
 from minari.dataset.minari_dataset import MinariDataset
 
 from safectl.errors import RangeError
 from safectl_agents.cli import main
 from safectl_agents.diffusion.data import load_dataset, windows
 from safectl_agents.diffusion.locomotion_data import LocomotionConfig
+from safectl_agents.diffusion.model import load_model
 
 
 def test_maze_data_are_made_by_one_command(tmp_path, capsys):
@@ -43,6 +45,12 @@ def test_locomotion_data_hold_every_checkpoint_of_a_run(tmp_path, capsys):
     assert len(dataset.storage.metadata["safectl"]["returns"]) == 2
     first = next(dataset.iterate_episodes())
     assert bool(first.terminations[-1]) or bool(first.truncations[-1])
+    words = ["train", "diffuser", "--preset", "hopper", "--dataset", str(out), "--updates", "1"]
+    assert main([*words, "--folder", str(tmp_path / "run")]) == 0
+    model, config, spec = load_model(tmp_path / "run" / "model")
+    assert (spec.nx, spec.nu, config.horizon) == (11, 3, 32)
+    step = torch.zeros(1, dtype=torch.long)
+    assert bool(model.denoiser(torch.zeros(1, 32, 14), step).isfinite().all())
     assert minari.__version__ in dataset.storage.metadata["minari_version"]
 
 

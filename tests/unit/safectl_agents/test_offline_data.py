@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from safectl.errors import (
     ConfigError,
@@ -14,6 +15,7 @@ from safectl.errors import (
 )
 from safectl_agents.diffusion.data import OfflineData, goal_exits, load_dataset, windows
 from safectl_agents.diffusion.maze_data import MazeDataConfig, collect, write_maze_data
+from safectl_agents.diffusion.plan_data import padded
 
 SMALL = MazeDataConfig(steps=400, stream=200, seed=3)
 PUBLIC = {
@@ -232,3 +234,11 @@ def test_a_minari_dataset_with_foreign_metadata_is_refused(stored, text):
 def test_settings_out_of_range_are_refused(changes):
     with pytest.raises(RangeError):
         MazeDataConfig(**changes)
+
+
+def test_padding_lets_a_plan_begin_at_every_row_and_run_past_the_end():
+    rows = torch.arange(1.0, 6.0).unsqueeze(1)
+    more, starts = padded(rows, torch.tensor([False, True, False, False, True]), 3)
+    expected = [1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 5.0, 0.0, 0.0]
+    assert more[:, 0].tolist() == expected
+    assert more[starts].equal(rows)
