@@ -214,9 +214,11 @@ def _held(parameters: list[Tensor]) -> Iterator[None]:
     """Take the gradient from parameters for the length of a block."""
     for parameter in parameters:
         parameter.requires_grad_(False)
-    yield
-    for parameter in parameters:
-        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def _at(forward: Forward, observation: Tensor, actions: Tensor, task: Tensor) -> Tensor:

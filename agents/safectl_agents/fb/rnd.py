@@ -1,8 +1,9 @@
 """Random network distillation on a DDPG back-bone: the explorer that made the data of ExORL.
 
-Settings follow the Unsupervised Reinforcement Learning Benchmark as our specification of it has
-them; that ExORL kept its defaults is an inference. The reward of a sampled row is the novelty of
-its current observation, and the target looks three steps ahead, as there.
+Settings follow the Unsupervised Reinforcement Learning Benchmark (Laskin et al. 2021); that ExORL
+kept its defaults is an inference. The reward of a sampled row is the novelty of its current
+observation over the running standard deviation of the novelty, and the target looks three steps
+ahead, as there.
 """
 
 import copy
@@ -23,8 +24,8 @@ _STEPS, _DISCOUNT, _POLYAK = 3, 0.99, 0.01
 _SMOOTHING, _CUT = 0.2, 0.3
 _OBSERVED_LIMIT = 5.0
 _EMBEDDING = 512
-_SPREAD_SHARE = 0.01
-"""Weight of the newest batch in the running mean square of the novelty."""
+_FIRST_COUNT = 1e-4
+"""Rows that the first mean 0 and variance 1 of the novelty count as."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,8 @@ class RNDSettings:
 class Explorer(nn.Module):
     """Actor, twin critic and the pair of networks whose difference is the novelty."""
 
-    spread: Tensor
+    moments: Tensor
+    """Rows seen, mean and variance of their novelty."""
 
     def __init__(self, nx: int, nu: int, settings: RNDSettings) -> None:
         super().__init__()
@@ -75,7 +77,8 @@ class Explorer(nn.Module):
         )
         self.scale = nn.BatchNorm1d(nx, affine=False)
         self.predictor, self.random = _distilled(nx, hidden), _distilled(nx, hidden)
-        self.register_buffer("spread", torch.ones(()))
+        first = torch.tensor([_FIRST_COUNT, 0.0, 1.0], dtype=torch.float64)
+        self.register_buffer("moments", first)
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.orthogonal_(layer.weight)
@@ -93,6 +96,17 @@ class Explorer(nn.Module):
             aim = self.random(scaled)
         error: Tensor = self.predictor(scaled) - aim
         return error.square().mean(-1)
+
+    @torch.no_grad()
+    def reward(self, novelty: Tensor) -> Tensor:
+        """Count these rows among those seen; return novelty over its standard deviation."""
+        count, mean, variance = self.moments
+        rows, batch = len(novelty), novelty.double()
+        total, apart = count + rows, batch.mean() - mean
+        squares = variance * count + batch.var(correction=0) * rows
+        squares = squares + apart.square() * count * rows / total
+        self.moments.copy_(torch.stack([total, mean + apart * rows / total, squares / total]))
+        return novelty / self.moments[2].sqrt().clamp(min=1e-8).to(novelty)
 
 
 class RNDAgent:
@@ -163,8 +177,7 @@ class RNDAgent:
         net, discount = self.networks, _DISCOUNT**_STEPS
         novelty = net.novelty(here)
         with torch.no_grad():
-            net.spread.lerp_(novelty.square().mean(), _SPREAD_SHARE)
-            reward = novelty / net.spread.sqrt().clamp(min=1e-8)
+            reward = net.reward(novelty)
             following = noisy(net.actor(there), self._noise(len(there)))
             aim = reward + discount * self.target.value(there, following).amin(0)
         self._step("predictor", novelty.mean())

@@ -79,6 +79,10 @@ class FBConfig:
         ):
             if getattr(self, name) < low:
                 raise RangeError(name, value=getattr(self, name), expected=f">= {low}")
+        if self.discount is not None and not 0.0 < self.discount < 1.0:
+            raise RangeError("discount", value=self.discount, expected="a number in (0, 1)")
+        if self.nz is not None and self.nz < 1:
+            raise RangeError("nz", value=self.nz, expected=">= 1")
         if self.update.discount != _OWN_DISCOUNT:
             expected = "the default; set the discount of the run, which knows the domain's"
             raise RangeError("update.discount", value=self.update.discount, expected=expected)
@@ -89,9 +93,11 @@ class FBConfig:
     @property
     def learning(self) -> UpdateSettings:
         """How the model learns, with the discount of the run or of the domain."""
-        return replace(self.update, discount=self.discount or facts_of(self.domain).discount)
+        published = facts_of(self.domain).discount
+        discount = published if self.discount is None else self.discount
+        return replace(self.update, discount=discount)
 
     def sizes(self, nx: int, nu: int) -> Sizes:
         """Return the widths of the networks for observations and actions of these sizes."""
-        nz = self.nz or facts_of(self.domain).nz
+        nz = facts_of(self.domain).nz if self.nz is None else self.nz
         return Sizes(nx, nu, nz, self.hidden, self.embedding, self.backward_hidden)

@@ -47,7 +47,7 @@ def train(
         progress: Called at every logged update with its number and figures.
 
     Raises:
-        ConfigError: If the folder holds a run of other settings.
+        ConfigError: If the folder holds a run of other settings or of other data.
         FileFormatError: If data or checkpoint cannot be read.
         NonFiniteError: If a weight becomes NaN or infinite; the last checkpoint is before that.
         ShapeError: If the data are not those of the domain.
@@ -130,7 +130,11 @@ def _claim(config: FBConfig, data: Path, folder: Path) -> None:
             if ours[name] != value:
                 problem = f"{name} was {value!r} when the run began, now it is {ours[name]!r}"
                 raise ConfigError(str(folder), f"{problem}; only steps may change")
-    write_json(path, {"version": _VERSION, "data": str(data), **to_mapping(config)})
+        before = read_json(path, advice=_ADVICE).get("data")
+        if before != str(data.resolve()):
+            problem = f"data were {before!r} when the run began, now they are {str(data)!r}"
+            raise ConfigError(str(folder), f"{problem}; name another folder for this run")
+    write_json(path, {"version": _VERSION, "data": str(data.resolve()), **to_mapping(config)})
 
 
 def _require_fit(domain: Domain, transitions: Transitions) -> None:

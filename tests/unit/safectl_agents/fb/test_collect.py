@@ -6,7 +6,7 @@ from safectl.errors import ConfigError, FileFormatError, RangeError
 from safectl.seed import torch_generator
 from safectl_agents.fb.collect import CollectConfig, collect
 from safectl_agents.fb.episodes import Episode, load_episode, load_transitions
-from safectl_agents.fb.rnd import RNDAgent, RNDSettings
+from safectl_agents.fb.rnd import Explorer, RNDAgent, RNDSettings
 
 SMALL = RNDSettings(hidden=8, batch=8, update_every=100, random_steps=500)
 
@@ -75,3 +75,11 @@ def test_an_explorer_is_saved_whole():
     assert generator.device.type == "cpu"
     with pytest.raises(RangeError, match="batch"):
         RNDSettings(batch=0)
+
+
+def test_novelty_is_divided_by_the_deviation_of_all_that_was_seen():
+    explorer = Explorer(3, 2, SMALL)
+    novelty = torch.rand(3, 64, generator=torch_generator(0, "novelty"))
+    for batch in novelty:
+        reward = explorer.reward(batch)
+    torch.testing.assert_close(reward, batch / novelty.std(correction=0), rtol=1e-3, atol=0.0)

@@ -75,6 +75,9 @@ def test_a_run_keeps_its_settings_and_names_what_is_wrong(data, tmp_path):
     train(replace(SMALL, steps=1), data, tmp_path)
     with pytest.raises(ConfigError, match="nz"):
         train(replace(SMALL, nz=9), data, tmp_path)
+    other = collect(CollectConfig(collector="random", episodes=1, seed=1), tmp_path / "other")
+    with pytest.raises(ConfigError, match="data were"):
+        train(replace(SMALL, steps=2), other, tmp_path)
     with pytest.raises(ShapeError, match="observation of the data"):
         train(replace(SMALL, domain="walker"), data, tmp_path / "walker")
     (checkpoints(tmp_path / "checkpoints")[-1] / "state.safetensors").write_bytes(b"torn")
@@ -93,6 +96,12 @@ def test_settings_know_their_domain_and_refuse_a_discount_in_the_wrong_place():
         FBConfig(update=UpdateSettings(discount=0.9))
     with pytest.raises(RangeError, match="batch"):
         FBConfig(batch=1)
+
+
+@pytest.mark.parametrize("wrong", [{"discount": 0.0}, {"discount": 1.0}, {"nz": 0}])
+def test_zero_is_not_the_domain_s_own_setting(wrong):
+    with pytest.raises(RangeError, match=next(iter(wrong))):
+        FBConfig(**wrong)
 
 
 @pytest.mark.slow
