@@ -211,10 +211,13 @@ def _newton(
 
 
 def _solve_damped(hessian: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Solve (H + mu I) d = -g with the least mu of `DAMPING` that works; zero where none does."""
+    """Solve (H + mu I) d = -g with the least mu of `DAMPING` that works.
+
+    NaN where none does, which takes a Hessian that is not finite: the row falls back.
+    """
     size = hessian.tril().abs().sum((1, 2))
     identity = torch.eye(hessian.shape[1]).to(hessian)
-    solution = torch.zeros_like(gradient)
+    solution = torch.full_like(gradient, torch.nan)
     is_solved = torch.zeros(len(gradient), dtype=torch.bool, device=gradient.device)
     is_undamped = is_solved
     for multiple in DAMPING:

@@ -170,6 +170,17 @@ def test_a_non_finite_observation_gives_the_fail_safe_action_and_keeps_the_memor
     np.testing.assert_array_equal(step.states["memory"], started.states["memory"])
 
 
+def test_a_newton_system_that_is_not_finite_gives_the_fail_safe_action():
+    controller = make_controller(**CASES["newton"])
+    program, rows = make_program(controller), observations(controller, 3)
+    rows[1, -controller.problem.outputs :] = 3e38  # a reference: the curvature overflows
+    steps = replay(program, rows)
+    assert steps.status.tolist()[1] == Status.FALLBACK
+    assert Status.FALLBACK not in steps.status[[0, 2]]
+    np.testing.assert_array_equal(steps.action[1], np.zeros(2))
+    assert verify(program, observations=rows).rows == len(rows)  # equal bits, with sanitizers
+
+
 def test_a_saved_controller_is_the_same_controller(tmp_path):
     program = make_program(make_controller(**CASES["newton"]))
     save_program(program, tmp_path / "program")

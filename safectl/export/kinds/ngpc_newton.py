@@ -146,10 +146,10 @@ def _hold(plan: Array, low: Array, high: Array, gradient: Array, hessian: Array)
 
 
 def _solve(gradient: Array, hessian: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """Solve (H + mu I) step = -gradient with the least damping that works, zero where none does."""
+    """Solve (H + mu I) step = -gradient with the least damping that works, NaN where none does."""
     batch, nz = gradient.shape
     size = total(np.where(hessian < _ZERO, -hessian, hessian))
-    step, is_solved = np.zeros_like(gradient), np.zeros(batch, bool)
+    step, is_solved = np.full_like(gradient, np.nan), np.zeros(batch, bool)
     is_undamped = is_solved
     for attempt, multiple in enumerate(DAMPING):
         factor, works = _factorise(hessian, np.float32(multiple) * size, nz)

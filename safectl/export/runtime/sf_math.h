@@ -18,6 +18,11 @@ static inline float sf_from_bits(uint32_t bits) {
     return value;
 }
 
+/* What no comparison and no limit makes a number of. */
+static inline float sf_nan(void) {
+    return sf_from_bits(0x7fc00000u);
+}
+
 /* Tests the bits, so that no flag removes it. */
 static inline int sf_is_nan(float value) {
     return (sf_bits(value) & 0x7fffffffu) > 0x7f800000u;

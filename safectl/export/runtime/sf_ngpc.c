@@ -195,14 +195,14 @@ static float size_of(const sf_ngpc *w) {
 }
 
 /* Solves (H + shift I) step = -gradient with the least damping that works; returns 1 if that is none.
- * If nothing works, which takes a Hessian that is not finite, the step is zero. */
+ * If nothing works, which takes a Hessian that is not finite, the step is NaN and the action falls back. */
 static int solve(const sf_ngpc *w) {
     const size_t nz = w->count;
     size_t attempt = 0;
     float shift = 0.0f;
     while (!factorise(w, shift)) {
         if (++attempt == 6u) {
-            sf_fill(w->step, 0.0f, nz);
+            sf_fill(w->step, sf_nan(), nz);
             return 0;
         }
         shift = damping[attempt] * size_of(w);

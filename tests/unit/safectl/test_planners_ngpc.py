@@ -176,6 +176,16 @@ def test_a_non_finite_observation_gives_the_fail_safe_input_and_leaves_the_state
     assert torch.isfinite(ours.step(step.state, observation).action).all()
 
 
+def test_a_newton_system_that_is_not_finite_gives_the_fail_safe_input():
+    ours = controller()
+    observation = draw(2, ours.problem.observation_size)
+    observation[0, -1] = 1e307  # a reference: the curvature overflows
+    step = ours.step(ours.start(2, observation), observation)
+    assert step.status.tolist()[0] == Status.FALLBACK
+    assert step.status.tolist()[1] != Status.FALLBACK
+    assert torch.equal(step.action[0], ours.fail_safe)
+
+
 def test_an_indefinite_hessian_still_gives_a_descent_step():
     ours = controller(effort=np.zeros(2), sharpness=0.0)
     for seed in range(20):
