@@ -122,4 +122,7 @@ class SerialController:
             advice = "flash the firmware again"
             count = int((~np.isfinite(action)).sum())
             raise NonFiniteError("action of the board", count=count, size=nu, advice=advice)
-        return BoardAction(action, Status(status), margin)
+        try:
+            return BoardAction(action, Status(status), margin)
+        except ValueError as error:
+            raise BridgeError(f"the board sent the status {status}; flash it again") from error

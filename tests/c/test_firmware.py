@@ -85,6 +85,13 @@ def test_as_a_policy_it_takes_a_batch_of_one(port, small_guarded):
             board.act(torch.zeros(2, 3))
 
 
+def test_a_status_that_no_board_of_ours_sends_is_an_error_of_the_line(port, small_guarded):
+    board = SerialController(port, small_guarded, patience_s=WAIT_S)
+    size = 4 * small_guarded.spec.nu
+    with pytest.raises(BridgeError, match="sent the status 7"):
+        board._unpack(Frame(Kind.COMMAND, 1, 0, b"\0" * (size + 4) + b"\7"))
+
+
 def test_a_repeated_observation_gives_the_same_bytes_and_an_old_one_nothing(port, small_guarded):
     line = SerialLine(port, small_guarded.spec, role=Role.CONTROLLER)
     line.connect()
