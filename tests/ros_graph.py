@@ -1,10 +1,13 @@
-"""Real DDS on the loopback device: one domain per worker, waits with limits, no sleeping."""
+"""Real DDS on the loopback device: a domain of one's own, waits with limits, no sleeping."""
 
-import os
 import threading
 import time
+from contextlib import ExitStack
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+
+from safectl_ros.bench.domain import own_domain
 
 PROFILE = Path(__file__).parents[1] / "launch" / "dds" / "ci.xml"
 DISCOVERY_S = 15.0
@@ -13,19 +16,25 @@ PROFILE_VARIABLE = (  # Jazzy knows only the first, Kilted warns of it
     if version("ros-rclpy").startswith("7.")
     else "FASTDDS_DEFAULT_PROFILES_FILE"
 )
+_until_the_end = ExitStack()
 START_S = 60.0  # of a process that imports torch, on a loaded machine
 
 
 def ros_environment(log_folder):
     """Return the variables that keep the nodes of one worker on this machine and to themselves."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
     return {
-        "ROS_DOMAIN_ID": str(1 + int(worker)),
+        "ROS_DOMAIN_ID": str(_domain()),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "SYSTEM_DEFAULT",
         PROFILE_VARIABLE: str(PROFILE),
         "ROS_LOG_DIR": str(log_folder),
         "PYTHONUNBUFFERED": "1",
     }
+
+
+@cache
+def _domain():
+    """Return the domain of this process: one, whichever tests it runs, until it ends."""
+    return _until_the_end.enter_context(own_domain())
 
 
 class Inbox:

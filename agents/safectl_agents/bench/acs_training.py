@@ -97,6 +97,10 @@ def _finals(seeds: list[dict[str, Any]], name: str) -> list[float]:
     return [float(seed["final"][name]) for seed in seeds]
 
 
+def _seeds(rows: list[dict[str, Any]]) -> list[int]:
+    return [int(row["settings"]["seed"]) for row in rows]
+
+
 def _mean_of(task: str, name: str) -> Callable[[], Measurement]:
     """Return the mean over the recorded seeds of ACS."""
 
@@ -108,7 +112,7 @@ def _mean_of(task: str, name: str) -> Callable[[], Measurement]:
             seconds=sum(seed["settings"]["steps"] / seed["steps_per_second"] for seed in seeds),
             details={
                 "per_seed": values,
-                "seeds": [seed["settings"]["seed"] for seed in seeds],
+                "seeds": _seeds(seeds),
                 "settings": seeds[0]["settings"],
                 "machine_of_the_training": seeds[0]["machine"],
                 "evaluations_averaged": seeds[0]["evaluations_averaged"],
@@ -142,6 +146,7 @@ def _pretrained_violations() -> Measurement:
         ours=few,
         theirs=many,
         details={
+            "seeds": {"learned critic": _seeds(learned), "warm-up": _seeds(found)},
             "violations_per_seed": {"learned critic": ours, "warm-up": theirs},
             "cost_per_seed": {"learned critic": _finals(learned, "cost_mean")},
             "return_per_seed": {
@@ -170,6 +175,7 @@ def _cost_vs_baselines(task: str) -> Callable[[], Measurement]:
             ours=ours,
             theirs=lowest,
             details={
+                "seeds": {name: _seeds(rows) for name, rows in found.items()},
                 "cost_per_seed": costs,
                 "return_per_seed": {
                     name: _finals(seeds, "return_mean") for name, seeds in found.items()

@@ -162,6 +162,10 @@ class _Fuzzer(Node):
             if time.monotonic() > limit:
                 raise BridgeError("the guard has not started; see its output")
             pause.wait(0.05)
+        if self.count_publishers("cmd_vel_safe") != 1:
+            raise BridgeError(
+                "another guard runs in this DDS domain; end it, or choose another domain"
+            )
         sent, stretches = 0, list[_Stretch]()
         while sent < messages:
             self._pose = self._place()

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from safectl_ros.bench.domain import own_domain
+
 PROFILE = Path(__file__).parents[2] / "dds" / "ci.xml"
 """UDP on the loopback address only; there in a checkout."""
 
-_DOMAIN = "100"
 _PATIENCE_S = 10.0
 _URGENT = -15
 
@@ -21,8 +22,8 @@ _URGENT = -15
 def loopback_graph() -> Iterator[None]:
     """Keep the DDS participants of this process and its children on this machine."""
     before = dict(os.environ)
-    with tempfile.TemporaryDirectory(prefix="safectl-ros-") as folder:
-        settings = {"ROS_DOMAIN_ID": _DOMAIN, "ROS_LOG_DIR": folder}
+    with own_domain() as domain, tempfile.TemporaryDirectory(prefix="safectl-ros-") as folder:
+        settings = {"ROS_DOMAIN_ID": str(domain), "ROS_LOG_DIR": folder}
         settings["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "SYSTEM_DEFAULT"
         if PROFILE.exists():
             settings["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(PROFILE)

@@ -18,6 +18,7 @@ from std_msgs.msg import Float64MultiArray
 
 from safectl_agents.bench.benchmark import Measurement
 from safectl_ros.adapters.vector import numbers_to_message
+from safectl_ros.bench.domain import own_domain
 from safectl_ros.launchlite import Launched, launched
 from safectl_ros.process import Message, RosThread
 from safectl_ros.qos import COMMAND
@@ -30,7 +31,6 @@ _WARM_UP_SHARE = 0.1
 _SAMPLES = 200
 _START_S = 60.0
 _END_S = 60.0  # for each of the three signals: a bag of half an hour has an index to write
-_DOMAIN = "99"
 _SHARED_MEMORY = Path("/dev/shm")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -100,7 +100,8 @@ def run(seconds: float) -> SoakResult:
     """
     with (
         tempfile.TemporaryDirectory(prefix="safectl-soak-") as folder,
-        _environment(folder),
+        own_domain() as domain,
+        _environment(folder, domain),
         RosThread(_Driver) as thread,
     ):
         driver, before = thread.node, _segments()  # with what belongs to this process
@@ -181,12 +182,12 @@ def _segments() -> set[str]:
 
 
 @contextmanager
-def _environment(log_folder: str) -> Iterator[None]:
+def _environment(log_folder: str, domain: int) -> Iterator[None]:
     """Use shared memory, as `ros2` does by default, on this computer and in a domain of its own."""
     before = dict(os.environ)
     for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
         os.environ.pop(name, None)
-    os.environ |= {"ROS_DOMAIN_ID": _DOMAIN, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    os.environ |= {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     os.environ["ROS_LOG_DIR"] = log_folder
     try:
         yield

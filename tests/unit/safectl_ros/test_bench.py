@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from safectl.errors import BridgeError
 from safectl_agents.bench.catalogue import BENCHMARKS
+from safectl_ros.bench.domain import own_domain
 from safectl_ros.bench.graph import loopback_graph, node_process
 from safectl_ros.bench.hop import RATES_HZ, WAYS, Hops
 from safectl_ros.bench.jitter import draw
@@ -68,3 +70,17 @@ def test_a_soak_names_its_scheduling():
     finally:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     assert scheduling() == "SCHED_OTHER"
+
+
+def test_two_runs_at_once_have_domains_of_their_own():
+    with own_domain() as first:
+        with own_domain() as second:
+            assert first != second
+        with own_domain() as third:
+            assert third == second, "given back"
+
+
+def test_no_domain_left_is_an_error(monkeypatch):
+    monkeypatch.setattr("safectl_ros.bench.domain.DOMAINS", range(0))
+    with pytest.raises(BridgeError, match="DDS domains are taken"), own_domain():
+        pass
