@@ -7,7 +7,7 @@ STAMP := $(VENV)/.complete
 # Compilers and emulators for the generated C, tools that flash, and an off-screen renderer for pictures.
 SYSTEM := gcc gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm libegl1 libopengl0 libgl1-mesa-dri \
 	gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc gcc-avr avr-libc simavr \
-	gdb-multiarch openocd dfu-util
+	gdb-multiarch openocd dfu-util clang clang-tidy cppcheck
 # Safety-Gymnasium pins versions that do not exist for this Python: installed without its pins.
 UNPINNED := safety-gymnasium==1.0.0
 PYTEST := $(BIN)/python -m pytest

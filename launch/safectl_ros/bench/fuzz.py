@@ -124,7 +124,7 @@ def fuzz(*, messages: int, seed: int) -> FuzzReport:
     """Send random messages to a guard in another process and judge what it lets through.
 
     Raises:
-        BridgeError: If the guard does not start.
+        BridgeError: If the guard does not start, or is not the only one in its domain.
     """
     with tempfile.TemporaryDirectory(prefix="safectl-fuzz-") as folder:
         robot, safeguard = Path(folder) / "robot.toml", Path(folder) / "safeguard.toml"
@@ -162,10 +162,6 @@ class _Fuzzer(Node):
             if time.monotonic() > limit:
                 raise BridgeError("the guard has not started; see its output")
             pause.wait(0.05)
-        if self.count_publishers("cmd_vel_safe") != 1:
-            raise BridgeError(
-                "another guard runs in this DDS domain; end it, or choose another domain"
-            )
         sent, stretches = 0, list[_Stretch]()
         while sent < messages:
             self._pose = self._place()
@@ -179,6 +175,10 @@ class _Fuzzer(Node):
                 sent += 2
                 pause.wait(2.0 / _RATE_HZ)
             stretches.append(_Stretch(begin, time.monotonic(), sort, self._pose))
+        if self.count_publishers("cmd_vel_safe") != 1:
+            raise BridgeError(
+                "another guard runs in this DDS domain; end it, or choose another domain"
+            )
         return self._judge(sent, stretches)
 
     def _is_reset(self, thread: RosThread) -> bool:
