@@ -19,6 +19,7 @@ from safectl.safeguards.evidence import (
     action_limits,
     at_the_door,
     blind,
+    certify_row,
     check_batch,
     decide,
     evidence,
@@ -150,7 +151,8 @@ class ACS:
         seen = finite_rows(observation)
         usable = seen & finite_rows(action)
         state, proposal = observation, action
-        if not bool(usable.all()):
+        all_usable = bool(usable.all())
+        if not all_usable:
             state, proposal = at_the_door(seen, observation), at_the_door(usable, action)
         value = self.critic.value(state)
         if value.ndim != 2 or len(value) != len(action):
@@ -161,6 +163,16 @@ class ACS:
             self.critic, state, proposal, threshold, limits, options, generator=self.generator
         )
         risk = found.cost.sum(-1).clamp(0.0, 1.0)
+        if all_usable and action.shape[0] == 1 and action.is_cpu and action.dtype == torch.float32:
+            row = certify_row(
+                action[0].numpy(),
+                found.action[0].numpy(),
+                (threshold - found.cost).min().item(),
+                (limits.low.numpy(), limits.high.numpy()),
+                risk=risk.item(),
+            )
+            if row is not None:
+                return Explanation(row, threshold, found.cost, found.iterations)
         candidate = evidence(found.action, threshold - found.cost, limits, risk=risk)
         last_resort, certified = candidate, candidate.residual == 0.0
         recovers = usable & candidate.residual.isfinite() & self.options.recover
