@@ -163,7 +163,8 @@ class ACS:
             self.critic, state, proposal, threshold, limits, options, generator=self.generator
         )
         risk = found.cost.sum(-1).clamp(0.0, 1.0)
-        if all_usable and action.shape[0] == 1 and action.is_cpu and action.dtype == torch.float32:
+        is_one_row = action.shape[0] == 1 and action.is_cpu and action.dtype == torch.float32
+        if is_one_row and all_usable and found.residual.item() == 0.0:
             row = certify_row(
                 action[0].numpy(),
                 found.action[0].numpy(),
