@@ -17,6 +17,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from jaxtyping import Float64
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
+from rclpy.duration import Duration
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -46,6 +47,9 @@ from safectl_ros.safeguards import compile_rows
 
 _ANSWERS_PER_TURN = 4
 """So many commands at most are answered between two turns of the timer; the rest wait for it."""
+
+_LAST_ZERO = Duration(seconds=0.2)
+"""How long the last zero may take to arrive before its publisher is destroyed."""
 
 _REPORT_S = 1.0
 _SECOND = 1e9
@@ -173,6 +177,8 @@ class GuardRuntime:
             if time.monotonic() >= until:
                 break
             time.sleep(self._period_s)
+        if self._node.context.ok():
+            self._safe.wait_for_all_acked(_LAST_ZERO)
         for timer in self._timers:
             self._node.destroy_timer(timer)
         for subscription in self._subscriptions:

@@ -15,6 +15,7 @@ from tests.ros_graph import DISCOVERY_S, START_S, Inbox, wait_until
 
 PROGRAM = """
 import sys
+from rclpy.duration import Duration
 from rclpy.node import Node
 from std_msgs.msg import Bool
 from safectl.errors import ConfigError
@@ -34,6 +35,7 @@ def make():
     destroy = node.destroy_node
     def say_goodbye():
         publisher.publish(Bool(data=False))
+        publisher.wait_for_all_acked(Duration(seconds=5))
         destroy()
     node.destroy_node = say_goodbye
     return node
