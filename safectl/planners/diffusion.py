@@ -74,6 +74,7 @@ class PlanFilter:
         period: Time between two states of a plan [s].
         active_below: Diffusion index below which the filter acts.
         tightenings: How often a finished plan is smoothed and corrected again.
+        begins_s: Time of the first state of every plan [s], for barriers that move.
     """
 
     invariance: Invariance
@@ -82,6 +83,7 @@ class PlanFilter:
     period: float
     active_below: int = 1_000_000
     tightenings: int = 0
+    begins_s: float = 0.0
 
     def depth(self, first: Float[Tensor, "batch H D"]) -> Float[Tensor, "m batch"]:
         """Return how far below zero each barrier is in each plan of pure noise, at least 1."""
@@ -118,7 +120,7 @@ class PlanFilter:
     def _linearise(self, plan: Tensor) -> Linear:
         """Evaluate all barriers at all states, plan by plan, each at its time in the plan."""
         batch, horizon, width = plan.shape
-        time = torch.arange(horizon, device=plan.device).to(plan) * self.period
+        time = self.begins_s + torch.arange(horizon, device=plan.device).to(plan) * self.period
         state = plan.reshape(-1, width)[:, self.nu :]
         return self.specification.linearise(state, time.repeat(batch))
 

@@ -18,6 +18,7 @@ from safectl_agents.diffusion.methods import make_planner
 from safectl_agents.diffusion.metrics import normalised_score
 from safectl_agents.diffusion.model import load_model
 from safectl_agents.diffusion.pictures import Scene, Stage
+from safectl_agents.diffusion.reachable import require_way
 from safectl_agents.diffusion.rollouts import roll_out
 from safectl_agents.diffusion.specifications import named_barriers
 from safectl_envs import maze2d
@@ -74,14 +75,26 @@ class Compared(NamedTuple):
         }
 
 
-def set_up(folder: Path, *, specification: str | None = None, device: str = "cpu") -> Setup:
+def set_up(
+    folder: Path,
+    *,
+    specification: str | None = None,
+    device: str = "cpu",
+    captures: bool = True,
+) -> Setup:
     """Load a model of a maze and compile a specification for it; by default that of the maze.
+
+    Args:
+        folder: Of the model.
+        specification: A name; that of the maze without.
+        device: Where to plan.
+        captures: On a GPU, capture the network as a graph.
 
     Raises:
         FileFormatError: If the folder holds no model.
         UnknownNameError: If the model is of no maze, or there is no such specification.
     """
-    model, config, _ = load_model(folder, device=device)
+    model, config, _ = load_model(folder, device=device, captures=captures)
     if config.dataset not in LAYOUTS:
         raise UnknownNameError("maze", config.dataset, known=list(LAYOUTS))
     layout = LAYOUTS[config.dataset]
@@ -92,7 +105,8 @@ def set_up(folder: Path, *, specification: str | None = None, device: str = "cpu
     walls = [(row + corner, column + corner) for row, column in layout.walls.nonzero().tolist()]
     high = (layout.shape[0] + corner - 0.6, layout.shape[1] + corner - 0.6)
     low = (corner + 0.6, corner + 0.6)
-    scene = Scene(compiled, walls, low, high, (float(goal[0]), float(goal[1])))
+    place = (float(goal[0]), float(goal[1]))
+    scene = Scene(compiled, walls, low, high, place, model.period)
     return Setup(model, compiled, config.dataset, goal, scene)
 
 
@@ -125,10 +139,12 @@ def compare(
     """Plan from the same starts with several methods.
 
     Raises:
-        RangeError: If a start or the goal violates the specification or lies in a wall.
+        RangeError: If a start or the goal violates the specification or lies in a wall, or no way
+            leads from one to the other.
         UnknownNameError: If there is no such method.
     """
     _require_free(setup, torch.cat([starts, setup.goal.unsqueeze(0)]))
+    require_way(setup.specification, LAYOUTS[setup.world], starts, setup.goal)
     found = {}
     for method in methods:
         planner = make_planner(

@@ -187,6 +187,18 @@ def _episodes(files: list[Path]) -> Iterator[EpisodeBuffer]:
                 )
 
 
+def require_made_with(config: MazeDataConfig, path: Path) -> None:
+    """Refuse a stored dataset of other settings.
+
+    Raises:
+        ConfigError: If it was made with others, or does not say with which.
+        FileFormatError: If its description is missing or damaged.
+    """
+    facts = read_json(path / "data" / "metadata.json", advice=f"delete {path}")
+    if facts.get("safectl") != asdict(config):
+        raise ConfigError(str(path), "was made with other settings; delete it or repeat them")
+
+
 def _require_same(config: MazeDataConfig, parts: Path) -> None:
     settings = parts / "settings.json"
     if not settings.exists():

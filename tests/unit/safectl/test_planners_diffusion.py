@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from safectl.barriers import HalfSpaces, Moving, Stack, Superellipse, speed_limit
 from safectl.errors import RangeError, ShapeError
@@ -228,6 +229,103 @@ def test_what_cannot_be_certified_is_the_fallback_that_stays():
     assert bool((plan.actions == 0.0).all())
     assert float(plan.certificate.margin[0]) == float(specification().values(starts[:1]).min())
     assert float(plan.certificate.margin[1]) == -torch.inf
+
+
+def test_a_plan_whose_actions_are_not_finite_is_the_fallback():
+    def broken(plan: Tensor, step: Tensor) -> Tensor:
+        clean = surrogate(plan, step)
+        clean[1, 5, 0] = torch.nan
+        return clean
+
+    far = {"far": Superellipse((7.0, 2.0), (0.5, 0.5))}
+    spec = Specification(far, model().observation_normaliser)
+    starts = torch.cat([START, START]).double()
+    plan = planner(RobustSafe(), 8, specification=spec, model=model(broken)).plan(starts)
+    assert plan.certificate.status.tolist() == [Status.KEPT, Status.FALLBACK]
+    assert bool((plan.actions[1] == 0.0).all())
+
+
+def test_a_candidate_that_is_not_finite_is_never_the_best():
+    def broken(plan: Tensor, step: Tensor) -> Tensor:
+        clean = surrogate(plan, step)
+        clean[0, 7, 4] = torch.nan  # a velocity of the first candidate, which the barriers ignore
+        return clean
+
+    far = {"far": Superellipse((7.0, 2.0), (0.5, 0.5))}
+    spec = Specification(far, model().observation_normaliser)
+    options = {"specification": spec, "model": model(broken), "candidates": 2}
+    plan = planner(RobustSafe(), 8, **options).plan(START.double())
+    assert plan.certificate.status.tolist() == [Status.KEPT]
+
+
+def test_what_float32_rounds_to_the_boundary_is_not_certified():
+    wall = HalfSpaces(torch.tensor([[-1.0, 0.0]]).double(), torch.tensor([0.3]).double())
+    spec = Specification({"wall": wall}, model().observation_normaliser)
+    states = torch.full((1, 4, 4), 0.3)  # 0.3 in float32 is 1.2e-8 more than 0.3
+    ladder = sampling_steps(cosine_schedule(T), 1)
+    free = DiffusionPlanner(model(), ladder, spec)
+    evidence = free.measure(states, torch.zeros(1, 4).bool())
+    assert float(evidence.margins) < 0.0
+    assert not bool(evidence.is_safe)
+
+
+@pytest.mark.filterwarnings("ignore:.*not known to be convex")
+def test_a_plan_that_begins_later_meets_a_moving_obstacle_where_it_then_is():
+    def along(time: Tensor) -> Tensor:
+        return torch.stack([4.0 - 2.0 * time, torch.zeros_like(time)], 1)
+
+    moving = {"moving": Moving(Superellipse((4.5, 5.3), (0.5, 0.5)), along)}
+    spec = Specification(moving, model().observation_normaliser)
+    plain = planner(steps=4, specification=spec)
+    # The path is at the centre after 2.3 s; the obstacle comes from above and is there after 2 s.
+    states = plain.propose(START.double()).states
+    still = Superellipse((4.5, 5.3), (0.5, 0.5))
+    for begins_s in (0.0, 1.5):
+        time = begins_s + 0.01 * torch.arange(H).double()
+        there = states[0].clone()
+        there[:, :2] -= along(time)
+        expected = float(still.value(there).min())
+        found = planner(steps=4, specification=spec).propose(START.double(), begins_s=begins_s)
+        assert float(found.evidence.margins) == pytest.approx(expected, abs=1e-6)
+        guarded = planner(RobustSafe(), 8, specification=spec)
+        kept = guarded.propose(START.double(), begins_s=begins_s)
+        assert float(kept.evidence.margins) > 0.0
+        certified = guarded.plan_at(START.double(), begins_s).certificate
+        assert float(certified.margin) <= float(still.value(there).max())
+
+
+def test_nothing_in_the_loop_waits_for_the_device_and_constants_are_sent_once():
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            name = function.overloadpacket.__name__
+            doubles = any(isinstance(each, Tensor) and each.dtype == torch.float64 for each in args)
+            if name in ("_local_scalar_dense", "nonzero", "masked_select"):
+                seen.append(name)
+            if name == "_to_copy" and doubles:
+                seen.append("a constant is converted again")
+            return function(*args, **(kwargs or {}))
+
+    def halve(plan: Tensor, step: Tensor) -> Tensor:
+        return 0.5 * plan
+
+    whole = transition_normaliser()
+    scale = Normaliser(whole.centre[2:].float(), whole.scale[2:].float())
+    spec = Specification(specification().barriers, scale)
+    for invariance in (RobustSafe(), RelaxedSafe(), TimeVaryingSafe()):
+        plan_filter = PlanFilter(invariance, spec, NU, 0.01, tightenings=2)
+
+        def draw(plan_filter: PlanFilter = plan_filter) -> None:
+            imposed = Imposed(torch.zeros(2, H, 6), torch.zeros(H, 6, dtype=torch.bool))
+            ladder = sampling_steps(cosine_schedule(T), 2)
+            noise = torch.ones(2, H, 6)
+            sample(halve, ladder, imposed, lambda: noise, plan_filter=plan_filter)
+
+        draw()
+        with Watch():
+            draw()
+    assert seen == []
 
 
 @pytest.mark.filterwarnings("ignore:.*not known to be convex")

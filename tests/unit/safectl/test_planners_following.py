@@ -140,3 +140,19 @@ def test_only_a_row_that_waited_for_long_plans_again():
 def test_settings_out_of_range_are_refused(error, options):
     with pytest.raises(error):
         PlanFollower(Line(), SPEC, **options)
+
+
+def test_a_planner_that_knows_what_moves_is_told_the_time_since_the_reset():
+    class Timed(Line):
+        def plan_at(self, observation, begins_s):
+            times.append(round(begins_s, 6))
+            return self.plan(observation)
+
+    times = []
+    follower = PlanFollower(Timed(), SPEC, every=3)
+    for _ in range(7):
+        follower.act(torch.zeros(1, 4))
+    assert times == [0.0, 0.3, 0.6]
+    follower.reset()
+    follower.act(torch.zeros(1, 4))
+    assert times[-1] == 0.0
