@@ -24,7 +24,7 @@ class ExperimentPlansSettings:
     model: Path = SHIPPED
     """Folder of a model, as `safectl train diffuser` leaves it; the shipped one without."""
     methods: tuple[str, ...] = tuple(METHODS)
-    """Of: diffuser, ros, res, tvs, best."""
+    """Of: diffuser, ros, res, tvs, best, res-released, tvs-released."""
     specification: str | None = None
     """Named specification; that of the maze without."""
     plans: int = 100

@@ -33,7 +33,7 @@ class PlanSettings:
     demo: bool = False
     """Use the shipped model of the small maze."""
     methods: tuple[str, ...] = ("diffuser", "res", "best")
-    """Of: diffuser, ros, res, tvs, best."""
+    """Of: diffuser, ros, res, tvs, best, res-released, tvs-released."""
     specification: str | None = None
     """Named specification; that of the maze without."""
     start: tuple[float, float] | None = None

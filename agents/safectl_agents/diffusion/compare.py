@@ -148,7 +148,14 @@ def compare(
     found = {}
     for method in methods:
         planner = make_planner(
-            method, setup.model, setup.specification, setup.goal, steps=steps, eta=eta, seed=seed
+            method,
+            setup.model,
+            setup.specification,
+            setup.goal,
+            steps=steps,
+            eta=eta,
+            seed=seed,
+            device=str(setup.goal.device),
         )
         planner.require_start(starts)
         stages = list[Stage]()

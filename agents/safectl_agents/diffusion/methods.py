@@ -1,7 +1,5 @@
 """One switch for how plans are made: plain Diffuser, the three invariances, and our remedy."""
 
-from typing import Literal
-
 import torch
 
 from safectl.errors import UnknownNameError
@@ -18,14 +16,16 @@ from safectl.planners import (
     sampling_steps,
 )
 
-Method = Literal["diffuser", "ros", "res", "tvs", "best"]
 METHODS: dict[str, Invariance | None] = {
     "diffuser": None,
     "ros": RobustSafe(),
     "res": RelaxedSafe(),
     "tvs": TimeVaryingSafe(),
     "best": RelaxedSafe(margin=0.05),
+    "res-released": RelaxedSafe(as_released=True),
+    "tvs-released": TimeVaryingSafe(as_released=True),
 }
+"""What each method corrects with; the last two behave as the code that was released."""
 CANDIDATES = 8
 """Plans from which the method "best" keeps one."""
 TIGHTENINGS = 60

@@ -110,8 +110,8 @@ PRESETS = {
     ),
     "walker2d": replace(_HOPPER, dataset="walker2d"),
 }
-"""`umaze-small` took 3045 s on a loaded machine (metrics.json); the others want a GPU.
-"""
+"""`umaze-small` and `hopper-small` are for two cores (`safediffuser.cpu_training`); the others want
+a GPU."""
 
 
 def preset(name: str) -> DiffuserConfig:

@@ -65,6 +65,16 @@ def test_what_cannot_be_planned_gives_one_clear_error(model, tmp_path, capsys, w
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.parametrize("captures", [False, True])
+def test_plans_on_a_gpu_are_as_safe_as_on_the_processor(captures):
+    setup = set_up(SHIPPED, device="cuda", captures=captures)
+    found = compare(setup, draw_starts(setup, 4), ["ros", "tvs"], steps=8)
+    for compared in found.values():
+        assert float(compared.proposal.evidence.margins.min()) > 0.009
+
+
 def test_a_specification_that_closes_the_maze_is_refused():
     setup = set_up(SHIPPED)
     starts = draw_starts(setup, 2)
@@ -112,7 +122,8 @@ def test_the_demo_is_safe_where_the_plain_model_is_not(tmp_path, capsys):
 @pytest.mark.slow
 def test_the_comparison_has_a_table_beside_published_figures_pictures_and_a_film(tmp_path, capsys):
     words = ["bench", "safediffuser", "--plans", "3", "--drawn", "2", "--steps", "3"]
-    assert main([*words, "--methods", "ros", "tvs", "--out", str(tmp_path), "--json"]) == 0
+    methods = ["--methods", "res-released", "tvs"]
+    assert main([*words, *methods, "--out", str(tmp_path), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert json.loads((tmp_path / "plans.json").read_text()) == rows
     assert [row["plans"] for row in rows.values()] == [3.0, 3.0]
