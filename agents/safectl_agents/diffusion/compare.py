@@ -54,13 +54,16 @@ class Compared(NamedTuple):
     score: Float[Tensor, " batch"]
 
     def row(self, steps: int) -> dict[str, float]:
-        """Return the figures of a table, in the unit of the barriers."""
+        """Return the figures of a table, in the unit of the barriers.
+
+        `s_spec` is the smallest margin of the first barrier, `c_spec` that of all others.
+        """
         evidence = self.proposal.evidence
         rows = len(evidence.jumps)
         margins = evidence.margins.amin(0).tolist()
         return {
             "s_spec": margins[0],
-            "c_spec": margins[-1],
+            "c_spec": min(margins[1:] or margins),
             "waypoints_safe": float((evidence.margins >= 0.0).all(-1).double().mean()),
             "plans_safe": float(evidence.is_safe.double().mean()),
             "segment_margin": float(evidence.segment_margin.min()),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from safectl.barriers import HalfSpaces, Moving, Stack, Superellipse, speed_limit
+from safectl.barriers import HalfSpaces, Moving, Stack, Superellipse, roof, speed_limit
 from safectl.errors import RangeError, ShapeError
 from safectl.planners import (
     DiffusionPlanner,
@@ -446,6 +446,39 @@ def test_guidance_moves_plans_of_the_deterministic_sampler_as_well():
     assert one.noise == 0.0
     assert float(moved[..., 2].min()) > 0.0
     assert torch.equal(moved, Guidance(value).on(plans, other, imposed))
+
+
+def test_a_roof_over_height_and_speed_keeps_guided_plans_of_a_hopper_low():
+    whole = Normaliser(
+        torch.cat([torch.zeros(3), torch.tensor([1.3]), torch.zeros(10)]).double(),
+        torch.cat([torch.ones(3), torch.tensor([0.15]), torch.ones(10)]).double(),
+        is_bounded=False,
+    )
+
+    def leap(plan: Tensor, step: Tensor) -> Tensor:
+        return torch.full_like(plan, 2.0)  # 1.6 m high and rising by 2 m/s
+
+    def height(plan: Tensor, step: Tensor) -> Tensor:
+        return plan[..., 3].sum(-1)
+
+    hopper = PlanModel(leap, whole, 3, 32, cosine_schedule(20), clips=False, period=1.0)
+    roofs = {
+        "S-SPEC": roof(1.5, position=0),
+        "C-SPEC": roof(1.6, position=0, velocity=6, lookahead_s=0.1),
+    }
+    spec = Specification(roofs, hopper.observation_normaliser, coordinates=(0, 6))
+    start = torch.tensor([[1.25, *[0.0] * 10]]).double()
+
+    def draw(plan_filter: PlanFilter | None) -> DiffusionPlanner:
+        ladder = sampling_steps(hopper.kept)
+        return DiffusionPlanner(hopper, ladder, spec, plan_filter, guidance=Guidance(height))
+
+    assert float(draw(None).propose(start).evidence.margins.max()) < -0.05
+    kept = draw(PlanFilter(RobustSafe(), spec, 3, 1.0)).plan(start)
+    assert kept.certificate.status.tolist() == [Status.CORRECTED]
+    assert float(kept.certificate.margin) == pytest.approx(0.01, abs=1e-6)
+    assert float(kept.certificate.risk) == 0.0
+    assert float(kept.states[0, :, 0].max()) < 1.5
 
 
 def test_velocities_follow_the_corrected_positions():

@@ -67,8 +67,6 @@ def drive_under_a_roof(data, folder, capsys):
     rows = json.loads(capsys.readouterr().out)
     assert rows["ros"]["plans_certified"] == 1.0
     assert rows["ros"]["plan_margin"] >= 0.0
-    # A planner of two updates draws heights about the mean of the data, some above the roof.
-    assert rows["diffuser"]["plan_margin"] < rows["ros"]["plan_margin"]
     assert rows["ros"]["steps"] == 4.0
     assert rows["ros"]["executed_margin"] > 0.0
     assert main([*words[:3], "--env", "Walker2d-v5"]) == 1
