@@ -107,6 +107,24 @@ def test_a_stopped_collection_goes_on_with_the_chunks_it_has(tmp_path, stored, m
         write_maze_data(SMALL, tmp_path / "again")
 
 
+@pytest.mark.parametrize("left", [0, 1000])
+def test_a_truncated_chunk_is_named(tmp_path, monkeypatch, left):
+    def stop(steps):
+        if steps == 200:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("safectl_agents.diffusion.maze_data._CHUNK", 1)
+    with pytest.raises(KeyboardInterrupt):
+        write_maze_data(SMALL, tmp_path / "maze", progress=stop)
+    chunk = tmp_path / "maze.parts" / "0000.npz"
+    chunk.write_bytes(chunk.read_bytes()[:left])
+    with pytest.raises(FileFormatError, match=r"0000.npz: cannot be read .* delete it"):
+        write_maze_data(SMALL, tmp_path / "maze")
+    assert not (tmp_path / "maze").exists()
+    chunk.unlink()
+    assert write_maze_data(SMALL, tmp_path / "maze") > 380
+
+
 def test_the_identifier_of_a_minari_dataset_works_like_its_folder(tmp_path, stored, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     by_name, by_folder = load_dataset("maze"), load_dataset(stored)
