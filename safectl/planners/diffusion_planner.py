@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from safectl.errors import RangeError, ShapeError
-from safectl.planners.diffusion import Denoiser, Guidance, Imposed, PlanFilter, sample
-from safectl.planners.normaliser import Normaliser
+from safectl.planners.diffusion import Guidance, Imposed, PlanFilter, sample
+from safectl.planners.plan_model import PlanModel
 from safectl.planners.schedule import Step
 from safectl.planners.specification import Specification
 from safectl.safeguards.evidence import smallest
@@ -21,53 +21,6 @@ JUMP = 0.2
 
 About seven times the largest step in the data of the large maze (SafeFlowMatcher, ICLR 2026).
 """
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PlanModel:
-    """A trained model of plans.
-
-    Attributes:
-        denoiser: Predicts the clean plan from normalised ones.
-        normaliser: Of a transition, action first.
-        nu: Number of actions.
-        horizon: States of a plan.
-        kept: Its noise schedule.
-        clips: Whether predictions are limited to [-1, 1].
-        period: Time between two states [s].
-    """
-
-    denoiser: Denoiser
-    normaliser: Normaliser
-    nu: int
-    horizon: int
-    kept: Float[Tensor, " T"]
-    clips: bool
-    period: float
-
-    @property
-    def nx(self) -> int:
-        """Number of observations."""
-        return len(self.normaliser.centre) - self.nu
-
-    @property
-    def observation_normaliser(self) -> Normaliser:
-        """Of the observation alone."""
-        whole = self.normaliser
-        return Normaliser(whole.centre[self.nu :], whole.scale[self.nu :], whole.is_bounded)
-
-    def require_observations(self, rows: Tensor) -> None:
-        """Refuse what is no batch of observations.
-
-        Raises:
-            ShapeError: If it has not the shape (batch, nx).
-            RangeError: If its entries are no floating-point numbers.
-        """
-        if rows.ndim != 2 or rows.shape[1] != self.nx:
-            raise ShapeError("observation", expected=("batch", self.nx), got=tuple(rows.shape))
-        if not rows.is_floating_point():
-            expected = "floating-point numbers, as observation.float() gives"
-            raise RangeError("dtype of the observation", value=rows.dtype, expected=expected)
 
 
 class Evidence(NamedTuple):

@@ -59,7 +59,7 @@ class Specification:
             raise RangeError("coordinates", value=tuple(coordinates), expected=expected)
         self.barriers, self.normaliser = dict(barriers), normaliser
         self.coordinates = tuple(coordinates)
-        self._scale = normaliser.scale[list(coordinates)]
+        self.scale = normaliser.scale[list(coordinates)]
         self._ready: dict[tuple[torch.dtype, torch.device], _Shapes] = {}
         parts = {name: _parts(barrier) for name, barrier in barriers.items()}
         self._parts = [part for each in parts.values() for part in each]
@@ -90,7 +90,7 @@ class Specification:
             parts.append(shapes.linearise(observation[:, list(self.coordinates)]))
         if self._others:
             state = self.physical(observation, time)
-            scale = self._scale.to(state)
+            scale = self.scale.to(state)
             for barrier in self._others:
                 value, gradient = linearise(barrier, state)
                 moved = gradient[:, :, list(self.coordinates)] * scale

@@ -24,7 +24,7 @@ from safectl.planners import (
     cosine_schedule,
     sampling_steps,
 )
-from safectl.planners.diffusion import FINISHED
+from safectl.planners.schedule import FINISHED
 from safectl.seed import torch_generator
 from safectl_agents.bench.benchmark import Benchmark, Measurement
 from safectl_agents.bench.timing import time_calls

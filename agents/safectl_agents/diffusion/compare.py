@@ -15,7 +15,7 @@ from safectl.planners import PlanFollower, PlanModel, Proposal, Specification, S
 from safectl.seed import torch_generator
 from safectl.types import Certificate, Plan, Status
 from safectl_agents.diffusion.methods import make_planner
-from safectl_agents.diffusion.metrics import normalised_score
+from safectl_agents.diffusion.metrics import acceleration, curvature, normalised_score
 from safectl_agents.diffusion.model import load_model
 from safectl_agents.diffusion.pictures import Scene, Stage
 from safectl_agents.diffusion.reachable import require_way
@@ -45,13 +45,15 @@ class Setup(NamedTuple):
 class Compared(NamedTuple):
     """Plans of one method with their stages and the time they took [s].
 
-    `score` is the return of following each plan once, without a safeguard, as D4RL counts it.
+    `score` is the return of following each plan once, without a safeguard, as D4RL counts it;
+    `period` is the time between two states [s].
     """
 
     proposal: Proposal
     stages: list[Stage]
     seconds: float
     score: Float[Tensor, " batch"]
+    period: float
 
     def row(self, steps: int) -> dict[str, float]:
         """Return the figures of a table, in the unit of the barriers.
@@ -71,6 +73,8 @@ class Compared(NamedTuple):
             "score_deviation": float(self.score.double().std(correction=0)),
             "trap_rate": float((evidence.jumps >= 1).double().mean()),
             "trap_2_rate": float((evidence.jumps >= 2).double().mean()),
+            "curvature": float(curvature(self.proposal.states[..., :2]).mean()),
+            "acceleration": float(acceleration(self.proposal.states[..., :2], self.period).mean()),
             "corrected_share": float(evidence.corrected.mean()),
             "clipped_share": float(evidence.clipped.mean()),
             "ms_per_step_of_the_batch": 1e3 * self.seconds / steps,
@@ -171,7 +175,8 @@ def compare(
         proposal = planner.propose(starts, watch=keep)
         seconds = time.perf_counter() - started
         stages.append(Stage("returned", proposal.states.cpu()))
-        found[method] = Compared(proposal, stages, seconds, _score(setup, proposal, starts))
+        score = _score(setup, proposal, starts)
+        found[method] = Compared(proposal, stages, seconds, score, setup.model.period)
     return found
 
 

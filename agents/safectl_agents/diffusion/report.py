@@ -27,6 +27,8 @@ COLUMNS = {
     "score": "score",
     "trap_rate": "trap",
     "trap_2_rate": "trap 2",
+    "curvature": "1/m",
+    "acceleration": "m/s2",
     "corrected_share": "moved",
     "clipped_share": "outside",
     "ms_per_step_of_the_batch": "ms/step",
@@ -35,9 +37,9 @@ COLUMNS = {
 
 LEGEND = (
     "Smallest margins at the states (S-SPEC, C-SPEC) and on the whole way, in the unit of the "
-    "barrier; shares of plans that are safe on the whole way and that jump once or twice; shares "
-    "of states that the last step moved and that lie outside of the data; time of one step of all "
-    "plans."
+    "barrier; shares of plans that are safe on the whole way and that jump once or twice; mean "
+    "curvature and acceleration; shares of states that the last step moved and that lie outside of "
+    "the data; time of one step of all plans."
 )
 
 Rows = Mapping[str, Mapping[str, float]]

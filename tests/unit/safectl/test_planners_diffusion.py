@@ -25,6 +25,7 @@ from safectl.planners import (
     sample,
     sampling_steps,
 )
+from safectl.planners.schedule import FINISHED
 from safectl.types import Planner, Status
 
 H, T, NU = 384, 256, 2
@@ -111,6 +112,37 @@ def test_without_a_filter_the_plan_is_unsafe_and_says_so():
     assert float(proposal.evidence.margins.amax()) < -0.5
     assert not bool(proposal.evidence.is_safe.any())
     assert float(plain.plan(START.double()).certificate.margin) < -0.5
+
+
+@pytest.mark.parametrize("variant", [RobustSafe, RelaxedSafe])
+def test_a_slow_gain_leaves_the_obstacle_in_further_steps_at_the_finished_plan(variant):
+    def worst(extra: int) -> float:
+        ladder = sampling_steps(cosine_schedule(T), 2, eta=0.0, extra=extra)
+        plan_filter = PlanFilter(variant(gain=0.3), specification(), NU, 0.01)
+        found = DiffusionPlanner(model(), ladder, specification(), plan_filter, GOAL.double())
+        return float(found.propose(START.double()).evidence.margins.min())
+
+    assert worst(0) < 0.0
+    assert worst(50) > 0.0099
+
+
+def test_the_physical_metric_corrects_along_the_physical_normal():
+    disc = Superellipse((4.5, 5.3), (1.0, 1.0))
+    spec = Specification({"disc": disc}, model().observation_normaliser)
+    scale = transition_normaliser()
+    place = torch.tensor([4.7, 5.6]).double()
+    plan = torch.zeros(1, 1, 6).double()
+    plan[..., 2:4] = (place - scale.centre[2:4]) / scale.scale[2:4]
+    outward = (place - torch.tensor([4.5, 5.3])) / (place - torch.tensor([4.5, 5.3])).norm()
+    ways = {}
+    for is_physical in (False, True):
+        plan_filter = PlanFilter(RobustSafe(), spec, NU, 0.01, is_physical=is_physical)
+        moved = plan_filter.correct(plan, plan, FINISHED, plan_filter.depth(plan))
+        there = moved[0, 0, 2:4] * scale.scale[2:4] + scale.centre[2:4]
+        assert float(disc.value(there.unsqueeze(0))) >= 0.0099
+        ways[is_physical] = (there - place) / (there - place).norm()
+    torch.testing.assert_close(ways[True], outward, atol=1e-5, rtol=0.0)
+    assert float((ways[False] - outward).norm()) > 0.05
 
 
 @pytest.mark.filterwarnings("ignore:.*not known to be convex")
