@@ -43,7 +43,8 @@ class PlanFollower:
         planner: Makes plans whose states are observations, the first one that of the start.
         spec: Signals of the robot; the actions push along the positions.
         every: Steps between plans, of all rows at once; with `reach`, the steps that a row has to
-            wait in a row before it plans again. Without, there is one plan per episode.
+            wait, or to follow a fallback, before it plans again. Without, there is one plan per
+            episode, and a row whose plan is a fallback stays.
         reach: Distance to the waypoint from which the plan waits [m]; without, it never does.
         positions: Indices of the positions in the observation, one per action.
         velocities: Indices of the velocities.
@@ -112,7 +113,8 @@ class PlanFollower:
             rest = torch.where(waits.unsqueeze(1), 0.0, waypoint[:, self.velocities])
             waypoint[:, self.velocities] = rest
         self._age, self._step = self._age + (~waits).long(), self._step + 1
-        self._waited = torch.where(waits, self._waited + 1, 0)
+        stays = self._plan.certificate.status == Status.FALLBACK.value
+        self._waited = torch.where(waits | stays, self._waited + 1, 0)
         position, velocity = self.gains
         way = (waypoint - observation)[:, self.positions]
         faster = (waypoint - observation)[:, self.velocities]
