@@ -47,6 +47,8 @@ class EvaluateDiffuserSettings:
     """Step of the guidance, in units of the posterior variance."""
     ascents: int = 2
     """Steps of the guidance per denoising step."""
+    stop_below: int = 4
+    """Diffusion index below which plans are not guided; Diffuser has 4 for hopper, else 2."""
     seed: int = 0
     """Of first states and noise."""
     device: str = "cpu"
@@ -75,7 +77,12 @@ def run(settings: EvaluateDiffuserSettings) -> int:
     guidance = None
     if settings.value is not None:
         value = load_value(settings.value, plans=model.normaliser, device=settings.device)
-        guidance = Guidance(value, scale=settings.scale, ascents=settings.ascents)
+        guidance = Guidance(
+            value,
+            scale=settings.scale,
+            ascents=settings.ascents,
+            stop_below=settings.stop_below,
+        )
     rows = {}
     for method in settings.methods:
         planner = make_planner(
