@@ -139,7 +139,7 @@ def test_the_network_is_compiled_only_where_that_is_asked_for(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["medium", "large"])
 def test_a_full_preset_starts_and_goes_on(tmp_path, name):
-    words = ["train", "diffuser", "--preset", name, "--data-steps", "20000", "--batch", "2"]
+    words = ["train", "diffuser", "--preset", name, "--data-steps", "10000", "--batch", "2"]
     words += ["--folder", str(tmp_path)]
     assert main([*words, "--updates", "1"]) == 0
     weights = load_file(tmp_path / "state" / "state.safetensors")
