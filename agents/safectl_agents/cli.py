@@ -42,6 +42,7 @@ COMMANDS = {
     ),
     "train": Command("train", "train a stable-baselines3 agent through a safeguard"),
     "train diffuser": Command("train_diffuser", "train a diffusion model of plans"),
+    "train value": Command("train_value", "train a value function that guides plans"),
     "train world-model": Command(
         "train_world_model", "train world models of one and two streams and compare them"
     ),
@@ -55,6 +56,9 @@ COMMANDS = {
     "evaluate fb": Command(
         "evaluate_fb", "score a forward-backward model on every task of its domain", "folder"
     ),
+    "evaluate diffuser": Command(
+        "evaluate_diffuser", "let a diffusion planner drive a locomotion task", "model"
+    ),
     "export": Command("export", "write a trained folder or a model file as C99", "folder"),
     "verify": Command("verify", "build, run and compare exported C on host and board", "folder"),
     "flash": Command("flash", "write exported firmware to a board and verify it", "folder"),
@@ -64,6 +68,10 @@ COMMANDS = {
     "bench": Command("bench", "list or run the named benchmarks", "name"),
     "experiment": Command(
         "experiment", "train and compare methods of safe learning; also: safectl bench acs"
+    ),
+    "experiment plans": Command(
+        "experiment_plans",
+        "compare methods of safe planning: table, plots, GIF; also: safectl bench safediffuser",
     ),
     "launch": Command(
         "launch", "run a ROS 2 launch file: FILE key:=value ...", "file", "safectl_ros.commands"
@@ -78,6 +86,9 @@ COMMANDS = {
         "bag", "repair a bag, or store it as a Minari dataset", "bag", "safectl_ros.commands"
     ),
 }
+
+_EXPERIMENTS = {"acs": "experiment", "safediffuser": "experiment plans"}
+"""Comparisons that `safectl bench` runs by the name of their figures, without the final dot."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,8 +124,8 @@ def _run(name: str, rest: Sequence[str]) -> int:
         name, rest = f"{name} {rest[0]}", rest[1:]
     if name not in COMMANDS:
         raise UnknownNameError("command", name, known=list(COMMANDS))
-    if [name, *rest[:1]] == ["bench", "acs"]:
-        name, rest = "experiment", rest[1:]
+    if name == "bench" and rest and rest[0] in _EXPERIMENTS:
+        name, rest = _EXPERIMENTS[rest[0]], rest[1:]
     command = COMMANDS[name]
     module = importlib.import_module(f"{command.package}.{command.module}")
     words = list(rest)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from safectl.planners.invariance import Invariance, RobustSafe
 from safectl.planners.invariance_qp import nearest_displacement
-from safectl.planners.schedule import Step
+from safectl.planners.schedule import FINISHED, Step
 from safectl.planners.specification import Linear, Specification
 
 
@@ -60,7 +60,6 @@ class Imposed:
 REFINEMENTS = 4
 TENSION = 0.25
 """Share of the second difference in one tightening; stable below one half."""
-FINISHED = Step(-1, -1, 1.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,6 +73,9 @@ class PlanFilter:
         period: Time between two states of a plan [s].
         active_below: Diffusion index below which the filter acts.
         tightenings: How often a finished plan is smoothed and corrected again.
+        begins_s: Time of the first state of every plan [s], for barriers that move.
+        is_physical: Whether the nearest proposal is that in physical units, where the entries have
+            equal ones; else in normalised ones, as released.
     """
 
     invariance: Invariance
@@ -82,6 +84,8 @@ class PlanFilter:
     period: float
     active_below: int = 1_000_000
     tightenings: int = 0
+    begins_s: float = 0.0
+    is_physical: bool = False
 
     def depth(self, first: Float[Tensor, "batch H D"]) -> Float[Tensor, "m batch"]:
         """Return how far below zero each barrier is in each plan of pure noise, at least 1."""
@@ -110,7 +114,12 @@ class PlanFilter:
         # bit for bit where nothing binds.
         offset = offset - (linear.gradient * here).sum(-1)
         wanted = proposal[..., columns].reshape(-1, len(columns))
-        moved = nearest_displacement(wanted, linear.gradient, offset, weight)
+        if self.is_physical:  # in y = scale v the program is the same one, with its own slopes
+            scale = self.specification.scale.to(wanted)
+            slope = linear.gradient / scale
+            moved = nearest_displacement(scale * wanted, slope, offset, weight) / scale
+        else:
+            moved = nearest_displacement(wanted, linear.gradient, offset, weight)
         corrected = proposal.clone()
         corrected[..., columns] = moved.reshape(batch, horizon, -1)
         return corrected
@@ -118,7 +127,7 @@ class PlanFilter:
     def _linearise(self, plan: Tensor) -> Linear:
         """Evaluate all barriers at all states, plan by plan, each at its time in the plan."""
         batch, horizon, width = plan.shape
-        time = torch.arange(horizon, device=plan.device).to(plan) * self.period
+        time = self.begins_s + torch.arange(horizon, device=plan.device).to(plan) * self.period
         state = plan.reshape(-1, width)[:, self.nu :]
         return self.specification.linearise(state, time.repeat(batch))
 
@@ -225,7 +234,7 @@ def sample(
         for step in steps:
             if guidance is not None:
                 plan = guidance.on(plan, step, imposed)
-            index = torch.full((len(plan),), step.at, device=plan.device)
+            index = torch.full((len(plan),), max(step.at, 0), device=plan.device)
             clean = denoiser(plan, index)
             clean = clean.clamp(-1.0, 1.0) if clips else clean
             proposal = step.from_clean * clean + step.from_noisy * plan

@@ -1,7 +1,7 @@
 """A diffusion model as a planner: plans with a certificate each."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from safectl.errors import RangeError, ShapeError
-from safectl.planners.diffusion import Denoiser, Guidance, Imposed, PlanFilter, sample
-from safectl.planners.normaliser import Normaliser
+from safectl.planners.diffusion import Guidance, Imposed, PlanFilter, sample
+from safectl.planners.plan_model import PlanModel
 from safectl.planners.schedule import Step
 from safectl.planners.specification import Specification
 from safectl.safeguards.evidence import smallest
@@ -21,53 +21,6 @@ JUMP = 0.2
 
 About seven times the largest step in the data of the large maze (SafeFlowMatcher, ICLR 2026).
 """
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PlanModel:
-    """A trained model of plans.
-
-    Attributes:
-        denoiser: Predicts the clean plan from normalised ones.
-        normaliser: Of a transition, action first.
-        nu: Number of actions.
-        horizon: States of a plan.
-        kept: Its noise schedule.
-        clips: Whether predictions are limited to [-1, 1].
-        period: Time between two states [s].
-    """
-
-    denoiser: Denoiser
-    normaliser: Normaliser
-    nu: int
-    horizon: int
-    kept: Float[Tensor, " T"]
-    clips: bool
-    period: float
-
-    @property
-    def nx(self) -> int:
-        """Number of observations."""
-        return len(self.normaliser.centre) - self.nu
-
-    @property
-    def observation_normaliser(self) -> Normaliser:
-        """Of the observation alone."""
-        whole = self.normaliser
-        return Normaliser(whole.centre[self.nu :], whole.scale[self.nu :], whole.is_bounded)
-
-    def require_observations(self, rows: Tensor) -> None:
-        """Refuse what is no batch of observations.
-
-        Raises:
-            ShapeError: If it has not the shape (batch, nx).
-            RangeError: If its entries are no floating-point numbers.
-        """
-        if rows.ndim != 2 or rows.shape[1] != self.nx:
-            raise ShapeError("observation", expected=("batch", self.nx), got=tuple(rows.shape))
-        if not rows.is_floating_point():
-            expected = "floating-point numbers, as observation.float() gives"
-            raise RangeError("dtype of the observation", value=rows.dtype, expected=expected)
 
 
 class Evidence(NamedTuple):
@@ -122,7 +75,8 @@ class DiffusionPlanner:
         goal: Observation at the end of every plan, shape (nx,); None for none.
         guidance: Moves plans along a value function.
         candidates: Plans drawn per row, of which the best is kept: a safe one before an unsafe
-            one, then the one with the shortest longest step.
+            one, then the one of the largest value, or without guidance the one with the shortest
+            longest step.
         velocities: Entries of the observation that are the rates of the specification's
             coordinates; empty where there are none.
         derives: Whether the velocities of a plan are set to the rates of its positions, since a
@@ -167,11 +121,23 @@ class DiffusionPlanner:
         self._require_inside("start", observation, 0.0)
 
     def plan(self, observation: Float[Tensor, "batch nx"], /) -> Plan:
+        """Plan from every row at time zero of the barriers that move, as `plan_at`.
+
+        Raises:
+            ShapeError, RangeError: As `plan_at`.
+        """
+        return self.plan_at(observation, 0.0)
+
+    def plan_at(self, observation: Float[Tensor, "batch nx"], begins_s: float, /) -> Plan:
         """Plan from every row; what cannot be certified is the fallback.
 
         A start that is not finite has the fallback with margin -infinity, and stays as it is.
         Without a filter nothing is claimed: unsafe plans come back with their negative margin and
         status `KEPT`.
+
+        Args:
+            observation: Starts.
+            begins_s: Time of the start [s], for barriers that move.
 
         Raises:
             ShapeError: If a row is no observation.
@@ -179,17 +145,18 @@ class DiffusionPlanner:
         """
         self.model.require_observations(observation)
         usable = observation.isfinite().all(-1)
-        proposal = self.propose(torch.where(usable.unsqueeze(-1), observation, 0.0))
+        starts = torch.where(usable.unsqueeze(-1), observation, 0.0)
+        proposal = self.propose(starts, begins_s=begins_s)
         evidence = proposal.evidence
-        good = usable & proposal.states.flatten(1).isfinite().all(-1)
+        good = usable & _is_finite(proposal.states) & _is_finite(proposal.actions)
         if self.plan_filter is not None:
             good = good & evidence.is_safe
         row = good.reshape(-1, 1, 1)
         stay = observation.unsqueeze(1).repeat(1, self.model.horizon, 1)
         stay[:, 1:, list(self.velocities)] = 0.0
-        stay_margin = self._segment_margin(self._with_time(stay, None))
+        stay_margin = self._segment_margin(self._with_time(stay.double(), begins_s))
         margin = torch.where(good, evidence.segment_margin, stay_margin)
-        margin = torch.where(usable, margin, -torch.inf)
+        margin = torch.where(usable, margin, -torch.inf).to(observation)
         status = torch.where(evidence.corrected > 0.0, Status.CORRECTED.value, Status.KEPT.value)
         status = torch.where(good, status, Status.FALLBACK.value)
         proven = good & evidence.is_safe & self.specification.is_proven
@@ -206,12 +173,14 @@ class DiffusionPlanner:
         self,
         observation: Float[Tensor, "batch nx"],
         *,
+        begins_s: float = 0.0,
         watch: Callable[[Step, Float[Tensor, "rows H D"]], None] | None = None,
     ) -> Proposal:
         """Draw plans and measure them, safe or not.
 
         Args:
             observation: Starts.
+            begins_s: Time of the start [s], for barriers that move.
             watch: Called after each denoising step with all candidates, normalised.
 
         Raises:
@@ -219,12 +188,15 @@ class DiffusionPlanner:
         """
         self.model.require_observations(observation)
         imposed = self.impose(observation.repeat_interleave(self.candidates, 0))
+        plan_filter = self.plan_filter
+        if plan_filter is not None:
+            plan_filter = replace(plan_filter, begins_s=begins_s)
         drawn = sample(
             self.model.denoiser,
             self.steps,
             imposed,
             lambda: self._noise(imposed.values),
-            plan_filter=self.plan_filter,
+            plan_filter=plan_filter,
             guidance=self.guidance,
             clips=self.model.clips,
             watch=watch,
@@ -232,11 +204,18 @@ class DiffusionPlanner:
         physical = self.model.normaliser.unnormalise(drawn.plan)
         actions, states = physical[..., : self.model.nu], physical[..., self.model.nu :]
         states = self._with_velocities(states)
-        evidence = self.measure(states, drawn.corrected)
-        cost = torch.where(evidence.is_safe, 0.0, torch.inf).nan_to_num(posinf=1e6)
-        cost = (cost + evidence.longest).reshape(-1, self.candidates).nan_to_num(nan=torch.inf)
-        best = cost.argmin(1) + torch.arange(len(cost), device=cost.device) * self.candidates
+        evidence = self.measure(states, drawn.corrected, begins_s=begins_s)
+        usable = evidence.is_safe & _is_finite(physical)
+        best = _best(self._cost(drawn.plan, evidence), usable, self.candidates)
         return Proposal(states[best], actions[best], Evidence(*(part[best] for part in evidence)))
+
+    def _cost(self, plan: Tensor, evidence: Evidence) -> Float[Tensor, " rows"]:
+        """Return by what candidates are ranked, the smaller the better."""
+        if self.guidance is None:
+            return evidence.longest
+        with torch.no_grad():
+            index = torch.zeros(len(plan), dtype=torch.long, device=plan.device)
+            return -self.guidance.value(plan, index)
 
     def impose(self, observation: Float[Tensor, "batch nx"]) -> Imposed:
         """Return the known entries of plans from these starts, normalised."""
@@ -252,12 +231,16 @@ class DiffusionPlanner:
         return Imposed(values, known)
 
     def measure(
-        self, states: Float[Tensor, "batch H nx"], corrected: Bool[Tensor, "batch H"]
+        self,
+        states: Float[Tensor, "batch H nx"],
+        corrected: Bool[Tensor, "batch H"],
+        *,
+        begins_s: float = 0.0,
     ) -> Evidence:
-        """Measure finished plans as they are returned, in physical units."""
+        """Measure finished plans as they are returned, in physical units; barriers in float64."""
         normaliser = self.model.observation_normaliser
         observation = normaliser.normalise(states)
-        states = self._with_time(states, None)
+        states = self._with_time(states.double(), begins_s)
         margins = self.specification.values(states.flatten(0, 1)).reshape(*states.shape[:2], -1)
         place = observation[..., list(self.specification.coordinates)]
         length = torch.linalg.vector_norm(place.diff(dim=1), dim=-1)
@@ -274,14 +257,11 @@ class DiffusionPlanner:
         """Return the smallest bound of all barriers on the whole way."""
         return smallest(self.specification.segment_values(states))
 
-    def _with_time(self, states: Tensor, time_s: float | None) -> Tensor:
-        """Append the time of each state, or one time, as the last entry."""
-        if time_s is not None:
-            time = states.new_full((*states.shape[:-1], 1), time_s)
-        else:
-            count = torch.arange(states.shape[1], device=states.device).to(states)
-            time = (count * self.model.period).reshape(1, -1, 1).expand(len(states), -1, 1)
-        return torch.cat([states, time], dim=-1)
+    def _with_time(self, states: Tensor, begins_s: float) -> Tensor:
+        """Append the time of each state as the last entry."""
+        count = torch.arange(states.shape[1], device=states.device).to(states)
+        time = (begins_s + count * self.model.period).reshape(1, -1, 1)
+        return torch.cat([states, time.expand(len(states), -1, 1)], dim=-1)
 
     def _with_velocities(self, states: Tensor) -> Tensor:
         """Set inner velocities to central differences of the positions."""
@@ -298,7 +278,8 @@ class DiffusionPlanner:
         return drawn.to(like)
 
     def _require_inside(self, name: str, observation: Tensor, time_s: float) -> None:
-        values = self.specification.values(self._with_time(observation, time_s))
+        state = torch.cat([observation, torch.full_like(observation[:, :1], time_s)], dim=1)
+        values = self.specification.values(state)
         for row, entries in enumerate(values):
             bad = ~(entries >= 0.0)
             if bool(bad.any()) or not bool(observation[row].isfinite().all()):
@@ -309,3 +290,18 @@ class DiffusionPlanner:
                     expected=f"a finite observation that meets {list(self.specification.barriers)};"
                     f" its margin is {margin:.3g}, so no plan from or to it can be safe: move it",
                 )
+
+
+def _best(
+    cost: Float[Tensor, " rows"], usable: Bool[Tensor, " rows"], candidates: int
+) -> Int[Tensor, " batch"]:
+    """Return the row of the cheapest usable candidate of each start, or of the cheapest at all."""
+    cost = cost.nan_to_num(nan=torch.inf).reshape(-1, candidates)
+    usable = usable.reshape(-1, candidates)
+    chosen = torch.where(usable, cost, torch.inf).argmin(1)
+    chosen = torch.where(usable.any(1), chosen, cost.argmin(1))
+    return chosen + torch.arange(len(cost), device=cost.device) * candidates
+
+
+def _is_finite(plans: Float[Tensor, "batch H k"]) -> Bool[Tensor, " batch"]:
+    return plans.isfinite().flatten(1).all(-1)

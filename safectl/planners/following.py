@@ -1,6 +1,7 @@
 """A planner as a policy: plan, follow the plan with feedback, plan again."""
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,6 +11,15 @@ from safectl.errors import RangeError, ShapeError
 from safectl.safeguards.evidence import action_limits
 from safectl.spec import Spec
 from safectl.types import Certificate, Plan, Planner, Status
+
+
+@runtime_checkable
+class TimedPlanner(Protocol):
+    """A planner that knows what moves: it is told at what time the plan begins."""
+
+    def plan_at(self, observation: Float[Tensor, "batch nx"], begins_s: float, /) -> Plan:
+        """Plan from every row at a time [s]."""
+        ...
 
 
 class PlanFollower:
@@ -24,13 +34,17 @@ class PlanFollower:
     A new plan that is a fallback is not taken by a row that still has a plan. The action is cut at
     the limits. Nothing is promised about it: give it to a safeguard.
 
+    A `TimedPlanner` is told the time since the reset. A plan that waits is late: among obstacles
+    that move, plan again instead (`every` without `reach`).
+
     It remembers the plans; call `reset` before another episode.
 
     Args:
         planner: Makes plans whose states are observations, the first one that of the start.
         spec: Signals of the robot; the actions push along the positions.
         every: Steps between plans, of all rows at once; with `reach`, the steps that a row has to
-            wait in a row before it plans again. Without, there is one plan per episode.
+            wait, or to follow a fallback, before it plans again. Without, there is one plan per
+            episode, and a row whose plan is a fallback stays.
         reach: Distance to the waypoint from which the plan waits [m]; without, it never does.
         positions: Indices of the positions in the observation, one per action.
         velocities: Indices of the velocities.
@@ -99,7 +113,8 @@ class PlanFollower:
             rest = torch.where(waits.unsqueeze(1), 0.0, waypoint[:, self.velocities])
             waypoint[:, self.velocities] = rest
         self._age, self._step = self._age + (~waits).long(), self._step + 1
-        self._waited = torch.where(waits, self._waited + 1, 0)
+        stays = self._plan.certificate.status == Status.FALLBACK.value
+        self._waited = torch.where(waits | stays, self._waited + 1, 0)
         position, velocity = self.gains
         way = (waypoint - observation)[:, self.positions]
         faster = (waypoint - observation)[:, self.velocities]
@@ -115,7 +130,7 @@ class PlanFollower:
 
     def _renew(self, observation: Tensor, due: Bool[Tensor, " batch"]) -> None:
         """Plan for the rows that are due; the others keep their plans."""
-        new, old = self.planner.plan(observation[due]), self._plan
+        new, old = self._new(observation[due]), self._plan
         if old is None:
             self._plan = new
             self._age = torch.zeros(len(observation), dtype=torch.long, device=observation.device)
@@ -127,6 +142,11 @@ class PlanFollower:
         self._plan = _with_rows(old, rows, new, taken)
         self._age = self._age.index_fill(0, rows, 0)
         self._waited = torch.where(due, 0, self._waited)
+
+    def _new(self, observation: Tensor) -> Plan:
+        if isinstance(self.planner, TimedPlanner):
+            return self.planner.plan_at(observation, self._step * self.spec.period)
+        return self.planner.plan(observation)
 
     def _waypoint(self, states: Tensor) -> Tensor:
         """Return plan state t + 1, and past the end the last one at rest, shape (batch, nx)."""

@@ -125,7 +125,7 @@ class RelaxedSafe:
         """Return w(t)."""
         if self.as_released:
             return self.weight if index >= _RELEASED_WEIGHT_FROM else 0.0
-        return self.weight * (1.0 - math.exp(-index / self.decay))
+        return self.weight * (1.0 - math.exp(-max(index, 0) / self.decay))
 
 
 @dataclass(frozen=True, slots=True)

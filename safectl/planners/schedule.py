@@ -40,6 +40,10 @@ class Step(NamedTuple):
     variance: float
 
 
+FINISHED = Step(-1, -1, 1.0, 0.0, 0.0, 0.0)
+"""From a finished plan to another: what the network predicts of it at index 0, without noise."""
+
+
 def cosine_schedule(steps: int) -> Float[Tensor, " steps"]:
     """Return the share of variance that is kept at each index, float64, falling.
 
@@ -58,17 +62,19 @@ def cosine_schedule(steps: int) -> Float[Tensor, " steps"]:
 
 
 def sampling_steps(
-    kept: Float[Tensor, " steps"], count: int | None = None, *, eta: float = 1.0
+    kept: Float[Tensor, " steps"], count: int | None = None, *, eta: float = 1.0, extra: int = 0
 ) -> tuple[Step, ...]:
-    """Return the steps of a sampler, most noisy first; the last has index 0 and no noise.
+    """Return the steps of a sampler, most noisy first; that with index 0 has no noise.
 
     Args:
         kept: From `cosine_schedule`.
         count: How many steps, evenly spaced; all without.
         eta: Share of the noise of DDPM, in [0, 1]; 0 is the deterministic DDIM.
+        extra: Further steps at the finished plan, in which a filter that leaves obstacles slowly
+            (a gain below one) goes on; SafeDiffuser's text has 50, its code none.
 
     Raises:
-        RangeError: If the count is not 1 to T, or eta not in [0, 1].
+        RangeError: If the count is not 1 to T, eta not in [0, 1], or `extra` negative.
     """
     total = len(kept)
     count = total if count is None else count
@@ -76,10 +82,13 @@ def sampling_steps(
         raise RangeError("steps of the sampler", value=count, expected=f"1 to {total}")
     if not 0.0 <= eta <= 1.0:
         raise RangeError("eta", value=eta, expected="a number in [0, 1]")
+    if extra < 0:
+        raise RangeError("extra steps", value=extra, expected="0 or more")
     places = torch.linspace(total - 1.0, 0.0, count, dtype=torch.float64).round().tolist()
     indices = [*map(int, places), -1]
     share = [*kept.tolist(), 1.0]  # index -1 is the finished plan
-    return tuple(_step(share, index, after, eta) for index, after in pairwise(indices))
+    steps = (_step(share, index, after, eta) for index, after in pairwise(indices))
+    return (*steps, *[FINISHED] * extra)
 
 
 def _step(kept: list[float], index: int, after: int, eta: float) -> Step:

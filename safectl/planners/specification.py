@@ -59,7 +59,8 @@ class Specification:
             raise RangeError("coordinates", value=tuple(coordinates), expected=expected)
         self.barriers, self.normaliser = dict(barriers), normaliser
         self.coordinates = tuple(coordinates)
-        self._scale = normaliser.scale[list(coordinates)]
+        self.scale = normaliser.scale[list(coordinates)]
+        self._ready: dict[tuple[torch.dtype, torch.device], _Shapes] = {}
         parts = {name: _parts(barrier) for name, barrier in barriers.items()}
         self._parts = [part for each in parts.values() for part in each]
         self._shapes = _stack_shapes(self._parts, self.coordinates, normaliser)
@@ -85,10 +86,11 @@ class Specification:
         """
         parts = []
         if self._shapes is not None:
-            parts.append(self._shapes.linearise(observation[:, list(self.coordinates)]))
+            shapes = self._shapes_for(self._shapes, observation)
+            parts.append(shapes.linearise(observation[:, list(self.coordinates)]))
         if self._others:
             state = self.physical(observation, time)
-            scale = self._scale.to(state)
+            scale = self.scale.to(state)
             for barrier in self._others:
                 value, gradient = linearise(barrier, state)
                 moved = gradient[:, :, list(self.coordinates)] * scale
@@ -99,6 +101,13 @@ class Specification:
         if len(parts) == 1:
             return parts[0]
         return Linear(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    def _shapes_for(self, shapes: "_Shapes", like: Tensor) -> "_Shapes":
+        """Return the constants in the precision and on the device of the plans, sent there once."""
+        key = (like.dtype, like.device)
+        if key not in self._ready:
+            self._ready[key] = _Shapes(*(part.to(like) for part in shapes))
+        return self._ready[key]
 
     def physical(
         self, observation: Float[Tensor, "N nx"], time: Float[Tensor, " N"] | None = None
@@ -187,7 +196,7 @@ class _Shapes(NamedTuple):
 
     def linearise(self, points: Tensor) -> Linear:
         """With S = sum |z_i|^p: b = s (S^(q/p) - 1), db/dP_i = s q S^(q/p-1) |z_i|^(p-1) sgn/r."""
-        centre, inverse, exponent, outer, size = (part.to(points) for part in self)
+        centre, inverse, exponent, outer, size = self
         z = (points - centre) * inverse
         inner = z.abs() ** (exponent - 1.0)
         total = (z.abs() * inner).sum(-1)
@@ -206,7 +215,7 @@ def _stack_shapes(
     barriers: Sequence[Barrier], coordinates: tuple[int, ...], normaliser: Normaliser
 ) -> _Shapes | None:
     index = list(coordinates)
-    middle, scale = normaliser.centre[index].double(), normaliser.scale[index].double()
+    middle, scale = (part[index].double().cpu() for part in (normaliser.centre, normaliser.scale))
     rows = list[tuple[Tensor, Tensor, float, float, float]]()
     for barrier in barriers:
         if not _is_shape(barrier, coordinates):
@@ -215,7 +224,9 @@ def _stack_shapes(
         if isinstance(barrier, Discs):
             radius = torch.full((len(index),), barrier.radius, dtype=torch.float64)
             size = sign * barrier.radius
-            rows.extend((centre, radius, 2.0, 1.0, size) for centre in barrier.centres.double())
+            rows.extend(
+                (centre, radius, 2.0, 1.0, size) for centre in barrier.centres.double().cpu()
+            )
         elif isinstance(barrier, Superellipse):
             power = barrier.exponent if barrier.is_power else 1.0
             rows.append((barrier.centre, barrier.radii, barrier.exponent, power, sign))

@@ -9,6 +9,7 @@ from safectl_agents.bench.acs_training import TRAINING
 from safectl_agents.bench.benchmark import Benchmark
 from safectl_agents.bench.diffuser import SAFEDIFFUSER
 from safectl_agents.bench.diffuser_data import DIFFUSER_DATA
+from safectl_agents.bench.diffuser_training import DIFFUSER_TRAINING
 from safectl_agents.bench.diffuser_world import DIFFUSER_WORLD
 from safectl_agents.bench.fb import FORWARD_BACKWARD
 from safectl_agents.bench.foundation import FOUNDATION
@@ -47,6 +48,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         *ACS_SAFEGUARD,
         *SAFEDIFFUSER,
         *DIFFUSER_DATA,
+        *DIFFUSER_TRAINING,
         *DIFFUSER_WORLD,
         *FORWARD_BACKWARD,
         *_from_above(),

@@ -24,24 +24,17 @@ from safectl.planners import (
     cosine_schedule,
     sampling_steps,
 )
-from safectl.planners.diffusion import FINISHED
+from safectl.planners.schedule import FINISHED
 from safectl.seed import torch_generator
 from safectl_agents.bench.benchmark import Benchmark, Measurement
 from safectl_agents.bench.timing import time_calls
 from safectl_agents.diffusion.compare import SHIPPED, compare, draw_starts, set_up
 from safectl_agents.diffusion.methods import make_planner
+from safectl_agents.diffusion.report import REFERENCE
 from safectl_agents.diffusion.specifications import named_barriers
 
 PLANS, SEED = 100, 0
 STEPS = 16
-REFERENCE = {
-    "source": "SafeFlowMatcher (ICLR 2026), table 1: large maze, 256 steps, one GPU, batch 1",
-    "columns": ["S-SPEC", "C-SPEC", "score", "ms/step", "trap rate"],
-    "Diffuser": [-0.825, -0.784, 1.572, 3.70, 0.0],
-    "SafeDiffuser ReS": [0.010, 0.010, 1.442, 4.72, 0.72],
-    "SafeDiffuser TVS": [-0.003, -0.003, 1.506, 4.78, 0.69],
-    "SafeFlowMatcher": [0.010, 0.010, 1.632, 4.71, 0.0],
-}
 _HORIZON, _NU = 384, 2
 _CALLS = 20
 _ALL_STEPS, _FEW_PLANS = 256, 8

@@ -10,10 +10,9 @@ from rich.table import Table
 
 from safectl.errors import ConfigError, RangeError
 from safectl.files import write_json
-from safectl_agents.diffusion.compare import SHIPPED, Compared, compare, draw_starts, set_up
-from safectl_agents.diffusion.pictures import Stage, plot_stages, save_denoising
+from safectl_agents.diffusion.compare import SHIPPED, compare, draw_starts, set_up
+from safectl_agents.diffusion.report import draw
 
-_PICTURED = 5
 _SHOWN = (
     "s_spec",
     "c_spec",
@@ -34,7 +33,7 @@ class PlanSettings:
     demo: bool = False
     """Use the shipped model of the small maze."""
     methods: tuple[str, ...] = ("diffuser", "res", "best")
-    """Of: diffuser, ros, res, tvs, best."""
+    """Of: diffuser, ros, res, tvs, best, res-released, tvs-released."""
     specification: str | None = None
     """Named specification; that of the maze without."""
     start: tuple[float, float] | None = None
@@ -49,6 +48,8 @@ class PlanSettings:
     """Of starts and noise."""
     device: str = "cpu"
     """Where to plan: cpu or cuda."""
+    captures: bool = True
+    """On cuda, compile the network and capture it as a graph; the first plans then take longer."""
     out: Path = Path("plans")
     """Folder for `plans.png`, `denoising.gif` and `plans.json`."""
     json: bool = False
@@ -65,7 +66,10 @@ def run(settings: PlanSettings) -> int:
     if (settings.model is None) != settings.demo:
         raise ConfigError("safectl plan", "name the folder of a model, or --demo")
     setup = set_up(
-        settings.model or SHIPPED, specification=settings.specification, device=settings.device
+        settings.model or SHIPPED,
+        specification=settings.specification,
+        device=settings.device,
+        captures=settings.captures,
     )
     starts = draw_starts(setup, settings.plans, seed=settings.seed, cell=settings.start)
     found = compare(
@@ -77,10 +81,7 @@ def run(settings: PlanSettings) -> int:
         seed=settings.seed,
     )
     rows = {name: compared.row(settings.steps) for name, compared in found.items()}
-    stages = {name: _some(compared) for name, compared in found.items()}
-    plot_stages(stages, setup.scene, settings.out / "plans.png")
-    moving = {name: compared.stages for name, compared in found.items()}
-    save_denoising(moving, setup.scene, settings.out / "denoising.gif")
+    draw(found, setup.scene, settings.out, plans=settings.plans)
     write_json(settings.out / "plans.json", rows)
     if settings.json:
         sys.stdout.write(json.dumps(rows) + "\n")
@@ -88,14 +89,6 @@ def run(settings: PlanSettings) -> int:
         _print(rows, settings.out)
     last = list(rows.values())[-1]
     return 0 if last["plans_safe"] == 1.0 else 3
-
-
-def _some(compared: Compared) -> list[Stage]:
-    """Return a few stages, the first and the last among them, closer together at the end."""
-    stages = compared.stages
-    last, count = len(stages) - 1, _PICTURED - 1
-    places = {round(last * (1.0 - (1.0 - i / count) ** 2)) for i in range(_PICTURED)}
-    return [stages[place] for place in sorted(places)]
 
 
 def _print(rows: dict[str, dict[str, float]], out: Path) -> None:

@@ -22,9 +22,11 @@ class TrainDiffuserSettings:
     """What to train and where."""
 
     preset: str = "umaze-small"
-    """Named settings: umaze-small (3045 s on a loaded machine), umaze, medium, large, ..."""
+    """Named settings: umaze-small (11 min of one core), umaze, medium, large, hopper-small, ..."""
     updates: int | None = None
     """Optimiser steps; those of the preset without."""
+    batch: int | None = None
+    """Plans per update; those of the preset without."""
     data_steps: int | None = None
     """Steps of the world in the data that are made; those of the preset without."""
     dataset: str = ""
@@ -33,6 +35,8 @@ class TrainDiffuserSettings:
     """Of data, first weights, rows and noise."""
     device: str = "cpu"
     """Where to train: cpu or cuda."""
+    compiles: bool = False
+    """Compile the network by torch.compile, on a GPU with CUDA graphs; needs a C++ compiler."""
     threads: int = 0
     """Threads of the processor; those of torch for 0."""
     folder: Path | None = None
@@ -46,17 +50,69 @@ DEFAULTS = TrainDiffuserSettings()
 
 def run(settings: TrainDiffuserSettings) -> int:
     """Train, save the averaged network and say where it is."""
-    if settings.threads < 0:
-        raise RangeError("threads", value=settings.threads, expected="0 or more")
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    config = _config(settings)
-    folder = settings.folder or Path("runs") / f"diffuser-{settings.preset}-{settings.seed}"
+    use_threads(settings.threads)
+    config = config_of(settings)
+    folder = settings.folder or folder_of(settings)
     console = Console(stderr=True)
     console.print(f"{settings.preset}: data of {config.dataset}, {folder}", highlight=False)
     started = time.monotonic()
     data = plan_data(config, folder)
-    trainer = Trainer(config, data.rows, nu=data.spec.nu, device=settings.device)
+    trainer = Trainer(
+        config,
+        data.rows,
+        nu=data.spec.nu,
+        device=settings.device,
+        compiles=settings.compiles,
+    )
+    train_with_bar(trainer, folder, console)
+    metrics = metrics_of(trainer, started, f"safectl train diffuser {words_of(settings)}")
+    save_model(folder / "model", trainer.average, config, data.normaliser, data.spec, metrics)
+    report(folder, metrics, f"safectl plan {folder / 'model'}", as_json=settings.json)
+    return 0
+
+
+def use_threads(threads: int) -> None:
+    """Limit the threads of torch, where a number is named.
+
+    Raises:
+        RangeError: If the number is negative.
+    """
+    if threads < 0:
+        raise RangeError("threads", value=threads, expected="0 or more")
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def config_of(settings: TrainDiffuserSettings) -> DiffuserConfig:
+    """Return the preset with what was named in its place."""
+    named = preset(settings.preset)
+    return replace(
+        named,
+        seed=settings.seed,
+        updates=named.updates if settings.updates is None else settings.updates,
+        batch=named.batch if settings.batch is None else settings.batch,
+        data_steps=named.data_steps if settings.data_steps is None else settings.data_steps,
+        dataset=settings.dataset or named.dataset,
+    )
+
+
+def folder_of(settings: TrainDiffuserSettings) -> Path:
+    """Return the folder of a run that was not named."""
+    return Path("runs") / f"diffuser-{settings.preset}-{settings.seed}"
+
+
+def words_of(settings: TrainDiffuserSettings) -> str:
+    """Return the words of the call that repeats a training."""
+    words = [f"--preset {settings.preset} --seed {settings.seed}"]
+    for name in ("updates", "batch", "data_steps", "dataset"):
+        value = getattr(settings, name)
+        if value:
+            words.append(f"--{name.replace('_', '-')} {value}")
+    return " ".join(words)
+
+
+def train_with_bar(trainer: Trainer, folder: Path, console: Console) -> None:
+    """Train to the end of the settings, or go on, and show how far it is."""
     columns = (
         TextColumn("updates"),
         BarColumn(),
@@ -65,45 +121,28 @@ def run(settings: TrainDiffuserSettings) -> int:
         TextColumn("loss {task.fields[loss]:.4f}"),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=config.updates, loss=float("nan"))
-        network = train(
+        task = progress.add_task("", total=trainer.config.updates, loss=float("nan"))
+        train(
             trainer,
             folder,
             after_update=lambda done, loss: progress.update(task, completed=done, loss=loss),
         )
-    seconds = time.monotonic() - started
-    metrics = {
+
+
+def metrics_of(trainer: Trainer, started: float, command: str) -> dict[str, object]:
+    """Return what is stored beside the weights."""
+    return {
         "updates": trainer.update,
-        "seconds_of_this_call": round(seconds, 1),
-        "command": _command(settings),
+        "seconds_of_this_call": round(time.monotonic() - started, 1),
+        "command": command,
     }
-    save_model(folder / "model", network, config, data.normaliser, data.spec, metrics)
+
+
+def report(folder: Path, metrics: dict[str, object], following: str, *, as_json: bool) -> None:
+    """Print where the model is and what comes next."""
     facts = {"folder": str(folder), "model": str(folder / "model"), **metrics}
-    if settings.json:
+    if as_json:
         sys.stdout.write(json.dumps(facts) + "\n")
     else:
-        sys.stdout.write(
-            f"{trainer.update} updates in {seconds:.0f} s\nnext: safectl plan {folder / 'model'}\n"
-        )
-    return 0
-
-
-def _config(settings: TrainDiffuserSettings) -> DiffuserConfig:
-    named = preset(settings.preset)
-    return replace(
-        named,
-        seed=settings.seed,
-        updates=named.updates if settings.updates is None else settings.updates,
-        data_steps=named.data_steps if settings.data_steps is None else settings.data_steps,
-        dataset=settings.dataset or named.dataset,
-    )
-
-
-def _command(settings: TrainDiffuserSettings) -> str:
-    """Return the call that repeats this training."""
-    words = [f"safectl train diffuser --preset {settings.preset} --seed {settings.seed}"]
-    for name in ("updates", "data_steps", "dataset"):
-        value = getattr(settings, name)
-        if value:
-            words.append(f"--{name.replace('_', '-')} {value}")
-    return " ".join(words)
+        seconds = metrics["seconds_of_this_call"]
+        sys.stdout.write(f"{metrics['updates']} updates in {seconds} s\nnext: {following}\n")

@@ -15,9 +15,10 @@ from safectl.planners import PlanFollower, PlanModel, Proposal, Specification, S
 from safectl.seed import torch_generator
 from safectl.types import Certificate, Plan, Status
 from safectl_agents.diffusion.methods import make_planner
-from safectl_agents.diffusion.metrics import normalised_score
+from safectl_agents.diffusion.metrics import acceleration, curvature, normalised_score
 from safectl_agents.diffusion.model import load_model
 from safectl_agents.diffusion.pictures import Scene, Stage
+from safectl_agents.diffusion.reachable import require_way
 from safectl_agents.diffusion.rollouts import roll_out
 from safectl_agents.diffusion.specifications import named_barriers
 from safectl_envs import maze2d
@@ -42,24 +43,30 @@ class Setup(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """Plans of one method with their stages and the time they took [s].
+    """Plans of one method with their stages, the time they took and that of the processor [s].
 
-    `score` is the return of following each plan once, without a safeguard, as D4RL counts it.
+    `score` is the return of following each plan once, without a safeguard, as D4RL counts it;
+    `period` is the time between two states [s].
     """
 
     proposal: Proposal
     stages: list[Stage]
     seconds: float
+    processor_seconds: float
     score: Float[Tensor, " batch"]
+    period: float
 
     def row(self, steps: int) -> dict[str, float]:
-        """Return the figures of a table, in the unit of the barriers."""
+        """Return the figures of a table, in the unit of the barriers.
+
+        `s_spec` is the smallest margin of the first barrier, `c_spec` that of all others.
+        """
         evidence = self.proposal.evidence
         rows = len(evidence.jumps)
         margins = evidence.margins.amin(0).tolist()
         return {
             "s_spec": margins[0],
-            "c_spec": margins[-1],
+            "c_spec": min(margins[1:] or margins),
             "waypoints_safe": float((evidence.margins >= 0.0).all(-1).double().mean()),
             "plans_safe": float(evidence.is_safe.double().mean()),
             "segment_margin": float(evidence.segment_margin.min()),
@@ -67,21 +74,36 @@ class Compared(NamedTuple):
             "score_deviation": float(self.score.double().std(correction=0)),
             "trap_rate": float((evidence.jumps >= 1).double().mean()),
             "trap_2_rate": float((evidence.jumps >= 2).double().mean()),
+            "curvature": float(curvature(self.proposal.states[..., :2]).mean()),
+            "acceleration": float(acceleration(self.proposal.states[..., :2], self.period).mean()),
             "corrected_share": float(evidence.corrected.mean()),
             "clipped_share": float(evidence.clipped.mean()),
             "ms_per_step_of_the_batch": 1e3 * self.seconds / steps,
+            "processor_ms_per_step_of_the_batch": 1e3 * self.processor_seconds / steps,
             "plans": float(rows),
         }
 
 
-def set_up(folder: Path, *, specification: str | None = None, device: str = "cpu") -> Setup:
+def set_up(
+    folder: Path,
+    *,
+    specification: str | None = None,
+    device: str = "cpu",
+    captures: bool = True,
+) -> Setup:
     """Load a model of a maze and compile a specification for it; by default that of the maze.
+
+    Args:
+        folder: Of the model.
+        specification: A name; that of the maze without.
+        device: Where to plan.
+        captures: On a GPU, capture the network as a graph.
 
     Raises:
         FileFormatError: If the folder holds no model.
         UnknownNameError: If the model is of no maze, or there is no such specification.
     """
-    model, config, _ = load_model(folder, device=device)
+    model, config, _ = load_model(folder, device=device, captures=captures)
     if config.dataset not in LAYOUTS:
         raise UnknownNameError("maze", config.dataset, known=list(LAYOUTS))
     layout = LAYOUTS[config.dataset]
@@ -92,7 +114,8 @@ def set_up(folder: Path, *, specification: str | None = None, device: str = "cpu
     walls = [(row + corner, column + corner) for row, column in layout.walls.nonzero().tolist()]
     high = (layout.shape[0] + corner - 0.6, layout.shape[1] + corner - 0.6)
     low = (corner + 0.6, corner + 0.6)
-    scene = Scene(compiled, walls, low, high, (float(goal[0]), float(goal[1])))
+    place = (float(goal[0]), float(goal[1]))
+    scene = Scene(compiled, walls, low, high, place, model.period)
     return Setup(model, compiled, config.dataset, goal, scene)
 
 
@@ -125,14 +148,23 @@ def compare(
     """Plan from the same starts with several methods.
 
     Raises:
-        RangeError: If a start or the goal violates the specification or lies in a wall.
+        RangeError: If a start or the goal violates the specification or lies in a wall, or no way
+            leads from one to the other.
         UnknownNameError: If there is no such method.
     """
     _require_free(setup, torch.cat([starts, setup.goal.unsqueeze(0)]))
+    require_way(setup.specification, LAYOUTS[setup.world], starts, setup.goal)
     found = {}
     for method in methods:
         planner = make_planner(
-            method, setup.model, setup.specification, setup.goal, steps=steps, eta=eta, seed=seed
+            method,
+            setup.model,
+            setup.specification,
+            setup.goal,
+            steps=steps,
+            eta=eta,
+            seed=seed,
+            device=str(setup.goal.device),
         )
         planner.require_start(starts)
         stages = list[Stage]()
@@ -141,11 +173,13 @@ def compare(
             first = plan[:: len(plan) // len(starts)]  # of the candidates of each start
             stages.append(Stage(f"t = {step.at}", _places(setup.model, first)))
 
-        started = time.perf_counter()
+        started, processor = time.perf_counter(), time.process_time()
         proposal = planner.propose(starts, watch=keep)
-        seconds = time.perf_counter() - started
+        seconds, processor = time.perf_counter() - started, time.process_time() - processor
         stages.append(Stage("returned", proposal.states.cpu()))
-        found[method] = Compared(proposal, stages, seconds, _score(setup, proposal, starts))
+        score = _score(setup, proposal, starts)
+        period = setup.model.period
+        found[method] = Compared(proposal, stages, seconds, processor, score, period)
     return found
 
 

@@ -10,12 +10,14 @@ import minari
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 from minari.dataset.minari_dataset import MinariDataset
+from scipy.signal import lfilter
 
 from safectl.errors import FileFormatError, NonFiniteError, RangeError, ShapeError
 
 MAX_PATH = 40_000
 """Steps of an episode after which no plan begins, less the horizon, as in Diffuser's maze2d."""
 _KEYS = ("observations", "actions", "rewards", "terminals")
+"""Parts of a file, in the order of an episode's arrays; Minari says terminations."""
 _ADVICE = "download or make it again"
 
 
@@ -27,12 +29,14 @@ class OfflineData(NamedTuple):
         actions: Shape (N, nu).
         rewards: Shape (N,).
         ends: Whether a row is the last of its episode, shape (N,).
+        failed: Whether its episode ended there by failure and not by time, shape (N,).
     """
 
     observations: Float32[np.ndarray, "N nx"]
     actions: Float32[np.ndarray, "N nu"]
     rewards: Float32[np.ndarray, " N"]
     ends: Bool[np.ndarray, " N"]
+    failed: Bool[np.ndarray, " N"]
 
 
 def load_dataset(source: Path | str) -> OfflineData:
@@ -85,6 +89,32 @@ def goal_exits(rewards: Float32[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
     return np.append(at_goal[:-1] & ~at_goal[1:], False)
 
 
+def returns_to_go(
+    data: OfflineData, discount: float, *, penalty: float = 0.0
+) -> Float32[np.ndarray, " N"]:
+    """Return the discounted sum of rewards from each row to the end of its episode.
+
+    Args:
+        data: Episodes.
+        discount: Weight of a reward per step that it lies ahead, in [0, 1].
+        penalty: Added to the reward of the row at which an episode failed.
+
+    Raises:
+        RangeError: If the discount is not in [0, 1].
+    """
+    if not 0.0 <= discount <= 1.0:
+        raise RangeError("discount", value=discount, expected="a number in [0, 1]")
+    rewards = data.rewards + penalty * data.failed
+    stops = np.flatnonzero(data.ends) + 1
+    begins = np.concatenate([[0], stops[:-1]])
+    # y_t = r_t + discount y_(t+1) is a recursive filter over the reversed episode.
+    parts = [
+        lfilter([1.0], [1.0, -discount], rewards[begin:stop][::-1])[::-1]
+        for begin, stop in zip(begins, stops, strict=True)
+    ]
+    return _float32(np.concatenate(parts))
+
+
 def _read_minari(source: Path | str) -> OfflineData:
     """Read a folder, or a dataset by its identifier; the last observation of an episode is left."""
     try:
@@ -93,7 +123,12 @@ def _read_minari(source: Path | str) -> OfflineData:
         else:
             dataset = MinariDataset(os.fspath(source / "data"))
         parts = [
-            (_rows(episode.observations)[:-1], _rows(episode.actions), _float32(episode.rewards))
+            (
+                _rows(episode.observations)[:-1],
+                _rows(episode.actions),
+                _float32(episode.rewards),
+                np.asarray(episode.terminations, np.bool_),
+            )
             for episode in dataset.iterate_episodes()
         ]
     except (OSError, LookupError, TypeError, ValueError, AttributeError, ImportError) as error:
@@ -108,8 +143,10 @@ def _read_minari(source: Path | str) -> OfflineData:
         raise FileFormatError(source, "has episodes of different widths", _ADVICE)
     ends = np.zeros(sum(len(part[1]) for part in parts), np.bool_)
     ends[np.cumsum([len(part[1]) for part in parts]) - 1] = True
-    observations, actions, rewards = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return OfflineData(observations, actions, rewards, ends)
+    observations, actions, rewards, failed = (
+        np.concatenate(each) for each in zip(*parts, strict=True)
+    )
+    return OfflineData(observations, actions, rewards, ends, failed)
 
 
 def _read_d4rl(path: Path) -> OfflineData:
@@ -148,11 +185,11 @@ def _require_equal(place: str, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _split_episodes(arrays: Mapping[str, np.ndarray]) -> OfflineData:
-    ends = arrays["terminals"].astype(np.bool_)
-    ends = ends | arrays.get("timeouts", ends).astype(np.bool_)
+    failed = arrays["terminals"].astype(np.bool_)
+    ends = failed | arrays.get("timeouts", failed).astype(np.bool_)
     ends[-1:] = True
     observations, actions, rewards = (_float32(arrays[key]) for key in _KEYS[:3])
-    return OfflineData(observations, actions, rewards, ends)
+    return OfflineData(observations, actions, rewards, ends, failed)
 
 
 def _split_maze(arrays: Mapping[str, np.ndarray]) -> OfflineData:
@@ -162,7 +199,8 @@ def _split_maze(arrays: Mapping[str, np.ndarray]) -> OfflineData:
     keep = ~last
     ends = np.append(last[1:], True)[keep]
     # An exit that follows another one at once leaves no row and must not end the rows before.
-    return OfflineData(observations[keep], actions[keep], rewards[keep], ends)
+    failed = np.zeros_like(ends)  # an episode of maze2d ends by time
+    return OfflineData(observations[keep], actions[keep], rewards[keep], ends, failed)
 
 
 def _checked(data: OfflineData) -> OfflineData:

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from jaxtyping import Float32
 from minari.data_collector import EpisodeBuffer
 
-from safectl.errors import ConfigError, RangeError
+from safectl.errors import ConfigError, FileFormatError, RangeError
 from safectl.files import new_file, read_json, write_json
 from safectl.seed import torch_generator
 from safectl_agents.diffusion.data import goal_exits
@@ -88,6 +89,7 @@ def write_maze_data(
 
     Raises:
         ConfigError: If the chunks beside it were made with other settings.
+        FileFormatError: If one of them is damaged.
         StorageError: If the dataset exists, or the disk refuses.
     """
     parts = path.with_name(f"{path.name}.parts")
@@ -165,8 +167,12 @@ def _rewards(world: PointMaze, observations: np.ndarray) -> np.ndarray:
 def _episodes(files: list[Path]) -> Iterator[EpisodeBuffer]:
     """Cut the streams of the chunks; a segment of n rows is an episode of n - 1 steps."""
     for file in files:
-        with np.load(file, allow_pickle=False) as arrays:
-            chunk = Streams(*(arrays[name] for name in Streams._fields))
+        try:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+                chunk = Streams(*(arrays[name] for name in Streams._fields))
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            advice = "delete it and repeat the command, which makes it anew"
+            raise FileFormatError(file, f"cannot be read ({error!r})", advice) from error
         for observations, actions, rewards in zip(*chunk, strict=True):
             stops = np.append(np.flatnonzero(goal_exits(rewards)) + 1, len(rewards))
             begin = 0
@@ -185,6 +191,18 @@ def _episodes(files: list[Path]) -> Iterator[EpisodeBuffer]:
                     terminations=end.tolist(),
                     truncations=truncated.tolist(),
                 )
+
+
+def require_made_with(config: MazeDataConfig, path: Path) -> None:
+    """Refuse a stored dataset of other settings.
+
+    Raises:
+        ConfigError: If it was made with others, or does not say with which.
+        FileFormatError: If its description is missing or damaged.
+    """
+    facts = read_json(path / "data" / "metadata.json", advice=f"delete {path}")
+    if facts.get("safectl") != asdict(config):
+        raise ConfigError(str(path), "was made with other settings; delete it or repeat them")
 
 
 def _require_same(config: MazeDataConfig, parts: Path) -> None:

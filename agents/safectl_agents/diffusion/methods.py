@@ -1,12 +1,11 @@
 """One switch for how plans are made: plain Diffuser, the three invariances, and our remedy."""
 
-from typing import Literal
-
 import torch
 
 from safectl.errors import UnknownNameError
 from safectl.planners import (
     DiffusionPlanner,
+    Guidance,
     Invariance,
     PlanFilter,
     PlanModel,
@@ -17,14 +16,16 @@ from safectl.planners import (
     sampling_steps,
 )
 
-Method = Literal["diffuser", "ros", "res", "tvs", "best"]
 METHODS: dict[str, Invariance | None] = {
     "diffuser": None,
     "ros": RobustSafe(),
     "res": RelaxedSafe(),
     "tvs": TimeVaryingSafe(),
     "best": RelaxedSafe(margin=0.05),
+    "res-released": RelaxedSafe(as_released=True),
+    "tvs-released": TimeVaryingSafe(as_released=True),
 }
+"""What each method corrects with; the last two behave as the code that was released."""
 CANDIDATES = 8
 """Plans from which the method "best" keeps one."""
 TIGHTENINGS = 60
@@ -42,6 +43,8 @@ def make_planner(
     seed: int = 0,
     device: str = "cpu",
     velocities: tuple[int, ...] = (2, 3),
+    guidance: Guidance | None = None,
+    candidates: int | None = None,
 ) -> DiffusionPlanner:
     """Return a planner.
 
@@ -58,6 +61,8 @@ def make_planner(
         device: Of the noise.
         velocities: Entries of the observation that are the rates of the positions, zero in a plan
             that stays.
+        guidance: Moves plans along a value function.
+        candidates: Plans per start of which one is kept; those of the method without.
 
     Raises:
         UnknownNameError: If there is no such method.
@@ -72,13 +77,15 @@ def make_planner(
         plan_filter = PlanFilter(
             invariance, specification, model.nu, model.period, tightenings=tightenings
         )
+    own = CANDIDATES if method == "best" else 1
     return DiffusionPlanner(
         model,
         sampling_steps(model.kept, steps, eta=eta),
         specification,
         plan_filter,
         goal,
-        candidates=CANDIDATES if method == "best" else 1,
+        guidance,
+        candidates=own if candidates is None else candidates,
         velocities=velocities,
         derives=method == "best",
         generator=torch.Generator(device).manual_seed(seed),

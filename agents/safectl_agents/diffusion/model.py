@@ -37,18 +37,20 @@ def save_model(
         NonFiniteError: If a weight is not finite in half precision.
         StorageError: If it cannot be written.
     """
-    scaling = {
-        "centre": normaliser.centre.tolist(),
-        "scale": normaliser.scale.tolist(),
-        "is_bounded": normaliser.is_bounded,
-    }
-    stored = {"diffuser": to_mapping(config), "normaliser": scaling}
+    stored = {"diffuser": to_mapping(config), "normaliser": write_normaliser(normaliser)}
     weights = {name: tensor.half() for name, tensor in network.state_dict().items()}
     save_checkpoint(Checkpoint(spec, stored, weights, metrics), folder, replace=True)
 
 
-def load_model(folder: Path, *, device: str = "cpu") -> tuple[PlanModel, DiffuserConfig, Spec]:
-    """Read a model; on a GPU its network is compiled and captured as a graph.
+def load_model(
+    folder: Path, *, device: str = "cpu", captures: bool = True
+) -> tuple[PlanModel, DiffuserConfig, Spec]:
+    """Read a model.
+
+    Args:
+        folder: What `save_model` wrote.
+        device: Where it plans: cpu or cuda.
+        captures: On a GPU, compile the network and capture it as a CUDA graph.
 
     Raises:
         FileFormatError: If a file is missing, damaged or holds another kind of model.
@@ -59,7 +61,7 @@ def load_model(folder: Path, *, device: str = "cpu") -> tuple[PlanModel, Diffuse
             folder, "holds no diffusion model", "safectl train diffuser makes one"
         )
     config = overlay(DiffuserConfig(), checkpoint.config["diffuser"], source=str(folder))
-    normaliser = _normaliser(checkpoint, folder, device)
+    normaliser = read_normaliser(checkpoint, folder, device)
     network: nn.Module = make_network(config, len(normaliser.centre))
     try:
         network.load_state_dict({k: v.float() for k, v in checkpoint.weights.items()})
@@ -68,7 +70,7 @@ def load_model(folder: Path, *, device: str = "cpu") -> tuple[PlanModel, Diffuse
         raise FileFormatError(folder, f"has other weights ({error})", advice) from error
     network = network.to(device).eval().requires_grad_(False)
     model = PlanModel(
-        _captured(network) if device.startswith("cuda") else network,
+        _captured(network) if captures and device.startswith("cuda") else network,
         normaliser,
         checkpoint.spec.nu,
         config.horizon,
@@ -79,7 +81,21 @@ def load_model(folder: Path, *, device: str = "cpu") -> tuple[PlanModel, Diffuse
     return model, config, checkpoint.spec
 
 
-def _normaliser(checkpoint: Checkpoint, folder: Path, device: str) -> Normaliser:
+def write_normaliser(normaliser: Normaliser) -> dict[str, object]:
+    """Return a normaliser as JSON values."""
+    return {
+        "centre": normaliser.centre.tolist(),
+        "scale": normaliser.scale.tolist(),
+        "is_bounded": normaliser.is_bounded,
+    }
+
+
+def read_normaliser(checkpoint: Checkpoint, folder: Path, device: str) -> Normaliser:
+    """Return the normaliser of a checkpoint.
+
+    Raises:
+        FileFormatError: If it has none for its signals.
+    """
     width = checkpoint.spec.nu + checkpoint.spec.nx
     try:
         scaling = checkpoint.config["normaliser"]

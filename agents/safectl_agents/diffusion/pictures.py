@@ -42,6 +42,7 @@ class Scene(NamedTuple):
         low: Smallest row and column shown [m].
         high: Largest [m].
         goal: Row and column, None for none [m].
+        period: Time between two states of a plan [s], for barriers that move.
     """
 
     specification: Specification
@@ -49,6 +50,7 @@ class Scene(NamedTuple):
     low: tuple[float, float]
     high: tuple[float, float]
     goal: tuple[float, float] | None = None
+    period: float = 0.0
 
 
 def plot_stages(rows: Mapping[str, Sequence[Stage]], scene: Scene, path: Path) -> None:
@@ -102,7 +104,8 @@ def save_denoising(rows: Mapping[str, Sequence[Stage]], scene: Scene, path: Path
 def _draw(panel: Axes, stage: Stage, scene: Scene) -> None:
     _draw_scene(panel, scene)
     states = stage.states
-    time = states.new_zeros(*states.shape[:2], 1)
+    count = torch.arange(states.shape[1]).to(states).reshape(1, -1, 1)
+    time = (scene.period * count).expand(len(states), -1, 1)
     margin = scene.specification.segment_values(torch.cat([states, time], -1)).amin(-1)
     for plan, worst in zip(states, margin.tolist(), strict=True):
         place = plan[:, :2].flip(-1).numpy()

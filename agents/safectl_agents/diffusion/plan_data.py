@@ -4,14 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from safectl.planners import Normaliser, gaussian_normaliser, limits_normaliser
 from safectl.spec import Signal, Spec
-from safectl_agents.diffusion.data import load_dataset, windows
-from safectl_agents.diffusion.maze_data import MazeDataConfig, write_maze_data
+from safectl_agents.diffusion.data import load_dataset, returns_to_go, windows
+from safectl_agents.diffusion.maze_data import MazeDataConfig, require_made_with, write_maze_data
 from safectl_agents.diffusion.settings import DiffuserConfig
 from safectl_agents.diffusion.train import PlanRows
 from safectl_envs import maze2d
@@ -19,11 +20,15 @@ from safectl_envs.maze_layout import LAYOUTS
 
 
 class PlanData(NamedTuple):
-    """What a trainer needs: plans, how their transitions are scaled, and the signals."""
+    """What a trainer needs: plans, how their transitions are scaled, and the signals.
+
+    `returns` are those of the plans, in the order of `rows.starts`, where a discount was named.
+    """
 
     rows: PlanRows
     normaliser: Normaliser
     spec: Spec
+    returns: Float[Tensor, " plans"] | None = None
 
     def positions(self, states: Float[Tensor, "*batch nx"]) -> Float[Tensor, "*batch 2"]:
         """Return the first two entries of normalised states, in physical units and unclipped."""
@@ -32,13 +37,20 @@ class PlanData(NamedTuple):
 
 
 def plan_data(
-    config: DiffuserConfig, folder: Path, *, progress: Callable[[int], None] = lambda _: None
+    config: DiffuserConfig,
+    folder: Path,
+    *,
+    discount: float | None = None,
+    penalty: float = 0.0,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> PlanData:
     """Read the data of a configuration; those of a maze are made in `folder` first.
 
     Args:
         config: Its `dataset` is a maze, or a folder, file or identifier for `load_dataset`.
         folder: Where data that are made lie; they are made once.
+        discount: Of the returns; without, none are computed.
+        penalty: Added to the last reward of an episode that failed.
         progress: Told the number of steps that are made.
 
     Raises:
@@ -49,21 +61,27 @@ def plan_data(
     if config.dataset in LAYOUTS:
         wanted = MazeDataConfig(maze=config.dataset, steps=config.data_steps, seed=config.seed)
         source = folder / f"maze2d-{config.dataset}"
-        if not source.exists():
+        if source.exists():
+            require_made_with(wanted, source)
+        else:
             write_maze_data(wanted, source, progress=progress)
     data = load_dataset(source)
     actions, observations = torch.from_numpy(data.actions), torch.from_numpy(data.observations)
     transitions = torch.cat([actions, observations], dim=1)
     normaliser = _NORMALISERS[config.normaliser](transitions)
+    returns = None if discount is None else returns_to_go(data, discount, penalty=penalty)
+    first = np.arange(len(data.ends)) if config.pads else windows(data, config.horizon)
+    starts = torch.from_numpy(first)
     if config.pads:
         transitions, starts = padded(transitions, torch.from_numpy(data.ends), config.horizon)
-    else:
-        starts = torch.from_numpy(windows(data, config.horizon))
     if config.dataset in LAYOUTS:
         spec = maze2d(config.dataset).spec
     else:
         spec = _plain_spec(observations, actions)
-    return PlanData(PlanRows(normaliser.normalise(transitions), starts), normaliser, spec)
+    rows = PlanRows(normaliser.normalise(transitions), starts)
+    return PlanData(
+        rows, normaliser, spec, None if returns is None else torch.from_numpy(returns[first])
+    )
 
 
 def padded(

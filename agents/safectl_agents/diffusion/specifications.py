@@ -57,13 +57,16 @@ def _roofs(height: int, velocity: int, simple: float, complex_: float) -> Barrie
     }
 
 
+HEIGHT_AND_SPEED = {"hopper": (0, 6), "walker2d": (0, 9)}
+"""Entries of the observation of Gymnasium's tasks that a roof is over: z [m] and its rate [m/s]."""
+
 SPECIFICATIONS: dict[str, Callable[[], Barriers]] = {
     "umaze": _umaze,
     "large": _large,
     "large-shifted": lambda: _large(-0.2),
     "narrow": _narrow,
-    "hopper": lambda: _roofs(0, 6, 1.5, 1.6),
-    "walker2d": lambda: _roofs(0, 9, 1.3, 1.4),
+    "hopper": lambda: _roofs(*HEIGHT_AND_SPEED["hopper"], 1.5, 1.6),
+    "walker2d": lambda: _roofs(*HEIGHT_AND_SPEED["walker2d"], 1.3, 1.4),
 }
 
 

@@ -39,13 +39,13 @@ class PlanRows(NamedTuple):
     transitions: Float[Tensor, "rows D"]
     starts: Int[Tensor, " plans"]
 
-    def draw(
-        self, count: int, horizon: int, generator: torch.Generator
-    ) -> Float[Tensor, "count H D"]:
-        """Return plans drawn with replacement."""
-        chosen = torch.randint(len(self.starts), (count,), generator=generator)
-        rows = self.starts[chosen].unsqueeze(-1) + torch.arange(horizon)
-        return self.transitions[rows]
+    def choose(self, count: int, generator: torch.Generator) -> Int[Tensor, " count"]:
+        """Return which plans are drawn, with replacement."""
+        return torch.randint(len(self.starts), (count,), generator=generator)
+
+    def plans(self, chosen: Int[Tensor, " count"], horizon: int) -> Float[Tensor, "count H D"]:
+        """Return plans by their number."""
+        return self.transitions[self.starts[chosen].unsqueeze(-1) + torch.arange(horizon)]
 
 
 class Trainer:
@@ -56,20 +56,29 @@ class Trainer:
         data: Plans to learn.
         nu: Number of actions.
         device: Where to train.
+        compiles: Compile the network by `torch.compile`, on a GPU with CUDA graphs.
 
     Raises:
         RangeError: If there is no plan.
     """
 
     def __init__(
-        self, config: DiffuserConfig, data: PlanRows, *, nu: int, device: str = "cpu"
+        self,
+        config: DiffuserConfig,
+        data: PlanRows,
+        *,
+        nu: int,
+        device: str = "cpu",
+        compiles: bool = False,
     ) -> None:
         if len(data.starts) == 0:
             expected = f"at least one episode of more than {config.horizon} steps"
             raise RangeError("plans in the data", value=0, expected=expected)
         self.config, self.data, self.nu, self.device = config, data, nu, device
-        self.network = make_network(config, data.transitions.shape[1]).to(device)
+        self.network = self._first_network().to(device)
         self.average = deepcopy(self.network)
+        mode = "reduce-overhead" if device.startswith("cuda") else "default"
+        self._run = torch.compile(self.network, mode=mode) if compiles else self.network
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
         self.kept = cosine_schedule(config.diffusion_steps).to(torch.float32)
         self.update = 0
@@ -81,11 +90,7 @@ class Trainer:
             NonFiniteError: If the loss is NaN or infinite.
         """
         config = self.config
-        generator = torch_generator(config.seed, f"update {self.update}")
-        plan = self.data.draw(config.batch, config.horizon, generator)
-        index = torch.randint(config.diffusion_steps, (config.batch,), generator=generator)
-        noise = torch.randn(plan.shape, generator=generator)
-        loss = self._loss(plan.to(self.device), index.to(self.device), noise.to(self.device))
+        loss = self._loss(torch_generator(config.seed, f"update {self.update}"))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch's
         self.optimizer.step()
@@ -97,14 +102,33 @@ class Trainer:
             raise NonFiniteError("loss", count=1, size=1, advice="lower the learning rate")
         return found
 
-    def _loss(self, plan: Tensor, index: Tensor, noise: Tensor) -> Tensor:
+    def _first_network(self) -> nn.Module:
+        return make_network(self.config, self.data.transitions.shape[1])
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What a checkpoint must share to go on, JSON values only."""
+        return _json(self.config)
+
+    def _loss(self, generator: torch.Generator) -> Tensor:
         """Weighted squared error of the clean plan; what is imposed is exact on both sides."""
-        kept = self.kept.to(plan)[index].reshape(-1, 1, 1)
-        noisy = self._impose(kept.sqrt() * plan + (1.0 - kept).sqrt() * noise, plan)
-        error = (self._impose(self.network(noisy, index), plan) - plan).square()
+        _, plan, noisy, index = self._noisy_plans(generator)
+        error = (self._impose(self._run(noisy, index), plan) - plan).square()
         weight = torch.ones_like(error[0])
         weight[0, : self.nu] = self.config.action_weight
         return (weight * error).mean()
+
+    def _noisy_plans(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Draw plans: their numbers (on the CPU), the plans, the same with noise, and its index."""
+        config = self.config
+        chosen = self.data.choose(config.batch, generator)
+        plan = self.data.plans(chosen, config.horizon)
+        index = torch.randint(config.diffusion_steps, (config.batch,), generator=generator)
+        noise = torch.randn(plan.shape, generator=generator)
+        plan, index, noise = (each.to(self.device) for each in (plan, index, noise))
+        kept = self.kept.to(plan)[index].reshape(-1, 1, 1)
+        noisy = self._impose(kept.sqrt() * plan + (1.0 - kept).sqrt() * noise, plan)
+        return chosen, plan, noisy, index
 
     def _impose(self, plan: Tensor, clean: Tensor) -> Tensor:
         imposed = plan.clone()
@@ -132,7 +156,7 @@ class Trainer:
             tensors |= {f"adam.{index}.{key}": value for key, value in state.items()}
         with new_folder(folder, replace=True) as draft:
             save_file(tensors, draft / "state.safetensors")
-            write_json(draft / "state.json", {"update": self.update, "config": _json(self.config)})
+            write_json(draft / "state.json", {"update": self.update, "config": self.settings})
 
     def load(self, folder: Path) -> None:
         """Go on from what `save` wrote.
@@ -142,23 +166,26 @@ class Trainer:
             FileFormatError: If a file is damaged.
         """
         state = read_json(folder / "state.json", advice=_ADVICE)
-        ours = _json(self.config) | {"updates": 0}
-        if state["config"] | {"updates": 0} != ours:
-            raise ConfigError(str(folder), f"holds a training of other settings; {_ADVICE}")
         try:
+            theirs, update = state["config"] | {"updates": 0}, int(state["update"])
             tensors = load_file(folder / "state.safetensors")
-        except (OSError, SafetensorError) as error:
-            raise FileFormatError(folder, f"cannot be read ({error})", _ADVICE) from error
-        for name, module in (("network", self.network), ("average", self.average)):
-            module.load_state_dict({k: tensors[f"{name}.{k}"] for k in module.state_dict()})
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise FileFormatError(folder, f"cannot be read ({error!r})", _ADVICE) from error
+        if theirs != self.settings | {"updates": 0}:
+            raise ConfigError(str(folder), f"holds a training of other settings; {_ADVICE}")
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             if name.startswith("adam."):
                 _, index, key = name.split(".", 2)
                 moments.setdefault(int(index), {})[key] = tensor
         groups = self.optimizer.state_dict()["param_groups"]
+        try:
+            for name, module in (("network", self.network), ("average", self.average)):
+                module.load_state_dict({k: tensors[f"{name}.{k}"] for k in module.state_dict()})
+        except (KeyError, RuntimeError) as error:
+            raise FileFormatError(folder, f"has other weights ({error!r})", _ADVICE) from error
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self.update = int(state["update"])
+        self.update = update
 
 
 def make_network(config: DiffuserConfig, width: int) -> TemporalUnet:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from safectl.barriers import HalfSpaces, Moving, Stack, Superellipse, speed_limit
+from safectl.barriers import HalfSpaces, Moving, Stack, Superellipse, roof, speed_limit
 from safectl.errors import RangeError, ShapeError
 from safectl.planners import (
     DiffusionPlanner,
@@ -24,6 +25,7 @@ from safectl.planners import (
     sample,
     sampling_steps,
 )
+from safectl.planners.schedule import FINISHED
 from safectl.types import Planner, Status
 
 H, T, NU = 384, 256, 2
@@ -110,6 +112,37 @@ def test_without_a_filter_the_plan_is_unsafe_and_says_so():
     assert float(proposal.evidence.margins.amax()) < -0.5
     assert not bool(proposal.evidence.is_safe.any())
     assert float(plain.plan(START.double()).certificate.margin) < -0.5
+
+
+@pytest.mark.parametrize("variant", [RobustSafe, RelaxedSafe])
+def test_a_slow_gain_leaves_the_obstacle_in_further_steps_at_the_finished_plan(variant):
+    def worst(extra: int) -> float:
+        ladder = sampling_steps(cosine_schedule(T), 2, eta=0.0, extra=extra)
+        plan_filter = PlanFilter(variant(gain=0.3), specification(), NU, 0.01)
+        found = DiffusionPlanner(model(), ladder, specification(), plan_filter, GOAL.double())
+        return float(found.propose(START.double()).evidence.margins.min())
+
+    assert worst(0) < 0.0
+    assert worst(50) > 0.0099
+
+
+def test_the_physical_metric_corrects_along_the_physical_normal():
+    disc = Superellipse((4.5, 5.3), (1.0, 1.0))
+    spec = Specification({"disc": disc}, model().observation_normaliser)
+    scale = transition_normaliser()
+    place = torch.tensor([4.7, 5.6]).double()
+    plan = torch.zeros(1, 1, 6).double()
+    plan[..., 2:4] = (place - scale.centre[2:4]) / scale.scale[2:4]
+    outward = (place - torch.tensor([4.5, 5.3])) / (place - torch.tensor([4.5, 5.3])).norm()
+    ways = {}
+    for is_physical in (False, True):
+        plan_filter = PlanFilter(RobustSafe(), spec, NU, 0.01, is_physical=is_physical)
+        moved = plan_filter.correct(plan, plan, FINISHED, plan_filter.depth(plan))
+        there = moved[0, 0, 2:4] * scale.scale[2:4] + scale.centre[2:4]
+        assert float(disc.value(there.unsqueeze(0))) >= 0.0099
+        ways[is_physical] = (there - place) / (there - place).norm()
+    torch.testing.assert_close(ways[True], outward, atol=1e-5, rtol=0.0)
+    assert float((ways[False] - outward).norm()) > 0.05
 
 
 @pytest.mark.filterwarnings("ignore:.*not known to be convex")
@@ -230,6 +263,103 @@ def test_what_cannot_be_certified_is_the_fallback_that_stays():
     assert float(plan.certificate.margin[1]) == -torch.inf
 
 
+def test_a_plan_whose_actions_are_not_finite_is_the_fallback():
+    def broken(plan: Tensor, step: Tensor) -> Tensor:
+        clean = surrogate(plan, step)
+        clean[1, 5, 0] = torch.nan
+        return clean
+
+    far = {"far": Superellipse((7.0, 2.0), (0.5, 0.5))}
+    spec = Specification(far, model().observation_normaliser)
+    starts = torch.cat([START, START]).double()
+    plan = planner(RobustSafe(), 8, specification=spec, model=model(broken)).plan(starts)
+    assert plan.certificate.status.tolist() == [Status.KEPT, Status.FALLBACK]
+    assert bool((plan.actions[1] == 0.0).all())
+
+
+def test_a_candidate_that_is_not_finite_is_never_the_best():
+    def broken(plan: Tensor, step: Tensor) -> Tensor:
+        clean = surrogate(plan, step)
+        clean[0, 7, 4] = torch.nan  # a velocity of the first candidate, which the barriers ignore
+        return clean
+
+    far = {"far": Superellipse((7.0, 2.0), (0.5, 0.5))}
+    spec = Specification(far, model().observation_normaliser)
+    options = {"specification": spec, "model": model(broken), "candidates": 2}
+    plan = planner(RobustSafe(), 8, **options).plan(START.double())
+    assert plan.certificate.status.tolist() == [Status.KEPT]
+
+
+def test_what_float32_rounds_to_the_boundary_is_not_certified():
+    wall = HalfSpaces(torch.tensor([[-1.0, 0.0]]).double(), torch.tensor([0.3]).double())
+    spec = Specification({"wall": wall}, model().observation_normaliser)
+    states = torch.full((1, 4, 4), 0.3)  # 0.3 in float32 is 1.2e-8 more than 0.3
+    ladder = sampling_steps(cosine_schedule(T), 1)
+    free = DiffusionPlanner(model(), ladder, spec)
+    evidence = free.measure(states, torch.zeros(1, 4).bool())
+    assert float(evidence.margins) < 0.0
+    assert not bool(evidence.is_safe)
+
+
+@pytest.mark.filterwarnings("ignore:.*not known to be convex")
+def test_a_plan_that_begins_later_meets_a_moving_obstacle_where_it_then_is():
+    def along(time: Tensor) -> Tensor:
+        return torch.stack([4.0 - 2.0 * time, torch.zeros_like(time)], 1)
+
+    moving = {"moving": Moving(Superellipse((4.5, 5.3), (0.5, 0.5)), along)}
+    spec = Specification(moving, model().observation_normaliser)
+    plain = planner(steps=4, specification=spec)
+    # The path is at the centre after 2.3 s; the obstacle comes from above and is there after 2 s.
+    states = plain.propose(START.double()).states
+    still = Superellipse((4.5, 5.3), (0.5, 0.5))
+    for begins_s in (0.0, 1.5):
+        time = begins_s + 0.01 * torch.arange(H).double()
+        there = states[0].clone()
+        there[:, :2] -= along(time)
+        expected = float(still.value(there).min())
+        found = planner(steps=4, specification=spec).propose(START.double(), begins_s=begins_s)
+        assert float(found.evidence.margins) == pytest.approx(expected, abs=1e-6)
+        guarded = planner(RobustSafe(), 8, specification=spec)
+        kept = guarded.propose(START.double(), begins_s=begins_s)
+        assert float(kept.evidence.margins) > 0.0
+        certified = guarded.plan_at(START.double(), begins_s).certificate
+        assert float(certified.margin) <= float(still.value(there).max())
+
+
+def test_nothing_in_the_loop_waits_for_the_device_and_constants_are_sent_once():
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            name = function.overloadpacket.__name__
+            doubles = any(isinstance(each, Tensor) and each.dtype == torch.float64 for each in args)
+            if name in ("_local_scalar_dense", "nonzero", "masked_select"):
+                seen.append(name)
+            if name == "_to_copy" and doubles:
+                seen.append("a constant is converted again")
+            return function(*args, **(kwargs or {}))
+
+    def halve(plan: Tensor, step: Tensor) -> Tensor:
+        return 0.5 * plan
+
+    whole = transition_normaliser()
+    scale = Normaliser(whole.centre[2:].float(), whole.scale[2:].float())
+    spec = Specification(specification().barriers, scale)
+    for invariance in (RobustSafe(), RelaxedSafe(), TimeVaryingSafe()):
+        plan_filter = PlanFilter(invariance, spec, NU, 0.01, tightenings=2)
+
+        def draw(plan_filter: PlanFilter = plan_filter) -> None:
+            imposed = Imposed(torch.zeros(2, H, 6), torch.zeros(H, 6, dtype=torch.bool))
+            ladder = sampling_steps(cosine_schedule(T), 2)
+            noise = torch.ones(2, H, 6)
+            sample(halve, ladder, imposed, lambda: noise, plan_filter=plan_filter)
+
+        draw()
+        with Watch():
+            draw()
+    assert seen == []
+
+
 @pytest.mark.filterwarnings("ignore:.*not known to be convex")
 def test_the_fallback_stands_still_and_its_margin_is_that_of_its_whole_time():
     def towards(time: Tensor) -> Tensor:
@@ -348,6 +478,39 @@ def test_guidance_moves_plans_of_the_deterministic_sampler_as_well():
     assert one.noise == 0.0
     assert float(moved[..., 2].min()) > 0.0
     assert torch.equal(moved, Guidance(value).on(plans, other, imposed))
+
+
+def test_a_roof_over_height_and_speed_keeps_guided_plans_of_a_hopper_low():
+    whole = Normaliser(
+        torch.cat([torch.zeros(3), torch.tensor([1.3]), torch.zeros(10)]).double(),
+        torch.cat([torch.ones(3), torch.tensor([0.15]), torch.ones(10)]).double(),
+        is_bounded=False,
+    )
+
+    def leap(plan: Tensor, step: Tensor) -> Tensor:
+        return torch.full_like(plan, 2.0)  # 1.6 m high and rising by 2 m/s
+
+    def height(plan: Tensor, step: Tensor) -> Tensor:
+        return plan[..., 3].sum(-1)
+
+    hopper = PlanModel(leap, whole, 3, 32, cosine_schedule(20), clips=False, period=1.0)
+    roofs = {
+        "S-SPEC": roof(1.5, position=0),
+        "C-SPEC": roof(1.6, position=0, velocity=6, lookahead_s=0.1),
+    }
+    spec = Specification(roofs, hopper.observation_normaliser, coordinates=(0, 6))
+    start = torch.tensor([[1.25, *[0.0] * 10]]).double()
+
+    def draw(plan_filter: PlanFilter | None) -> DiffusionPlanner:
+        ladder = sampling_steps(hopper.kept)
+        return DiffusionPlanner(hopper, ladder, spec, plan_filter, guidance=Guidance(height))
+
+    assert float(draw(None).propose(start).evidence.margins.max()) < -0.05
+    kept = draw(PlanFilter(RobustSafe(), spec, 3, 1.0)).plan(start)
+    assert kept.certificate.status.tolist() == [Status.CORRECTED]
+    assert float(kept.certificate.margin) == pytest.approx(0.01, abs=1e-6)
+    assert float(kept.certificate.risk) == 0.0
+    assert float(kept.states[0, :, 0].max()) < 1.5
 
 
 def test_velocities_follow_the_corrected_positions():

@@ -127,6 +127,18 @@ def test_only_a_row_that_waited_for_long_plans_again():
     torch.testing.assert_close(follower.plan.states[1, 0], stuck[1])
 
 
+def test_a_row_that_follows_a_fallback_plans_again_though_it_is_where_that_says():
+    planner = Line(good=(False, True))
+    follower = PlanFollower(planner, SPEC, reach=0.5, every=3)
+    for _ in range(4):
+        follower.act(torch.zeros(1, 4))
+    assert len(planner.starts) == 2
+    assert int(follower.plan.certificate.status[0]) == Status.KEPT
+    for _ in range(4):
+        follower.act(torch.tensor([[0.2, 0.0, 0.0, 0.0]]))
+    assert len(planner.starts) == 2  # a certified plan that is kept up with is not renewed
+
+
 @pytest.mark.parametrize(
     ("error", "options"),
     [
@@ -140,3 +152,19 @@ def test_only_a_row_that_waited_for_long_plans_again():
 def test_settings_out_of_range_are_refused(error, options):
     with pytest.raises(error):
         PlanFollower(Line(), SPEC, **options)
+
+
+def test_a_planner_that_knows_what_moves_is_told_the_time_since_the_reset():
+    class Timed(Line):
+        def plan_at(self, observation, begins_s):
+            times.append(round(begins_s, 6))
+            return self.plan(observation)
+
+    times = []
+    follower = PlanFollower(Timed(), SPEC, every=3)
+    for _ in range(7):
+        follower.act(torch.zeros(1, 4))
+    assert times == [0.0, 0.3, 0.6]
+    follower.reset()
+    follower.act(torch.zeros(1, 4))
+    assert times[-1] == 0.0

@@ -45,6 +45,14 @@ def test_any_number_of_steps_ends_at_the_finished_plan(count):
     assert all(step.noise == 0.0 for step in steps)
 
 
+def test_further_steps_stay_at_the_finished_plan():
+    steps = sampling_steps(cosine_schedule(64), 5, extra=3)
+    assert [step.at for step in steps[-4:]] == [0, -1, -1, -1]
+    assert all((s.from_clean, s.from_noisy, s.noise) == (1.0, 0.0, 0.0) for s in steps[-4:])
+    with pytest.raises(RangeError, match="extra"):
+        sampling_steps(cosine_schedule(64), extra=-1)
+
+
 def test_a_plan_that_is_known_is_found_without_noise():
     kept = cosine_schedule(64)
     clean, plan = torch.tensor(0.3), torch.tensor(2.0)

@@ -45,13 +45,32 @@ def test_locomotion_data_hold_every_checkpoint_of_a_run(tmp_path, capsys):
     assert len(dataset.storage.metadata["safectl"]["returns"]) == 2
     first = next(dataset.iterate_episodes())
     assert bool(first.terminations[-1]) or bool(first.truncations[-1])
-    words = ["train", "diffuser", "--preset", "hopper", "--dataset", str(out), "--updates", "1"]
-    assert main([*words, "--folder", str(tmp_path / "run")]) == 0
-    model, config, spec = load_model(tmp_path / "run" / "model")
+    assert minari.__version__ in dataset.storage.metadata["minari_version"]
+    with pytest.raises(SystemExit):
+        main(["train", "value", "--discont", "1"])
+    drive_under_a_roof(out, tmp_path / "run", capsys)
+
+
+def drive_under_a_roof(data, folder, capsys):
+    """Planner and value from data, then guided plans that the roof keeps low; all very short."""
+    words = ["--preset", "hopper-small", "--dataset", str(data), "--updates", "2", "--batch", "4"]
+    assert main(["train", "diffuser", *words, "--folder", str(folder)]) == 0
+    assert main(["train", "value", *words, "--folder", str(folder / "value"), "--json"]) == 0
+    model, config, spec = load_model(folder / "model")
     assert (spec.nx, spec.nu, config.horizon) == (11, 3, 32)
     step = torch.zeros(1, dtype=torch.long)
     assert bool(model.denoiser(torch.zeros(1, 32, 14), step).isfinite().all())
-    assert minari.__version__ in dataset.storage.metadata["minari_version"]
+    capsys.readouterr()
+    words = ["evaluate", "diffuser", str(folder / "model"), "--episodes", "2", "--steps", "4"]
+    words += ["--value", str(folder / "value" / "model"), "--candidates", "2", "--json"]
+    assert main([*words, "--sampler-steps", "5", "--every", "2"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows["ros"]["plans_certified"] == 1.0
+    assert rows["ros"]["plan_margin"] >= 0.0
+    assert rows["ros"]["steps"] == 4.0
+    assert rows["ros"]["executed_margin"] > 0.0
+    assert main([*words[:3], "--env", "Walker2d-v5"]) == 1
+    assert "observation has shape (17,)" in capsys.readouterr().err
 
 
 def test_unknown_data_are_named_with_the_known_ones(capsys):

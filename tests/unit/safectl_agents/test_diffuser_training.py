@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from safectl.checkpoint import Checkpoint, save_checkpoint
 from safectl.config import to_mapping
@@ -17,9 +18,11 @@ from safectl.errors import (
 )
 from safectl.planners import limits_normaliser
 from safectl.spec import Signal, Spec
+from safectl_agents.cli import main
 from safectl_agents.diffusion.model import load_model, save_model
 from safectl_agents.diffusion.settings import PRESETS, DiffuserConfig, preset
 from safectl_agents.diffusion.train import PlanRows, Trainer, make_network, train
+from safectl_agents.diffusion.world_model import count_weights
 
 TINY = DiffuserConfig(
     horizon=8,
@@ -95,6 +98,58 @@ def test_a_damaged_state_gives_a_clear_error(tmp_path):
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(FileFormatError, match="cannot be read"):
         Trainer(TINY, waves(), nu=1).load(tmp_path / "state")
+
+
+@pytest.mark.parametrize("lost", ["update", "config"])
+def test_a_state_that_lost_a_part_gives_a_clear_error(tmp_path, lost):
+    train(Trainer(TINY, waves(), nu=1), tmp_path, after_update=nothing)
+    file = tmp_path / "state" / "state.json"
+    file.write_text(
+        json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != lost})
+    )
+    with pytest.raises(FileFormatError, match="cannot be read"):
+        Trainer(TINY, waves(), nu=1).load(tmp_path / "state")
+
+
+def test_the_state_of_another_network_gives_a_clear_error(tmp_path):
+    train(Trainer(TINY, waves(), nu=1), tmp_path, after_update=nothing)
+    file = tmp_path / "state" / "state.safetensors"
+    tensors = load_file(file)
+    del tensors["average.head.1.bias"]
+    save_file(tensors, file)
+    with pytest.raises(FileFormatError, match="other weights"):
+        Trainer(TINY, waves(), nu=1).load(tmp_path / "state")
+
+
+def test_the_network_is_compiled_only_where_that_is_asked_for(monkeypatch):
+    asked = []
+
+    def compile_(network, *, mode):
+        asked.append(mode)
+        return network
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    plain = Trainer(TINY, waves(), nu=1)
+    assert asked == []
+    compiled = Trainer(TINY, waves(), nu=1, compiles=True)
+    assert asked == ["default"]  # CUDA graphs are for a GPU
+    assert compiled.step() == plain.step()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["medium", "large"])
+def test_a_full_preset_starts_and_goes_on(tmp_path, name):
+    words = ["train", "diffuser", "--preset", name, "--data-steps", "10000", "--batch", "2"]
+    words += ["--folder", str(tmp_path)]
+    assert main([*words, "--updates", "1"]) == 0
+    weights = load_file(tmp_path / "state" / "state.safetensors")
+    assert main([*words, "--updates", "2"]) == 0
+    assert json.loads((tmp_path / "state" / "state.json").read_text())["update"] == 2
+    after = load_file(tmp_path / "state" / "state.safetensors")
+    assert not torch.equal(weights["network.head.1.bias"], after["network.head.1.bias"])
+    model, config, _ = load_model(tmp_path / "model")
+    assert (model.horizon, len(model.kept)) == (config.horizon, 256)
+    assert count_weights(model.denoiser) == 3_682_118
 
 
 def test_data_without_a_plan_are_refused():

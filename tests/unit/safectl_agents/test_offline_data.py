@@ -13,9 +13,16 @@ from safectl.errors import (
     ShapeError,
     StorageError,
 )
-from safectl_agents.diffusion.data import OfflineData, goal_exits, load_dataset, windows
+from safectl_agents.diffusion.data import (
+    OfflineData,
+    goal_exits,
+    load_dataset,
+    returns_to_go,
+    windows,
+)
 from safectl_agents.diffusion.maze_data import MazeDataConfig, collect, write_maze_data
-from safectl_agents.diffusion.plan_data import padded
+from safectl_agents.diffusion.plan_data import padded, plan_data
+from safectl_agents.diffusion.settings import DiffuserConfig
 
 SMALL = MazeDataConfig(steps=400, stream=200, seed=3)
 PUBLIC = {
@@ -100,6 +107,24 @@ def test_a_stopped_collection_goes_on_with_the_chunks_it_has(tmp_path, stored, m
         write_maze_data(SMALL, tmp_path / "again")
 
 
+@pytest.mark.parametrize("left", [0, 1000])
+def test_a_truncated_chunk_is_named(tmp_path, monkeypatch, left):
+    def stop(steps):
+        if steps == 200:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("safectl_agents.diffusion.maze_data._CHUNK", 1)
+    with pytest.raises(KeyboardInterrupt):
+        write_maze_data(SMALL, tmp_path / "maze", progress=stop)
+    chunk = tmp_path / "maze.parts" / "0000.npz"
+    chunk.write_bytes(chunk.read_bytes()[:left])
+    with pytest.raises(FileFormatError, match=r"0000.npz: cannot be read .* delete it"):
+        write_maze_data(SMALL, tmp_path / "maze")
+    assert not (tmp_path / "maze").exists()
+    chunk.unlink()
+    assert write_maze_data(SMALL, tmp_path / "maze") > 380
+
+
 def test_the_identifier_of_a_minari_dataset_works_like_its_folder(tmp_path, stored, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     by_name, by_folder = load_dataset("maze"), load_dataset(stored)
@@ -126,7 +151,7 @@ def test_plans_begin_wherever_a_whole_horizon_fits():
     ends = np.zeros(30, np.bool_)
     ends[[4, 9, 29]] = True
     zeros = np.zeros((30, 1), np.float32)
-    data = OfflineData(zeros, zeros, zeros[:, 0], ends)
+    data = OfflineData(zeros, zeros, zeros[:, 0], ends, np.zeros_like(ends))
     np.testing.assert_array_equal(windows(data, 4), [0, 5, *range(10, 26)])
     np.testing.assert_array_equal(windows(data, 4, max_path=10), [0, 5, *range(10, 16)])
     np.testing.assert_array_equal(windows(data, 1), [*range(4), *range(5, 9), *range(10, 29)])
@@ -242,3 +267,26 @@ def test_padding_lets_a_plan_begin_at_every_row_and_run_past_the_end():
     expected = [1.0, 2.0, 0.0, 0.0, 3.0, 4.0, 5.0, 0.0, 0.0]
     assert more[:, 0].tolist() == expected
     assert more[starts].equal(rows)
+
+
+def test_returns_are_discounted_to_the_end_of_the_episode_and_failure_is_charged(tmp_path):
+    rewards = np.arange(50.0)
+    path = write_d4rl(tmp_path / "hopper.hdf5", rewards=rewards, terminals=np.arange(50) == 29)
+    data = load_dataset(path)
+    np.testing.assert_array_equal(np.flatnonzero(data.failed), [29])
+    found = returns_to_go(data, 0.5, penalty=-8.0)
+    assert found[9] == 9.0  # the last row of its episode, by time
+    assert found[29] == 29.0 - 8.0
+    assert found[27] == 27.0 + 0.5 * 28.0 + 0.25 * 21.0
+    expected = [sum(0.5 ** (j - i) * rewards[j] for j in range(i, 50)) for i in range(40, 50)]
+    np.testing.assert_allclose(found[40:], expected, rtol=1e-6)
+    with pytest.raises(RangeError, match="discount"):
+        returns_to_go(data, 1.5)
+
+
+def test_data_of_a_maze_that_were_made_with_other_settings_are_refused(tmp_path):
+    made = MazeDataConfig(steps=400, stream=200)
+    write_maze_data(made, tmp_path / "maze2d-umaze")
+    config = DiffuserConfig(dataset="umaze", data_steps=800, horizon=8)
+    with pytest.raises(ConfigError, match="other settings"):
+        plan_data(config, tmp_path)

@@ -6,8 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
+from safectl.barriers import Superellipse
+from safectl.errors import RangeError
+from safectl.planners import Specification
 from safectl_agents.cli import main
-from safectl_agents.diffusion.compare import SHIPPED, draw_starts, set_up
+from safectl_agents.diffusion.compare import SHIPPED, compare, draw_starts, set_up
+from safectl_agents.diffusion.reachable import require_way
+from safectl_envs.maze_layout import LAYOUTS
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +65,31 @@ def test_what_cannot_be_planned_gives_one_clear_error(model, tmp_path, capsys, w
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.parametrize("captures", [False, True])
+def test_plans_on_a_gpu_are_as_safe_as_on_the_processor(captures):
+    setup = set_up(SHIPPED, device="cuda", captures=captures)
+    found = compare(setup, draw_starts(setup, 4), ["ros", "tvs"], steps=8)
+    for compared in found.values():
+        assert float(compared.proposal.evidence.margins.min()) > 0.009
+
+
+def test_a_specification_that_closes_the_maze_is_refused():
+    setup = set_up(SHIPPED)
+    starts = draw_starts(setup, 2)
+    require_way(setup.specification, LAYOUTS["umaze"], starts, setup.goal)
+    # The right corridor reaches from column 2.4 to 3.2.
+    shut = {"gate": Superellipse((2.0, 2.8), (0.1, 0.45), exponent=8.0)}
+    closed = setup._replace(specification=Specification(shut, setup.specification.normaliser))
+    with pytest.raises(RangeError, match=r"gate.*a way from the start \[[23]\."):
+        compare(closed, starts, ["ros"], steps=1)
+    ajar = {"gate": Superellipse((2.0, 2.8), (0.1, 0.35), exponent=8.0)}
+    require_way(
+        Specification(ajar, setup.specification.normaliser), LAYOUTS["umaze"], starts, setup.goal
+    )
+
+
 def test_a_model_has_to_be_named(capsys):
     assert main(["plan"]) == 1
     assert "or --demo" in capsys.readouterr().err
@@ -87,3 +117,19 @@ def test_the_demo_is_safe_where_the_plain_model_is_not(tmp_path, capsys):
     rows = json.loads(capsys.readouterr().out)
     assert max(rows["diffuser"]["s_spec"], rows["diffuser"]["c_spec"]) < -0.3
     assert rows["res"]["waypoints_safe"] == 1.0
+
+
+@pytest.mark.slow
+def test_the_comparison_has_a_table_beside_published_figures_pictures_and_a_film(tmp_path, capsys):
+    words = ["bench", "safediffuser", "--plans", "3", "--drawn", "2", "--steps", "3"]
+    methods = ["--methods", "res-released", "tvs"]
+    assert main([*words, *methods, "--out", str(tmp_path), "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert json.loads((tmp_path / "plans.json").read_text()) == rows
+    assert [row["plans"] for row in rows.values()] == [3.0, 3.0]
+    table = (tmp_path / "plans.md").read_text()
+    assert f"| tvs | {rows['tvs']['s_spec']:.3f} |" in table
+    assert "| SafeDiffuser ReS | 0.010 | 0.010 | 1.442 |" in table
+    with Image.open(tmp_path / "denoising.gif") as film:
+        assert film.n_frames == 4
+    assert (tmp_path / "plans.png").stat().st_size > 10_000
