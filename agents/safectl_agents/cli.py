@@ -65,6 +65,9 @@ COMMANDS = {
     "experiment": Command(
         "experiment", "train and compare methods of safe learning; also: safectl bench acs"
     ),
+    "experiment fb": Command(
+        "experiment_fb", "train and compare methods on reward-free data; also: safectl bench fb"
+    ),
     "launch": Command(
         "launch", "run a ROS 2 launch file: FILE key:=value ...", "file", "safectl_ros.commands"
     ),
@@ -78,6 +81,9 @@ COMMANDS = {
         "bag", "repair a bag, or store it as a Minari dataset", "bag", "safectl_ros.commands"
     ),
 }
+
+_EXPERIMENTS = {"acs": "experiment", "fb": "experiment fb"}
+"""What follows `bench` without being a benchmark."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,8 +119,8 @@ def _run(name: str, rest: Sequence[str]) -> int:
         name, rest = f"{name} {rest[0]}", rest[1:]
     if name not in COMMANDS:
         raise UnknownNameError("command", name, known=list(COMMANDS))
-    if [name, *rest[:1]] == ["bench", "acs"]:
-        name, rest = "experiment", rest[1:]
+    if name == "bench" and rest and rest[0] in _EXPERIMENTS:
+        name, rest = _EXPERIMENTS[rest[0]], rest[1:]
     command = COMMANDS[name]
     module = importlib.import_module(f"{command.package}.{command.module}")
     words = list(rest)

@@ -54,13 +54,18 @@ class Episode:
 
 
 class Transitions(NamedTuple):
-    """Rows of transitions, with the simulator states that were entered where those are known."""
+    """Rows of transitions, in the order of the data.
+
+    `physics` are the simulator states that were entered, where those are known; `place` is the
+    number of the transition in the whole data and that of the last one of its episode, (rows, 2).
+    """
 
     observation: NDArray[np.float32]
     action: NDArray[np.float32]
     next_observation: NDArray[np.float32]
     discount: NDArray[np.float32]
     physics: NDArray[np.float64] | None
+    place: NDArray[np.int64] | None = None
 
 
 def save_episode(episode: Episode, folder: Path, index: int) -> Path:
@@ -173,7 +178,8 @@ def load_transitions(
         rows = chosen[(chosen >= end - length) & (chosen < end)] - (end - length) + 1
         if len(rows):
             parts.append(_rows_of(path, rows, int(length)))
-    return _join(parts, folder)
+    last = ends[np.searchsorted(ends, chosen, side="right")] - 1
+    return _join(parts, folder)._replace(place=np.stack([chosen, last], 1))
 
 
 def _rows_of(path: Path, rows: NDArray[np.int64], length: int) -> Transitions:
