@@ -15,22 +15,10 @@ from safectl_agents.fb.collect import CollectConfig, collect
 from safectl_agents.fb.compare import compare, read_curves, table
 from safectl_agents.fb.experiment import is_finished, plan, run_all, run_seed
 from safectl_agents.fb.settings import FBConfig
+from tests.fb_seeds import TASKS, write_seed
 
-TASKS = ("reach_top_left", "reach_top_right", "reach_bottom_left", "reach_bottom_right")
 LEVELS = {name: dict.fromkeys(TASKS, 1.0) for name in ("random actions", "no action")}
 SMALL = FBConfig(nz=4, hidden=8, embedding=8, batch=8, steps=2, labels=20, episodes=2)
-
-
-def write_seed(folder: Path, method: str, seed: int, scores: dict[int, float]) -> None:
-    """Leave what a finished seed leaves, all tasks with equal scores."""
-    place = folder / "point_mass_maze" / method / f"seed-{seed}"
-    place.mkdir(parents=True)
-    with (place / "evaluations.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["step", *TASKS])
-        rows.writerows([step, *[score] * 4] for step, score in scores.items())
-    last = {"step": max(scores), "scores": dict.fromkeys(TASKS, scores[max(scores)])}
-    write_json(place / "result.json", {"config": {"seed": seed}, "last": last})
 
 
 @pytest.fixture
