@@ -18,5 +18,11 @@ def write_seed(folder, method, seed, scores, *, domain="point_mass_maze"):
         rows.writerow(["step", *tasks])
         rows.writerows([step, *[score] * 4] for step, score in scores.items())
     last = {"step": max(scores), "scores": dict.fromkeys(tasks, scores[max(scores)])}
-    facts = {"machine": "a machine", "command": "a command", "seconds_of_the_last_start": 1.0}
-    write_json(place / "result.json", {"config": {"seed": seed}, "last": last, **facts})
+    facts = {
+        "config": {"seed": seed},
+        "machine": "a machine",
+        "command": "a command",
+        "episodes_of_the_data": 1,
+        "seconds_of_the_last_start": 1.0,
+    }
+    write_json(place / "result.json", {"last": last, **facts})

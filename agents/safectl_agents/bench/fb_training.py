@@ -95,6 +95,7 @@ def _facts(found: Mapping[str, Curves]) -> dict[str, Any]:
         "config": first.results[0]["config"],
         "machine_of_the_training": first.results[0]["machine"],
         "command_of_the_training": first.results[0]["command"],
+        "episodes_of_the_data": first.results[0]["episodes_of_the_data"],
     }
 
 

@@ -17,6 +17,7 @@ from safectl.config import to_mapping
 from safectl.errors import FileFormatError
 from safectl.files import read_json, write_json
 from safectl_agents.bench.benchmark import describe_machine
+from safectl_agents.fb.episodes import episode_paths
 from safectl_agents.fb.methods import find_method
 from safectl_agents.fb.report import Evaluations, read_evaluations
 from safectl_agents.fb.settings import FBConfig
@@ -128,6 +129,7 @@ def run_seed(run: Run, *, command: str) -> None:
             "machine": describe_machine(),
             "versions": {name: version(name) for name in packages},
             "command": command,
+            "episodes_of_the_data": len(episode_paths(run.data)),
             "last": _scores(found, -1),
             "best": _scores(found, best),
             "seconds_of_the_last_start": round(time.monotonic() - began, 1),
