@@ -5,7 +5,7 @@ seeds, and is chosen on the very scores it reports, so it is optimistic.
 """
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import cycle
 from pathlib import Path
@@ -128,21 +128,31 @@ def references(path: Path, domain: str) -> dict[str, dict[str, float]]:
 
 
 def table(summary: Mapping[str, Any], levels: Mapping[str, Mapping[str, float]]) -> str:
-    """Return the comparison as Markdown, methods by their last score, references below."""
+    """Return the comparison as Markdown, all tasks and each of them at the last step.
+
+    Methods come by their last score, references below them.
+    """
     tasks = list(next(iter(levels.values())))
-    heads = ("method", "seeds", "updates", "IQM, last", "IQM, best (update)", "mean, last", *tasks)
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    for name in sorted(summary, key=lambda name: -float(summary[name]["last"]["mean"])):
+    names = sorted(summary, key=lambda name: -float(summary[name]["last"]["mean"]))
+    overall = [("", "seeds", "updates", "IQM", "mean", "best IQM (update)")]
+    single = [("last, IQM", *tasks)]
+    for name in names:
         row, last, best = summary[name], summary[name]["last"], summary[name]["best"]
-        cells = [name, f"{len(row['seeds'])}", f"{last['step']:,}", _words(last["iqm"])]
-        cells += [f"{_words(best['iqm'])} ({best['step']:,})", f"{last['mean']:.1f}"]
-        cells += [f"{last['tasks'][task]:.1f}" for task in tasks]
-        lines.append("| " + " | ".join(cells) + " |")
+        cells = (f"{len(row['seeds'])}", f"{last['step']:,}", _words(last["iqm"]))
+        chosen = f"{_words(best['iqm'])} ({best['step']:,})"
+        overall.append((name, *cells, f"{last['mean']:.1f}", chosen))
+        single.append((name, *(f"{last['tasks'][task]:.1f}" for task in tasks)))
     for name, level in levels.items():
-        middle, mean = stats.trim_mean(list(level.values()), 0.25), np.mean(list(level.values()))
-        cells = [name, "", "", f"{middle:.1f}", "", f"{mean:.1f}"]
-        cells += [f"{level[task]:.1f}" for task in tasks]
-        lines.append("| " + " | ".join(cells) + " |")
+        values = [level[task] for task in tasks]
+        middle, mean = float(stats.trim_mean(values, 0.25)), float(np.mean(values))
+        overall.append((name, "", "", f"{middle:.1f}", f"{mean:.1f}", ""))
+        single.append((name, *(f"{value:.1f}" for value in values)))
+    return _markdown(overall) + "\n" + _markdown(single)
+
+
+def _markdown(rows: Sequence[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
     return "\n".join(lines) + "\n"
 
 
