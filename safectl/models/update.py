@@ -14,7 +14,7 @@ from safectl.models import conservative
 METHODS = ("fb", "vc-fb", "mc-fb", "dvc-fb")
 """Variants of the penalty: none, on values, on measures, on the values of tasks drawn from B."""
 
-_SMOOTHING, _CUT = 0.2, 0.3
+SMOOTHING, CUT = 0.2, 0.3
 """Standard deviation of the noise on policy actions, and where it is cut."""
 
 
@@ -111,7 +111,7 @@ def draw(rows: int, nu: int, nz: int, mix: float, generator: torch.Generator) ->
         return torch.randn(shape, generator=generator, device=device)
 
     def noise(*shape: int) -> Tensor:
-        return (_SMOOTHING * normal(*shape)).clamp(-_CUT, _CUT)
+        return (SMOOTHING * normal(*shape)).clamp(-CUT, CUT)
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, device=device)

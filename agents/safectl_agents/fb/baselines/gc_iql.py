@@ -18,7 +18,7 @@ from safectl_agents.fb.baselines import parts
 from safectl_agents.fb.baselines.parts import Perceptron, Twins
 from safectl_agents.fb.domains import Domain
 from safectl_agents.fb.episodes import Transitions
-from safectl_agents.fb.evaluate import Labels, Policies, make_labels
+from safectl_agents.fb.evaluate import Policies, make_labels
 from safectl_agents.fb.settings import FBConfig
 
 EXPECTILE, TEMPERATURE = 0.7, 1.0
@@ -125,7 +125,7 @@ class GCIQL:
     def policies(self) -> Policies:
         """Return the policies of the tasks that have a goal or a rewarded observation."""
         device = self._config.device
-        found = {name: self._goal(name, self._labels) for name in self._facts.tasks}
+        found = {name: self._goal(name) for name in self._facts.tasks}
         goals = {name: goal.to(device) for name, goal in found.items() if goal is not None}
 
         def act(observation: Tensor) -> Tensor:
@@ -136,12 +136,12 @@ class GCIQL:
 
         return Policies(tuple(goals), act)
 
-    def _goal(self, name: str, labels: Labels) -> Tensor | None:
+    def _goal(self, name: str) -> Tensor | None:
         """Return the goal of a task: its own, or the observation with the largest reward."""
         if name in self._facts.goals:
             return torch.tensor(self._facts.goals[name])
-        reward = labels.rewards[name]
-        return labels.observation[reward.argmax()] if bool((reward > 0.0).any()) else None
+        reward = self._labels.rewards[name]
+        return self._labels.observation[reward.argmax()] if bool((reward > 0.0).any()) else None
 
     def state(self) -> dict[str, Tensor]:
         """Return everything that the next update depends on."""

@@ -11,16 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from safectl.errors import FileFormatError
+from safectl.models.networks import HEADS
+from safectl.models.update import CUT, SMOOTHING
 from safectl.seed import derive, torch_generator
 from safectl_agents.fb.domains import Domain
 from safectl_agents.fb.episodes import Transitions
 from safectl_agents.fb.settings import FBConfig
 
-HEADS = 2
 RATE = 1e-4
 """Step size of Adam of every network that names no other."""
-SMOOTHING, CUT = 0.2, 0.3
-"""Deviation of the noise on policy actions, and where it is cut."""
 
 
 class Rows(NamedTuple):
