@@ -87,10 +87,10 @@ def test_the_targets_follow_slowly():
 def test_a_weighted_policy_ends_within_the_data_where_one_of_most_value_leaves_them():
     found = {}
     for actor in ("value", "aw"):
-        settings = UpdateSettings(actor=actor, actor_learning_rate=1e-2, learning_rate=1e-3)
+        settings = UpdateSettings(actor=actor, actor_learning_rate=3e-2, learning_rate=1e-3)
         learner = Learner(ForwardBackward(SIZES), settings)
         batch = make_batch()._replace(action=torch.full((ROWS, 2), 0.3))
-        for seed in range(150):
+        for seed in range(50):
             draws = draw(ROWS, 2, 4, 0.5, torch_generator(seed, "draws"))
             learner.update(batch, draws)
         task = torch.nn.functional.normalize(draws.normal, dim=-1) * 2.0
