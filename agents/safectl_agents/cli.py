@@ -73,6 +73,9 @@ COMMANDS = {
         "experiment_plans",
         "compare methods of safe planning: table, plots, GIF; also: safectl bench safediffuser",
     ),
+    "experiment fb": Command(
+        "experiment_fb", "train and compare methods on reward-free data; also: safectl bench fb"
+    ),
     "launch": Command(
         "launch", "run a ROS 2 launch file: FILE key:=value ...", "file", "safectl_ros.commands"
     ),
@@ -87,7 +90,11 @@ COMMANDS = {
     ),
 }
 
-_EXPERIMENTS = {"acs": "experiment", "safediffuser": "experiment plans"}
+_EXPERIMENTS = {
+    "acs": "experiment",
+    "fb": "experiment fb",
+    "safediffuser": "experiment plans",
+}
 """Comparisons that `safectl bench` runs by the name of their figures, without the final dot."""
 
 

@@ -13,6 +13,7 @@ from safectl.errors import RangeError
 CONFIDENCE = 0.95
 _RESAMPLES = 10_000
 _STRATIFIED_RESAMPLES = 2_000
+_TAILS = (0.5 * (1.0 - CONFIDENCE), 0.5 * (1.0 + CONFIDENCE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +108,43 @@ def iqm_interval(scores: NDArray[np.float64], generator: np.random.Generator) ->
     Raises:
         RangeError: If there are fewer than two runs.
     """
+    low, high = np.quantile(_resampled_iqm(scores, generator), _TAILS)
+    return Interval(float(stats.trim_mean(scores, 0.25, axis=None)), float(low), float(high))
+
+
+def iqm_ratio_interval(
+    ours: NDArray[np.float64],
+    theirs: NDArray[np.float64],
+    least: float,
+    generator: np.random.Generator,
+) -> Interval:
+    """Estimate the ratio of two interquartile means, both bootstrapped as in `iqm_interval`.
+
+    Args:
+        ours: Scores above the line, shape (runs, tasks).
+        theirs: Scores below it, shape (runs, tasks).
+        least: What the divisor counts as where it is less, > 0.
+        generator: Source of the resamples.
+
+    Raises:
+        RangeError: If there are fewer than two runs of either.
+    """
+    above, below = (_resampled_iqm(scores, generator) for scores in (ours, theirs))
+    low, high = np.quantile(above / np.maximum(below, least), _TAILS)
+    divisor = max(float(stats.trim_mean(theirs, 0.25, axis=None)), least)
+    estimate = float(stats.trim_mean(ours, 0.25, axis=None)) / divisor
+    return Interval(estimate, float(low), float(high))
+
+
+def _resampled_iqm(
+    scores: NDArray[np.float64], generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return the IQM of runs drawn anew within every task, shape (resamples,)."""
     runs = _at_least_two(len(scores))
     rows = generator.integers(runs, size=(_STRATIFIED_RESAMPLES, *scores.shape))
     resampled = np.take_along_axis(scores[None], rows, 1).reshape(_STRATIFIED_RESAMPLES, -1)
-    found = stats.trim_mean(resampled, 0.25, axis=1)
-    tail = 0.5 * (1.0 - CONFIDENCE)
-    low, high = np.quantile(found, [tail, 1.0 - tail])
-    return Interval(float(stats.trim_mean(scores, 0.25, axis=None)), float(low), float(high))
+    found: NDArray[np.float64] = stats.trim_mean(resampled, 0.25, axis=1)
+    return found
 
 
 def _at_least_two(count: int) -> int:

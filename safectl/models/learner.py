@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from safectl.models import conservative, measure
+from safectl.models import conservative, imitation, measure
 from safectl.models.forward_backward import ForwardBackward
 from safectl.models.networks import Forward, noisy
 from safectl.models.saved import load_named_state, named_state
@@ -130,11 +130,28 @@ class Learner:
         """Step the policy; F is held fixed, so only its inputs get a gradient."""
         with self._precision(batch), _held(self._represented):
             mean = self.model.actor(batch.observation, task).float()
-            action = noisy(mean, draws.actor_noise)
-            forward = self.model.forward(batch.observation, action, task).float()
-            loss = measure.actor_loss(forward, task)
+            if self.settings.actor == "aw":
+                loss, value = self._imitate(batch, mean, task)
+            else:
+                action = noisy(mean, draws.actor_noise)
+                forward = self.model.forward(batch.observation, action, task).float()
+                loss = measure.actor_loss(forward, task)
+                value = -loss
         self._step("actor", self._acting, loss)
-        return {"actor_loss": loss, "value": -loss}
+        return {"actor_loss": loss, "value": value}
+
+    def _imitate(self, batch: Batch, mean: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of FB-AW and the value of the policy.
+
+        The advantage is A = min_k F_k(s, a, z)^T z - min_k F_k(s, mean, z)^T z.
+        """
+        with torch.no_grad():
+            actions = torch.stack([batch.action, mean])
+            forward = _at(self.model.forward, batch.observation, actions, task)
+            data, own = measure.values(forward, task).amin(0)
+            advantage = imitation.relative(data - own)
+            weight = imitation.advantage_weights(advantage, self.settings.temperature)
+        return imitation.imitation_loss(mean, batch.action, weight), own.mean()
 
     def _compare(
         self, batch: Batch, draws: Draws, shared: tuple[Tensor, Tensor], backward: Tensor

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from safectl.errors import NonFiniteError, ShapeError, TaskNotInferable
+from safectl.errors import NonFiniteError, RangeError, ShapeError, TaskNotInferable
 from safectl.models.networks import Backward, on_sphere
 from safectl.types import Task
 
@@ -104,8 +104,15 @@ def infer_from_function(
 
     Raises:
         ShapeError, NonFiniteError, TaskNotInferable: As `infer_from_rewards`.
+        RangeError: If the function returns no numbers.
     """
-    return infer_from_rewards(backward, observation, torch.as_tensor(function(observation)))
+    returned = function(observation)
+    try:
+        reward = torch.as_tensor(returned)
+    except (TypeError, ValueError, RuntimeError) as error:
+        expected = "one number per observation from the reward function"
+        raise RangeError("reward", value=returned, expected=expected) from error
+    return infer_from_rewards(backward, observation, reward)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from safectl.models import conservative
 METHODS = ("fb", "vc-fb", "mc-fb", "dvc-fb")
 """Variants of the penalty: none, on values, on measures, on the values of tasks drawn from B."""
 
-_SMOOTHING, _CUT = 0.2, 0.3
+SMOOTHING, CUT = 0.2, 0.3
 """Standard deviation of the noise on policy actions, and where it is cut."""
 
 
@@ -50,6 +50,11 @@ class UpdateSettings:
     """Step size of Adam for the logarithm of alpha, >= 0; 0 keeps the first alpha."""
     first_alpha: float = 1.0
     """Weight of the penalty at the start, > 0."""
+    actor: Literal["value", "aw"] = "value"
+    """What the policy learns: the action of most value, or (`aw`) to imitate the actions of the
+    data, those of more advantage more."""
+    temperature: float = 0.5
+    """Of `aw`, > 0: weights are exp(advantage / mean size of an advantage / temperature)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Numbers within the networks while training. `bfloat16` is twice as fast where the processor
     has it; weights, losses and optimisers stay in float32."""
@@ -69,6 +74,8 @@ class UpdateSettings:
             ("budget", self.budget > floor, f"more than 2 ln 12 = {floor:.3f}"),
             ("alpha_learning_rate", self.alpha_learning_rate >= 0.0, "a number >= 0"),
             ("first_alpha", self.first_alpha > 0.0, "a number > 0"),
+            ("actor", self.actor in ("value", "aw"), "value or aw"),
+            ("temperature", self.temperature > 0.0, "a number > 0"),
         ):
             if not holds:
                 raise RangeError(name, value=getattr(self, name), expected=expected)
@@ -104,7 +111,7 @@ def draw(rows: int, nu: int, nz: int, mix: float, generator: torch.Generator) ->
         return torch.randn(shape, generator=generator, device=device)
 
     def noise(*shape: int) -> Tensor:
-        return (_SMOOTHING * normal(*shape)).clamp(-_CUT, _CUT)
+        return (SMOOTHING * normal(*shape)).clamp(-CUT, CUT)
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, device=device)

@@ -1,20 +1,15 @@
 """Tasks x methods x seeds: every seed a process of its own, finished ones are never repeated."""
 
-import os
-import threading
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
-from multiprocessing import get_context, parent_process
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from safectl_agents.acs import curve
 from safectl_agents.acs.seed_run import RunSettings, check_settings, is_finished, run_seed
-
-_REFRESH_S = 2.0
+from safectl_agents.pool import Work, run_side_by_side
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,50 +61,17 @@ def run_all(runs: Sequence[Run], *, jobs: int, command: str, console: Console) -
     """
     for run in runs:
         check_settings(run.settings, run.folder)
-    pending = [run for run in runs if not is_finished(run.folder)]
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[status]}"),
-        TimeRemainingColumn(),
-    )
-    with (
-        Progress(*columns, console=console) as progress,
-        ProcessPoolExecutor(
-            jobs, mp_context=get_context("spawn"), initializer=end_with_parent
-        ) as pool,
-    ):
-        bars = {
-            pool.submit(run_seed, run.settings, run.folder, command=command): (
-                run,
-                progress.add_task(_label(run), total=run.settings.steps, status=""),
-            )
-            for run in pending
-        }
-        open_runs: set[Future[None]] = set(bars)
-        try:
-            while open_runs:
-                done, open_runs = wait(open_runs, _REFRESH_S, return_when=FIRST_COMPLETED)
-                for run, bar in bars.values():
-                    step, status = _standing(run.folder)
-                    progress.update(bar, completed=step, status=status)
-                for future in done:
-                    future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def end_with_parent() -> None:
-    """End this process when the one that started it is killed, so that a seed has one writer."""
-    parent = parent_process()
-    assert parent is not None, "this runs in a pool"
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    works = [
+        Work(
+            _label(run),
+            run.settings.steps,
+            partial(run_seed, run.settings, run.folder, command=command),
+            partial(_standing, run.folder),
+        )
+        for run in runs
+        if not is_finished(run.folder)
+    ]
+    run_side_by_side(works, jobs=jobs, console=console)
 
 
 def _label(run: Run) -> str:

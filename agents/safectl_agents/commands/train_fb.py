@@ -28,8 +28,8 @@ class TrainFBSettings:
     data: Path | None = None
     """Folder of episodes; `data/<domain>/rnd/buffer` without."""
     folder: Path | None = None
-    """Folder of the run; `runs/<domain>-<method>-<seed>` without. A run of the same settings in it
-    goes on, up to `steps`."""
+    """Folder of the run; `runs/<domain>-<method>-<seed>` without, `<method>-aw` for a weighted
+    policy. A run of the same settings in it goes on, up to `steps`."""
     json: bool = False
     """Print JSON."""
 
@@ -41,8 +41,8 @@ def run(settings: TrainFBSettings) -> int:
     """Train and print the scores of the last and of the best evaluation."""
     config = settings.run
     data = settings.data or Path("data") / config.domain / "rnd" / "buffer"
-    name = f"{config.domain}-{config.update.method}-{config.seed}"
-    folder = settings.folder or Path("runs") / name
+    method = config.update.method + ("-aw" if config.update.actor == "aw" else "")
+    folder = settings.folder or Path("runs") / f"{config.domain}-{method}-{config.seed}"
     columns = (
         TextColumn("{task.completed:,.0f}/{task.total:,.0f} updates"),
         BarColumn(),
@@ -57,7 +57,7 @@ def run(settings: TrainFBSettings) -> int:
             bar.update(task, completed=step, status=status)
 
         train(config, data, folder, progress=show)
-    plot_trainings({config.update.method: folder}, folder / "curves.png")
+    plot_trainings({method: folder}, folder / "curves.png")
     found = report(folder)
     if settings.json:
         sys.stdout.write(json.dumps({"folder": str(folder), "scores": scores_of(found)}) + "\n")

@@ -54,13 +54,18 @@ class Episode:
 
 
 class Transitions(NamedTuple):
-    """Rows of transitions, with the simulator states that were entered where those are known."""
+    """Rows of transitions, in the order of the data.
+
+    `physics` are the simulator states that were entered, where those are known; `place` is the
+    number of the transition in the whole data and that of the last one of its episode, (rows, 2).
+    """
 
     observation: NDArray[np.float32]
     action: NDArray[np.float32]
     next_observation: NDArray[np.float32]
     discount: NDArray[np.float32]
     physics: NDArray[np.float64] | None
+    place: NDArray[np.int64] | None = None
 
 
 def save_episode(episode: Episode, folder: Path, index: int) -> Path:
@@ -97,14 +102,21 @@ def load_episode(path: Path) -> Episode:
         observation = arrays["observation"].astype(np.float32)
         action = arrays["action"].astype(np.float32)
         rows = len(observation)
-        reward = arrays.get("reward", np.zeros(rows)).astype(np.float32).reshape(rows, -1)
-        discount = arrays.get("discount", np.ones(rows)).astype(np.float32).reshape(rows)
+        reward = arrays.get("reward", np.zeros(rows)).astype(np.float32)
+        discount = arrays.get("discount", np.ones(rows)).astype(np.float32)
         physics = arrays["physics"].astype(np.float64) if "physics" in arrays else None
     except _DAMAGED as error:
         raise FileFormatError(path, f"is no episode ({error})", _ADVICE) from error
     if observation.ndim != 2 or action.ndim != 2 or len(action) != rows or rows < 2:
         shapes = f"observation {observation.shape}, action {action.shape}"
         raise FileFormatError(path, f"holds {shapes}; expected (T+1, n) of both", _ADVICE)
+    for name, array, fits in (
+        ("reward", reward, reward.ndim in (1, 2)),
+        ("discount", discount, discount.shape in ((rows,), (rows, 1))),
+    ):
+        if not fits or len(array) != rows:
+            raise FileFormatError(path, f"holds {name} of shape {array.shape}", _ADVICE)
+    reward, discount = reward.reshape(rows, -1), discount.reshape(rows)
     if physics is not None and (physics.ndim != 2 or len(physics) != rows):
         raise FileFormatError(path, f"holds physics of shape {physics.shape}", _ADVICE)
     checked: dict[str, NDArray[np.float32] | NDArray[np.float64]] = {
@@ -173,7 +185,8 @@ def load_transitions(
         rows = chosen[(chosen >= end - length) & (chosen < end)] - (end - length) + 1
         if len(rows):
             parts.append(_rows_of(path, rows, int(length)))
-    return _join(parts, folder)
+    last = ends[np.searchsorted(ends, chosen, side="right")] - 1
+    return _join(parts, folder)._replace(place=np.stack([chosen, last], 1))
 
 
 def _rows_of(path: Path, rows: NDArray[np.int64], length: int) -> Transitions:

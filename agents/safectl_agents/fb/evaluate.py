@@ -1,6 +1,6 @@
 """Scores of a model on every task of its domain, without further learning."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -68,28 +68,53 @@ def infer_tasks(model: ForwardBackward, domain: str, labels: Labels) -> dict[str
     return tasks
 
 
-def run_tasks(
-    model: ForwardBackward, domain: str, tasks: Mapping[str, Task], episodes: int
-) -> dict[str, NDArray[np.float64]]:
-    """Return the returns of the mean policy, shape (episodes,) per task.
+class Policies(NamedTuple):
+    """Policies of some tasks.
 
-    All episodes of all tasks go in step, so that the policy is asked once per step; every task
+    Attributes:
+        tasks: Names of the tasks.
+        act: Maps observations (tasks, rows, nx) to actions (tasks, rows, nu) in [-1, 1].
+    """
+
+    tasks: tuple[str, ...]
+    act: Callable[[Tensor], Tensor]
+
+
+def task_policies(model: ForwardBackward, tasks: Mapping[str, Task]) -> Policies:
+    """Return the mean policies of tasks."""
+    device = next(model.actor.parameters()).device
+    vectors = [task.vector.to(device) for task in tasks.values()]
+
+    def act(observation: Tensor) -> Tensor:
+        count, rows, _ = observation.shape
+        task = torch.stack(vectors).repeat_interleave(rows, 0)
+        action: Tensor = model.actor(observation.flatten(0, 1).to(device), task)
+        return action.reshape(count, rows, -1)
+
+    return Policies(tuple(tasks), act)
+
+
+def play(policies: Policies, domain: str, episodes: int) -> dict[str, NDArray[np.float64]]:
+    """Return the returns of policies, shape (episodes,) per task.
+
+    All episodes of all tasks go in step, so that policies are asked once per step; every task
     meets the same starts.
     """
-    device = next(model.actor.parameters()).device
-    worlds = [Domain(domain, seed=_START_SEED + e) for _ in tasks for e in range(episodes)]
-    vectors = torch.stack([task.vector for task in tasks.values()]).to(device)
-    rows = vectors.repeat_interleave(episodes, 0)
-    asked = [name for name in tasks for _ in range(episodes)]
+    names = policies.tasks
+    if not names:
+        return {}
+    worlds = [Domain(domain, seed=_START_SEED + e) for _ in names for e in range(episodes)]
+    asked = [name for name in names for _ in range(episodes)]
     observation = np.stack([world.reset() for world in worlds])
     returns = np.zeros(len(worlds))
     for _ in range(worlds[0].episode_steps):
         with torch.no_grad():
-            action = model.actor(torch.from_numpy(observation).to(device), rows).cpu().numpy()
+            rows = torch.from_numpy(observation).reshape(len(names), episodes, -1)
+            action = policies.act(rows).flatten(0, 1).cpu().numpy()
         moved = [world.step(one) for world, one in zip(worlds, action, strict=True)]
         observation = np.stack(moved)
         returns += [world.reward(name) for world, name in zip(worlds, asked, strict=True)]
-    return dict(zip(tasks, returns.reshape(len(tasks), episodes), strict=True))
+    return dict(zip(names, returns.reshape(len(names), episodes), strict=True))
 
 
 def score(returns: NDArray[np.float64]) -> float:

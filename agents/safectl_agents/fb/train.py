@@ -3,36 +3,74 @@
 The batch and the noise of an update depend on the seed and on its number only, so on a CPU a run
 that was killed and resumed gives the same bits as one that was not.
 
-Folder of a run: `config.json`, `updates.csv`, `evaluations.csv`, `tensorboard/` and
-`checkpoints/step-<updates>/`.
+Folder of a run: `config.json` and what `safectl_agents.fb.loop` writes.
 """
 
-import csv
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch.utils.tensorboard import SummaryWriter
+from torch import Tensor
 
 from safectl.config import overlay, to_mapping
-from safectl.errors import ConfigError, FileFormatError, NonFiniteError, ShapeError
-from safectl.files import new_file, new_folder, read_json, write_json
-from safectl.models import Batch, Draws, ForwardBackward, Learner, draw
+from safectl.errors import ConfigError, FileFormatError, ShapeError
+from safectl.files import read_json, write_json
+from safectl.models import Batch, ForwardBackward, Learner, draw
 from safectl.seed import torch_generator
-from safectl_agents.fb.domains import Domain, facts_of
+from safectl_agents.fb.domains import Domain
 from safectl_agents.fb.episodes import Transitions, load_transitions
-from safectl_agents.fb.evaluate import Labels, infer_tasks, make_labels, run_tasks, score
+from safectl_agents.fb.evaluate import Policies, infer_tasks, make_labels, task_policies
+from safectl_agents.fb.loop import Progress, Trainee, fit, restore
 from safectl_agents.fb.settings import FBConfig
-from safectl_agents.training_state import checkpoints, discard_drafts
+from safectl_agents.training_state import checkpoints
 
-Progress = Callable[[int, Mapping[str, float]], None]
+MODEL = "forward-backward"
+"""What a folder holds unless it says otherwise."""
 
-_ADVICE = "delete this folder to go on from the checkpoint before it, or train again"
 _VERSION = 1
+
+TraineeT = TypeVar("TraineeT", bound=Trainee)
+
+
+class ModelTrainee:
+    """A forward-backward model that learns from transitions.
+
+    Args:
+        config: What to train.
+        domain: Its world.
+        transitions: Of that world.
+    """
+
+    def __init__(self, config: FBConfig, domain: Domain, transitions: Transitions) -> None:
+        self._config = config
+        self.learner = make_learner(config, domain)
+        self._rows = Batch(*(torch.from_numpy(part).to(config.device) for part in transitions[:4]))
+        self._labels = make_labels(config.domain, transitions, config.labels, seed=0)
+
+    def update(self, step: int) -> Mapping[str, Tensor]:
+        """Take one step of everything."""
+        config, sizes = self._config, self.learner.model.sizes
+        generator = torch_generator(config.seed, f"update {step}", config.device)
+        chosen = torch.randint(
+            len(self._rows.action), (config.batch,), generator=generator, device=generator.device
+        )
+        draws = draw(config.batch, sizes.nu, sizes.nz, self.learner.settings.mix, generator)
+        return self.learner.update(Batch(*(part[chosen] for part in self._rows)), draws)
+
+    def policies(self) -> Policies:
+        """Return the mean policies, their tasks inferred anew."""
+        model = self.learner.model
+        return task_policies(model, infer_tasks(model, self._config.domain, self._labels))
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what the learner depends on."""
+        return self.learner.state()
+
+    def load_state(self, named: Mapping[str, Tensor]) -> None:
+        """Take over the state of a learner."""
+        self.learner.load_state(named)
 
 
 def train(
@@ -53,29 +91,30 @@ def train(
         ShapeError: If the data are not those of the domain.
         StorageError: If a file cannot be written.
     """
-    _claim(config, data, folder)
+    trained = train_as(MODEL, ModelTrainee, config, data, folder, progress=progress)
+    return trained.learner.model
+
+
+def train_as(
+    kind: str,
+    make: Callable[[FBConfig, Domain, Transitions], TraineeT],
+    config: FBConfig,
+    data: Path,
+    folder: Path,
+    *,
+    progress: Progress | None = None,
+) -> TraineeT:
+    """Train any method as `train` does; `kind` names it in the folder."""
+    check_run(kind, config, data, folder)
+    facts = {"version": _VERSION, "kind": kind, "data": str(data.resolve())}
+    write_json(folder / "config.json", facts | to_mapping(config))
     torch.set_num_threads(config.threads)
     domain = Domain(config.domain)
     transitions = load_transitions(data, count=config.transitions, subset=config.subset)
     _require_fit(domain, transitions)
-    learner, step = _resume(config, folder, domain)
-    rows = Batch(*(torch.from_numpy(part).to(config.device) for part in transitions[:4]))
-    labels = make_labels(config.domain, transitions, config.labels, seed=0)
-    _forget_after(step, folder)
-    with SummaryWriter(str(folder / "tensorboard")) as writer:
-        while step < config.steps:
-            metrics = learner.update(*_inputs(config, learner, rows, step))
-            step += 1
-            if step % config.log_every == 0 or step == config.steps:
-                figures = {name: float(value) for name, value in metrics.items()}
-                _log(folder / "updates.csv", step, figures, writer, "update")
-                if progress is not None:
-                    progress(step, figures)
-            if step % config.evaluate_every == 0 or step == config.steps:
-                _evaluate(config, learner.model, labels, step, folder, writer)
-            if step % config.checkpoint_every == 0 or step == config.steps:
-                _save(learner, folder / "checkpoints", step, keep=config.keep)
-    return learner.model
+    trainee = make(config, domain, transitions)
+    fit(trainee, config, folder, progress=progress)
+    return trainee
 
 
 def load_run(folder: Path, *, device: str | None = None) -> tuple[FBConfig, ForwardBackward, int]:
@@ -88,10 +127,14 @@ def load_run(folder: Path, *, device: str | None = None) -> tuple[FBConfig, Forw
     Raises:
         FileFormatError: If there is none, or it cannot be read.
     """
-    config = load_config(folder, device=device)
+    kind, config, _ = _read_config(folder, device)
+    if kind != MODEL:
+        advice = "name a training of a forward-backward model"
+        raise FileFormatError(folder, f"holds a training of {kind}", advice)
     if not checkpoints(folder / "checkpoints"):
         raise FileFormatError(folder, "holds no checkpoint", "train it first")
-    learner, step = _resume(config, folder, Domain(config.domain))
+    learner = make_learner(config, Domain(config.domain))
+    step = restore(learner.load_state, folder, config.device)
     return config, learner.model, step
 
 
@@ -101,40 +144,48 @@ def load_config(folder: Path, *, device: str | None = None) -> FBConfig:
     Raises:
         FileFormatError: If the folder holds no run.
     """
+    return _read_config(folder, device)[1]
+
+
+def make_learner(config: FBConfig, domain: Domain) -> Learner:
+    """Return an untrained learner on the device of the settings."""
+    model = ForwardBackward(config.sizes(domain.nx, domain.nu), seed=config.seed)
+    model.networks.to(config.device)
+    return Learner(model, config.learning)
+
+
+def _read_config(folder: Path, device: str | None) -> tuple[str, FBConfig, Any]:
+    """Return what a folder holds, its settings and its data."""
     path = folder / "config.json"
     stored = read_json(path, advice="name the folder of a training of a forward-backward model")
     if stored.pop("version", None) != _VERSION:
         raise FileFormatError(path, "has another version", f"this program reads {_VERSION}")
-    stored.pop("data", None)
+    kind, data = str(stored.pop("kind", MODEL)), stored.pop("data", None)
     stored |= {} if device is None else {"device": device}
-    return overlay(FBConfig(), stored, source=str(path))
+    return kind, overlay(FBConfig(), stored, source=str(path)), data
 
 
-def _inputs(config: FBConfig, learner: Learner, rows: Batch, step: int) -> tuple[Batch, Draws]:
-    """Return batch and noise of one update; both follow from the seed and its number."""
-    generator = torch_generator(config.seed, f"update {step}", config.device)
-    chosen = torch.randint(
-        len(rows.action), (config.batch,), generator=generator, device=generator.device
-    )
-    sizes = learner.model.sizes
-    draws = draw(config.batch, sizes.nu, sizes.nz, learner.settings.mix, generator)
-    return Batch(*(part[chosen] for part in rows)), draws
+def check_run(kind: str, config: FBConfig, data: Path, folder: Path) -> None:
+    """Refuse a folder that holds another training.
 
-
-def _claim(config: FBConfig, data: Path, folder: Path) -> None:
-    path = folder / "config.json"
-    if path.exists():
-        stored = load_config(folder)
-        ours = to_mapping(replace(config, steps=stored.steps))
-        for name, value in to_mapping(stored).items():
-            if ours[name] != value:
-                problem = f"{name} was {value!r} when the run began, now it is {ours[name]!r}"
-                raise ConfigError(str(folder), f"{problem}; only steps may change")
-        before = read_json(path, advice=_ADVICE).get("data")
-        if before != str(data.resolve()):
-            problem = f"data were {before!r} when the run began, now they are {str(data)!r}"
-            raise ConfigError(str(folder), f"{problem}; name another folder for this run")
-    write_json(path, {"version": _VERSION, "data": str(data.resolve()), **to_mapping(config)})
+    Raises:
+        ConfigError: If it does.
+        FileFormatError: If its settings cannot be read.
+    """
+    if not (folder / "config.json").exists():
+        return
+    before, stored, data_before = _read_config(folder, None)
+    if before != kind:
+        problem = f"holds a training of {before}, not of {kind}; name another folder"
+        raise ConfigError(str(folder), problem)
+    ours = to_mapping(replace(config, steps=stored.steps))
+    for name, value in to_mapping(stored).items():
+        if ours[name] != value:
+            problem = f"{name} was {value!r} when the run began, now it is {ours[name]!r}"
+            raise ConfigError(str(folder), f"{problem}; only steps may change")
+    if data_before != str(data.resolve()):
+        problem = f"data were {data_before!r} when the run began, now they are {str(data)!r}"
+        raise ConfigError(str(folder), f"{problem}; name another folder for this run")
 
 
 def _require_fit(domain: Domain, transitions: Transitions) -> None:
@@ -142,71 +193,3 @@ def _require_fit(domain: Domain, transitions: Transitions) -> None:
         shape = getattr(transitions, name).shape
         if shape[1] != width:
             raise ShapeError(f"{name} of the data", expected=("rows", width), got=shape)
-
-
-def _resume(config: FBConfig, folder: Path, domain: Domain) -> tuple[Learner, int]:
-    model = ForwardBackward(config.sizes(domain.nx, domain.nu), seed=config.seed)
-    model.networks.to(config.device)
-    learner = Learner(model, config.learning)
-    discard_drafts(folder / "checkpoints")
-    found = checkpoints(folder / "checkpoints")
-    if not found:
-        return learner, 0
-    try:
-        learner.load_state(load_file(found[-1] / "state.safetensors", device=config.device))
-    except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-        raise FileFormatError(found[-1], f"does not fit the settings ({error})", _ADVICE) from error
-    return learner, int(read_json(found[-1] / "state.json", advice=_ADVICE)["step"])
-
-
-def _save(learner: Learner, parent: Path, step: int, *, keep: int) -> None:
-    state = {name: value.detach().clone() for name, value in learner.state().items()}
-    for name, value in state.items():
-        bad = int((~torch.isfinite(value)).sum())
-        if bad:
-            advice = "lower the learning rate"
-            raise NonFiniteError(name, count=bad, size=value.numel(), advice=advice)
-    with new_folder(parent / f"step-{step:010d}", replace=True) as draft:
-        save_file(state, draft / "state.safetensors")
-        write_json(draft / "state.json", {"step": step})
-    for old in checkpoints(parent)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _evaluate(
-    config: FBConfig,
-    model: ForwardBackward,
-    labels: Labels,
-    step: int,
-    folder: Path,
-    writer: SummaryWriter,
-) -> None:
-    tasks = infer_tasks(model, config.domain, labels)
-    returns = run_tasks(model, config.domain, tasks, config.episodes)
-    names = facts_of(config.domain).tasks
-    scores = {name: score(returns[name]) if name in returns else 0.0 for name in names}
-    _log(folder / "evaluations.csv", step, scores, writer, "score")
-
-
-def _log(
-    path: Path, step: int, figures: Mapping[str, float], writer: SummaryWriter, group: str
-) -> None:
-    is_new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        if is_new:
-            table.writerow(["step", *figures])
-        table.writerow([step, *figures.values()])
-    for name, value in figures.items():
-        writer.add_scalar(f"{group}/{name}", value, step)
-
-
-def _forget_after(step: int, folder: Path) -> None:
-    """Drop what was logged after the checkpoint; those updates are made again."""
-    for name in ("updates.csv", "evaluations.csv"):
-        path = folder / name
-        if path.exists():
-            head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if int(line.partition(",")[0]) <= step]
-            with new_file(path) as draft:
-                draft.write_text("".join([head, *kept]), encoding="utf-8")

@@ -5,6 +5,7 @@ from safectl.errors import RangeError
 from safectl_agents.statistics import (
     Interval,
     iqm_interval,
+    iqm_ratio_interval,
     mean_interval,
     rate_interval,
     share_interval,
@@ -82,3 +83,16 @@ def test_the_interquartile_mean_and_its_stratified_interval():
     assert (equal.estimate, equal.low, equal.high) == (3.0, 3.0, 3.0)
     with pytest.raises(RangeError, match="at least 2"):
         iqm_interval(scores[:1], generator)
+
+
+def test_a_ratio_of_interquartile_means_covers_the_true_one_and_has_a_least_divisor():
+    generator = np.random.default_rng(0)
+    theirs = generator.normal(100.0, 5.0, (5, 4))
+    ours = generator.normal(300.0, 5.0, (5, 4))
+    found = iqm_ratio_interval(ours, theirs, 1.0, generator)
+    assert found.low < 3.0 < found.high
+    assert found.high - found.low < 0.4
+    nothing = iqm_ratio_interval(ours, np.zeros((5, 4)), 1.0, generator)
+    assert nothing.estimate == pytest.approx(iqm_interval(ours, generator).estimate)
+    with pytest.raises(RangeError, match="at least 2"):
+        iqm_ratio_interval(ours[:1], theirs, 1.0, generator)

@@ -35,9 +35,10 @@ def test_an_update_equals_the_published_one_written_down_plainly(method):
     assert (float(ours.log_alpha) != 0.0) == (method != "fb")
 
 
+@pytest.mark.parametrize("actor", ["value", "aw"])
 @pytest.mark.parametrize("method", METHODS)
-def test_what_is_saved_continues_bit_for_bit(method):
-    settings = UpdateSettings(method=method)
+def test_what_is_saved_continues_bit_for_bit(method, actor):
+    settings = UpdateSettings(method=method, actor=actor)
     draws = [draw(ROWS, 2, 4, 0.5, torch_generator(seed, "draws")) for seed in range(4)]
     whole = Learner(ForwardBackward(SIZES), settings)
     for seed in range(4):
@@ -81,6 +82,21 @@ def test_the_targets_follow_slowly():
     new = next(learner.model.forward.parameters())
     expected = 0.99 * before + 0.01 * new
     assert torch.allclose(next(learner.target_forward.parameters()), expected, atol=1e-7)
+
+
+def test_a_weighted_policy_ends_within_the_data_where_one_of_most_value_leaves_them():
+    found = {}
+    for actor in ("value", "aw"):
+        settings = UpdateSettings(actor=actor, actor_learning_rate=3e-2, learning_rate=1e-3)
+        learner = Learner(ForwardBackward(SIZES), settings)
+        batch = make_batch()._replace(action=torch.full((ROWS, 2), 0.3))
+        for seed in range(50):
+            draws = draw(ROWS, 2, 4, 0.5, torch_generator(seed, "draws"))
+            learner.update(batch, draws)
+        task = torch.nn.functional.normalize(draws.normal, dim=-1) * 2.0
+        found[actor] = learner.model.actor(batch.observation, task).detach()
+    assert float((found["aw"] - 0.3).abs().max()) < 0.1
+    assert float((found["value"] - 0.3).abs().mean()) > 0.3
 
 
 @pytest.mark.gpu

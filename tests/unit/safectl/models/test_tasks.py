@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from safectl.errors import NonFiniteError, ShapeError, TaskNotInferable
+from safectl.errors import NonFiniteError, RangeError, ShapeError, TaskNotInferable
 from safectl.models import (
     ForwardBackward,
     Sizes,
@@ -44,8 +44,16 @@ def test_a_goal_and_a_function_give_their_tasks():
 def test_labels_that_cannot_serve_are_refused():
     with pytest.raises(ShapeError, match="reward"):
         infer_from_function(MODEL.backward, OBSERVATION, lambda rows: rows)
+    with pytest.raises(ShapeError, match="reward"):
+        infer_from_function(MODEL.backward, OBSERVATION, lambda rows: rows[:7, 0])
+    with pytest.raises(ShapeError, match="reward"):
+        infer_from_function(MODEL.backward, OBSERVATION, lambda _: 1.0)
+    with pytest.raises(RangeError, match="one number per observation"):
+        infer_from_function(MODEL.backward, OBSERVATION, lambda _: None)
     with pytest.raises(NonFiniteError, match="reward function"):
         infer_from_function(MODEL.backward, OBSERVATION, lambda rows: rows[:, 0] / 0.0)
+    with pytest.raises(NonFiniteError, match="reward holds 1 non-finite"):
+        MODEL.infer(OBSERVATION, torch.tensor([float("nan"), *[1.0] * 199]))
     with pytest.raises(TaskNotInferable, match="0 of 200"):
         MODEL.infer(OBSERVATION, torch.zeros(200))
     with pytest.raises(ShapeError, match="goal"):

@@ -16,6 +16,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from safectl.errors import ConfigError, FileFormatError, RangeError, UnknownNameError
+from safectl_agents import pool
 from safectl_agents.acs import curve, experiment, seed_run
 from safectl_agents.acs.evaluation import Episode, recovery_steps, summarise
 from safectl_agents.acs.experiment import Run, plan, run_all
@@ -125,7 +126,7 @@ def test_no_seed_is_begun_after_one_has_failed(tmp_path, monkeypatch):
             raise ConfigError("seed 0", "fails")
         asked_to_stop.wait(60.0)
 
-    monkeypatch.setattr(experiment, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(pool, "ProcessPoolExecutor", Pool)
     monkeypatch.setattr(experiment, "run_seed", train)
     runs = plan(QUICK, tmp_path, tasks=["speed-limit"], methods=["acs"], seeds=range(5))
     with pytest.raises(ConfigError, match="seed 0"):
@@ -298,7 +299,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from threading import Event
 
-from safectl_agents.acs.experiment import end_with_parent
+from safectl_agents.pool import end_with_parent
 
 
 def seed():

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 
@@ -101,7 +103,45 @@ def test_a_flipped_byte_is_a_damaged_file(tmp_path, offset):
         load_episode(path)
 
 
-@pytest.mark.parametrize("name", ["discount", "physics"])
+class Trap:
+    """Something whose unpickling would run code."""
+
+    def __reduce__(self):
+        return pytest.fail, ("a pickle of a stranger was opened",)
+
+
+@pytest.mark.parametrize("name", ["observation", "action", "reward", "discount", "physics"])
+def test_a_pickled_object_of_a_stranger_is_never_opened(tmp_path, name):
+    arrays = {"observation": np.zeros((3, 2)), "action": np.zeros((3, 1))}
+    path = tmp_path / "episode_000000_2.npz"
+    np.savez(path, **{**arrays, name: np.array([Trap()] * 3, dtype=object)})
+    with pytest.raises(FileFormatError, match="allow_pickle"):
+        load_episode(path)
+    path.write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(FileFormatError, match="is no episode"):
+        load_episode(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_file_that_was_cut_off_is_a_damaged_file(tmp_path, share):
+    path = save_episode(make_episode(), tmp_path, 0)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(FileFormatError, match="is no episode"):
+        load_episode(path)
+
+
+@pytest.mark.parametrize("name", ["reward", "discount"])
+@pytest.mark.parametrize("rows", [2, 4, 6])
+def test_rewards_and_discounts_belong_to_rows(tmp_path, name, rows):
+    path = tmp_path / "episode_000000_2.npz"
+    arrays = {"observation": np.zeros((3, 2)), "action": np.zeros((3, 1))}
+    np.savez(path, **arrays, **{name: np.zeros(rows)})
+    with pytest.raises(FileFormatError, match=name):
+        load_episode(path)
+
+
+@pytest.mark.parametrize("name", ["reward", "discount", "physics"])
 def test_nan_in_any_array_is_refused(tmp_path, name):
     episode = make_episode()
     getattr(episode, name)[3] = np.nan

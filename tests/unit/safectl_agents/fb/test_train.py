@@ -12,9 +12,10 @@ from safectl_agents.cli import main
 from safectl_agents.fb.collect import CollectConfig, collect
 from safectl_agents.fb.episodes import Transitions
 from safectl_agents.fb.evaluate import infer_tasks, make_labels, score
+from safectl_agents.fb.methods import METHODS
 from safectl_agents.fb.report import read_evaluations
 from safectl_agents.fb.settings import FBConfig
-from safectl_agents.fb.train import load_run, train
+from safectl_agents.fb.train import load_config, load_run, train, train_as
 from safectl_agents.training_state import checkpoints
 
 SMALL = FBConfig(
@@ -40,11 +41,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_run_that_was_stopped_gives_the_same_bits_and_logs(data, tmp_path):
+@pytest.mark.parametrize("actor", ["value", "aw"])
+def test_a_run_that_was_stopped_gives_the_same_bits_and_logs(data, tmp_path, actor):
     shown: list[int] = []
-    train(SMALL, data, tmp_path / "whole", progress=lambda step, _: shown.append(step))
-    train(replace(SMALL, steps=3), data, tmp_path / "parts")
-    train(SMALL, data, tmp_path / "parts")
+    config = replace(SMALL, update=replace(SMALL.update, actor=actor))
+    train(config, data, tmp_path / "whole", progress=lambda step, _: shown.append(step))
+    train(replace(config, steps=3), data, tmp_path / "parts")
+    train(config, data, tmp_path / "parts")
     last = [
         load_file(checkpoints(tmp_path / name / "checkpoints")[-1] / "state.safetensors")
         for name in ("whole", "parts")
@@ -85,6 +88,11 @@ def test_a_run_keeps_its_settings_and_names_what_is_wrong(data, tmp_path):
         load_run(tmp_path)
     with pytest.raises(FileFormatError, match="does not exist"):
         load_run(tmp_path / "none")
+    train_as("td3", METHODS["td3"].make, replace(SMALL, steps=1), data, tmp_path / "td3")
+    with pytest.raises(FileFormatError, match="training of td3"):
+        load_run(tmp_path / "td3")
+    with pytest.raises(ConfigError, match="not of forward-backward"):
+        train(replace(SMALL, steps=2), data, tmp_path / "td3")
 
 
 def test_settings_know_their_domain_and_refuse_a_discount_in_the_wrong_place():
@@ -136,3 +144,6 @@ def test_the_commands_collect_train_and_evaluate(tmp_path, monkeypatch, capsys):
     assert main(["evaluate", "fb", "runs/point_mass_maze-mc-fb-0", "--json"]) == 0
     assert '"random actions"' in capsys.readouterr().out
     assert main(["evaluate", "fb"]) == 1
+    assert main([*words, "--update.actor", "aw", "--update.temperature", "0.2"]) == 0
+    stored = load_config(tmp_path / "runs/point_mass_maze-mc-fb-aw-0")
+    assert (stored.update.actor, stored.update.temperature) == ("aw", 0.2)

@@ -1,0 +1,126 @@
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from safectl.errors import ConfigError, FileFormatError, UnknownNameError
+from safectl.files import write_json
+from safectl_agents.cli import main
+from safectl_agents.fb import experiment
+from safectl_agents.fb.collect import CollectConfig, collect
+from safectl_agents.fb.compare import compare, read_curves, table
+from safectl_agents.fb.experiment import is_finished, plan, run_all, run_seed
+from safectl_agents.fb.settings import FBConfig
+from tests.fb_seeds import TASKS, write_seed
+
+LEVELS = {name: dict.fromkeys(TASKS, 1.0) for name in ("random actions", "no action")}
+SMALL = FBConfig(nz=4, hidden=8, embedding=8, batch=8, steps=2, labels=20, episodes=2)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for seed in range(3):
+        write_seed(tmp_path, "fb", seed, {10: 300.0, 20: 100.0 + seed, 30: 0.0})
+    write_seed(tmp_path, "vc-fb", 0, {10: 1.0, 20: 200.0})
+    write_json(tmp_path / "point_mass_maze" / "references.json", LEVELS)
+    return tmp_path
+
+
+def test_last_and_best_are_taken_where_all_seeds_were_evaluated(folder):
+    write_seed(folder, "vc-fb", 1, {10: 3.0, 30: 500.0})
+    compare(folder, "point_mass_maze")
+    summary = json.loads((folder / "point_mass_maze" / "summary.json").read_text())
+    fb, vc = summary["methods"]["fb"], summary["methods"]["vc-fb"]
+    assert (fb["last"]["step"], fb["best"]["step"]) == (30, 10)
+    assert fb["last"]["iqm"] == {"estimate": 0.0, "low": 0.0, "high": 0.0}
+    assert fb["best"]["iqm"]["estimate"] == 300.0
+    assert vc["last"]["step"] == 10
+    assert vc["last"]["mean"] == 2.0
+    assert summary["references"] == LEVELS
+
+
+def test_a_table_has_methods_by_score_then_the_references(folder):
+    lines = compare(folder, "point_mass_maze").read_text().splitlines()
+    names = ["| vc-fb", "| fb", "| random actions", "| no action"]
+    for table_of in (lines[2:6], lines[9:13]):
+        assert [line.split(" | ")[0] for line in table_of] == names
+    assert lines[9] == "| vc-fb | 200.0 | 200.0 | 200.0 | 200.0 |"
+    assert "300.0 [300.0, 300.0] (10)" in lines[3]
+    assert (folder / "point_mass_maze" / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    with (folder / "point_mass_maze" / "scores.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 3 * 3 + 2
+    assert compare(folder, "walker") is None
+    with pytest.raises(StopIteration):
+        table({}, {})
+
+
+def test_seeds_that_share_no_evaluation_and_damaged_results_are_refused(folder):
+    place = folder / "point_mass_maze"
+    write_seed(folder, "vc-fb", 1, {15: 3.0})
+    with pytest.raises(FileFormatError, match="every seed"):
+        read_curves(place)
+    (place / "vc-fb" / "seed-1" / "result.json").write_text("{}")
+    with pytest.raises(FileFormatError, match="is no result"):
+        read_curves(place)
+    assert read_curves(folder / "nowhere") == {}
+
+
+def test_methods_vary_fastest_and_get_their_variant(tmp_path):
+    runs = plan(SMALL, tmp_path, tmp_path, methods=["fb-aw", "cql"], seeds=[3, 4])
+    assert [(run.method, run.config.seed) for run in runs] == [
+        ("fb-aw", 3), ("cql", 3), ("fb-aw", 4), ("cql", 4),
+    ]  # fmt: skip
+    assert (runs[0].config.update.method, runs[0].config.update.actor) == ("fb", "aw")
+    assert runs[3].folder == tmp_path / "point_mass_maze" / "cql" / "seed-4"
+    with pytest.raises(UnknownNameError, match="td3-bc"):
+        plan(SMALL, tmp_path, tmp_path, methods=["td4"], seeds=[0])
+
+
+@pytest.mark.slow
+def test_a_finished_seed_stays_and_more_steps_go_on_from_it(tmp_path, monkeypatch):
+    data = collect(CollectConfig(collector="random", episodes=1), tmp_path / "data")
+    (run,) = plan(SMALL, data, tmp_path, methods=["fb"], seeds=[0])
+    monkeypatch.setattr(
+        experiment, "run_side_by_side", lambda works, **_: [work.run() for work in works]
+    )
+    options = {"jobs": 1, "command": "the command", "console": Console(quiet=True)}
+    run_all([run], **options)
+    assert is_finished(run)
+    before = (run.folder / "result.json").stat().st_mtime_ns
+    run_all([run], **options)
+    assert (run.folder / "result.json").stat().st_mtime_ns == before
+    longer = replace(run, config=replace(run.config, steps=3))
+    run_seed(longer, command="again")
+    result = json.loads((run.folder / "result.json").read_text())
+    assert (result["command"], result["last"]["step"]) == ("again", 3)
+    assert result["config"]["steps"] == 3
+    assert (run.folder / "evaluations.csv").read_text().count("\n") == 3
+    other = replace(run, config=replace(run.config, nz=5))
+    with pytest.raises(ConfigError, match="nz was 4"):
+        run_all([other], **options)
+    (baseline,) = plan(SMALL, data, tmp_path, methods=["td3"], seeds=[0])
+    with pytest.raises(ConfigError, match="not of td3"):
+        run_all([replace(baseline, folder=run.folder)], **options)
+    np.testing.assert_array_equal(read_curves(tmp_path / "point_mass_maze")["fb"].steps, [2, 3])
+
+
+@pytest.mark.slow
+def test_the_command_trains_in_processes_of_their_own_and_prints_the_table(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    collect(CollectConfig(collector="random", episodes=1), tmp_path / "data")
+    small = "--nz 4 --hidden 8 --embedding 8 --batch 8 --steps 2 --episodes 2 --labels 20"
+    words = ["bench", "fb", "--method", "fb", "gc-iql", "--seeds", "0", *small.split()]
+    assert main([*words, "--data", "data/buffer"]) == 0
+    shown = capsys.readouterr().out
+    assert "gc-iql" in shown
+    written = (tmp_path / "runs/fb/point_mass_maze/summary.md").read_text()
+    assert "| scripted controller |  |  | 793.0 | 772.2 |  |" in written
+    assert main(["bench", "fb", "--list"]) == 0
+    assert "td3-bc" in capsys.readouterr().out
+    assert main(["bench", "fb", "--jobs", "0"]) == 1
