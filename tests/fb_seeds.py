@@ -23,6 +23,6 @@ def write_seed(folder, method, seed, scores, *, domain="point_mass_maze"):
         "machine": "a machine",
         "command": "a command",
         "episodes_of_the_data": 1,
-        "seconds_of_the_last_start": 1.0,
+        "processor_seconds_of_the_last_start": 1.0,
     }
     write_json(place / "result.json", {"last": last, **facts})

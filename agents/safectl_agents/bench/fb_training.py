@@ -50,9 +50,9 @@ def ordering(domain: str, ours: str, theirs: str) -> Measurement:
     ratio = iqm_ratio_interval(scores[ours], scores[theirs], _LEAST_SCORE, generator)
     iqms = {name: iqm_interval(rows, numpy_generator(0, name)) for name, rows in scores.items()}
     return Measurement(
-        ratio.estimate,
-        ours=iqms[ours].estimate,
-        theirs=iqms[theirs].estimate,
+        round(ratio.estimate, 6),
+        ours=round(iqms[ours].estimate, 6),
+        theirs=round(iqms[theirs].estimate, 6),
         seconds=_seconds(found),
         details={
             "step": int(steps[-1]),
@@ -100,8 +100,9 @@ def _facts(found: Mapping[str, Curves]) -> dict[str, Any]:
 
 
 def _seconds(found: Mapping[str, Curves]) -> float:
+    """Return the processor time of the trainings; other programs ran beside them."""
     return sum(
-        float(result["seconds_of_the_last_start"])
+        float(result["processor_seconds_of_the_last_start"])
         for curves in found.values()
         for result in curves.results
     )
