@@ -1,7 +1,7 @@
 """A finished experiment as a table and as curves: mean and deviation over the seeds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import cycle
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +110,13 @@ def plot(folder: Path, methods: Sequence[str], path: Path) -> None:
     figure = Figure(figsize=(12.0, 4.0), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3)
-    for method, colour in zip(methods, cycle(COLOURS), strict=False):
+    lines = cycle(product(("-", "--"), COLOURS))
+    for method, line in zip(methods, lines, strict=False):
         paths = sorted((folder / method).glob("seed-*/curve.csv"))
         curves = [curve.read(found) for found in paths if (found.parent / "result.json").exists()]
-        _draw(panels[0], curves, lambda row: row.scores.return_mean, method, colour)
-        _draw(panels[1], curves, lambda row: row.scores.cost_mean, method, colour)
-        _draw(panels[2], curves, lambda row: float(row.training_violations), method, colour)
+        _draw(panels[0], curves, lambda row: row.scores.return_mean, method, line)
+        _draw(panels[1], curves, lambda row: row.scores.cost_mean, method, line)
+        _draw(panels[2], curves, lambda row: float(row.training_violations), method, line)
     titles = ("return per episode", "cost per episode", "training violations since step 0")
     for panel, title in zip(panels, titles, strict=True):
         panel.set_title(title, fontsize=10)
@@ -134,12 +135,13 @@ def _draw(
     curves: list[list[curve.Row]],
     of: Callable[[curve.Row], float],
     label: str,
-    colour: str,
+    line: tuple[str, str],
 ) -> None:
     count = min(len(rows) for rows in curves)
     steps = np.array([row.step for row in curves[0][:count]])
     values = np.array([[of(row) for row in rows[:count]] for rows in curves])
-    panel.plot(steps, values.mean(0), color=colour, label=label)
+    style, colour = line
+    panel.plot(steps, values.mean(0), style, color=colour, label=label)
     if len(curves) > 1:
         panel.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.15, lw=0)
 

@@ -162,29 +162,55 @@ def _cost_vs_baselines(task: str) -> Callable[[], Measurement]:
     """Return the lowest cost of any baseline over that of ACS, with the returns beside it."""
 
     def measure() -> Measurement:
-        found = _recorded(task)
-        costs = {name: _finals(seeds, "cost_mean") for name, seeds in found.items()}
-        others = [float(np.mean(costs[name])) for name in _BASELINES if name in costs]
-        if not others:
-            advice = f"run: safectl bench acs --task {task} --method all"
-            raise FileFormatError(results_folder() / "acs" / task, "holds no baseline", advice)
-        ours = float(np.mean(costs["acs"]))
-        lowest = min(others)
-        return Measurement(
-            lowest / max(ours, _LEAST_COST),
-            ours=ours,
-            theirs=lowest,
-            details={
-                "seeds": {name: _seeds(rows) for name, rows in found.items()},
-                "cost_per_seed": costs,
-                "return_per_seed": {
-                    name: _finals(seeds, "return_mean") for name, seeds in found.items()
-                },
-                "settings": found["acs"][0]["settings"],
-            },
-        )
+        found = _compared(task)
+        ours = _mean(found["acs"], "cost_mean")
+        lowest = min(_mean(found[name], "cost_mean") for name in _BASELINES if name in found)
+        ratio = lowest / max(ours, _LEAST_COST)
+        return Measurement(ratio, ours=ours, theirs=lowest, details=_table(found))
 
     return measure
+
+
+def _return_share(task: str) -> Callable[[], Measurement]:
+    """Return the return of ACS over the best of any baseline whose cost is within the limit."""
+
+    def measure() -> Measurement:
+        found, limit = _compared(task), find_task(task).cost_limit
+        constrained = [
+            _mean(found[name], "return_mean")
+            for name in _BASELINES
+            if name in found and _mean(found[name], "cost_mean") <= limit
+        ]
+        if not constrained or max(constrained) <= 0.0:
+            why = f"holds no baseline with a return and a cost of at most {limit:g}"
+            raise FileFormatError(results_folder() / "acs" / task, why, "compare the costs alone")
+        ours, best = _mean(found["acs"], "return_mean"), max(constrained)
+        details = {"cost_limit": limit, **_table(found)}
+        return Measurement(ours / best, ours=ours, theirs=best, details=details)
+
+    return measure
+
+
+def _compared(task: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the recorded seeds by method, with a baseline among them."""
+    found = _recorded(task)
+    if not any(name in found for name in _BASELINES):
+        advice = f"run: safectl bench acs --task {task} --method all"
+        raise FileFormatError(results_folder() / "acs" / task, "holds no baseline", advice)
+    return found
+
+
+def _mean(rows: list[dict[str, Any]], name: str) -> float:
+    return float(np.mean(_finals(rows, name)))
+
+
+def _table(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    return {
+        "seeds": {name: _seeds(rows) for name, rows in found.items()},
+        "cost_per_seed": {name: _finals(rows, "cost_mean") for name, rows in found.items()},
+        "return_per_seed": {name: _finals(rows, "return_mean") for name, rows in found.items()},
+        "settings": found["acs"][0]["settings"],
+    }
 
 
 _SPEED = Benchmark(
@@ -252,6 +278,16 @@ _RECORDED = {
             better="higher",
             quick=True,
             measure=_cost_vs_baselines("speed-limit"),
+        ),
+        Benchmark(
+            name="acs.speed_limit_return_share",
+            summary="return of ACS on SpeedLimit, recorded seeds",
+            unit="1",
+            baseline="the best by the same protocol with at most 25 violations per episode",
+            target=0.95,
+            better="higher",
+            quick=True,
+            measure=_return_share("speed-limit"),
         ),
     ),
 }

@@ -82,16 +82,19 @@ _HOPPER = DiffuserConfig(
     action_weight=10.0,
 )
 
+_SMALL = DiffuserConfig(
+    multipliers=(1, 2, 4, 4),
+    channels=16,
+    batch=32,
+    learning_rate=1.5e-3,
+    updates=8_000,
+    ema_decay=0.98,
+    ema_from=500,
+)
+
 PRESETS = {
-    "umaze-small": DiffuserConfig(
-        multipliers=(1, 2, 4, 4),
-        channels=16,
-        batch=32,
-        learning_rate=1.5e-3,
-        updates=8_000,
-        ema_decay=0.98,
-        ema_from=500,
-    ),
+    "umaze-small": _SMALL,
+    "medium-small": replace(_SMALL, dataset="medium", data_steps=2_000_000, horizon=256),
     "umaze": _MAZE,
     "medium": DiffuserConfig(
         dataset="medium", data_steps=2_000_000, horizon=256, diffusion_steps=256, batch=128
@@ -110,8 +113,8 @@ PRESETS = {
     ),
     "walker2d": replace(_HOPPER, dataset="walker2d"),
 }
-"""`umaze-small` and `hopper-small` are for two cores (`safediffuser.cpu_training`); the others want
-a GPU."""
+"""Those that end in `-small` are for two cores (`safediffuser.cpu_training`); the others want a
+GPU."""
 
 
 def preset(name: str) -> DiffuserConfig:
