@@ -2,7 +2,8 @@
 
 Source of the large maze and of locomotion: Xiao et al., "SafeDiffuser", ICLR 2025 and its code;
 `large-shifted` are the centres of SafeFlowMatcher (ICLR 2026), `narrow` the passage as cleaned in
-DiRecT (2026). Those of the small maze are ours: the released one keeps clear of where plans go.
+DiRecT (2026). Those of the small and the medium maze are ours: the released one keeps clear of
+where plans go.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,17 @@ def _umaze() -> Barriers:
     return {
         "S-SPEC": Superellipse((1.05, 2.0), (0.3, 0.3)),
         "C-SPEC": Superellipse((2.0, 3.05), (0.4, 0.3), exponent=4.0),
+    }
+
+
+def _medium() -> Barriers:
+    """An ellipse in the passage between the halves and a rounded square in the left corridor.
+
+    Both stand where the data pass: of the 0.8 m of a corridor 0.35 m stay free.
+    """
+    return {
+        "S-SPEC": Superellipse((2.65, 3.0), (0.4, 0.3)),
+        "C-SPEC": Superellipse((5.0, 0.65), (0.3, 0.4), exponent=4.0),
     }
 
 
@@ -62,6 +74,7 @@ HEIGHT_AND_SPEED = {"hopper": (0, 6), "walker2d": (0, 9)}
 
 SPECIFICATIONS: dict[str, Callable[[], Barriers]] = {
     "umaze": _umaze,
+    "medium": _medium,
     "large": _large,
     "large-shifted": lambda: _large(-0.2),
     "narrow": _narrow,
