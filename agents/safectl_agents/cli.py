@@ -55,6 +55,9 @@ COMMANDS = {
     "evaluate fb": Command(
         "evaluate_fb", "score a forward-backward model on every task of its domain", "folder"
     ),
+    "visits": Command(
+        "visits", "calibrate how often a forward-backward policy visits an unsafe set", "folder"
+    ),
     "export": Command("export", "write a trained folder or a model file as C99", "folder"),
     "verify": Command("verify", "build, run and compare exported C on host and board", "folder"),
     "flash": Command("flash", "write exported firmware to a board and verify it", "folder"),

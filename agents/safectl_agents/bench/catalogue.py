@@ -11,6 +11,7 @@ from safectl_agents.bench.diffuser import SAFEDIFFUSER
 from safectl_agents.bench.diffuser_data import DIFFUSER_DATA
 from safectl_agents.bench.diffuser_world import DIFFUSER_WORLD
 from safectl_agents.bench.fb import FORWARD_BACKWARD
+from safectl_agents.bench.fb_visits import VISITS
 from safectl_agents.bench.foundation import FOUNDATION
 from safectl_agents.bench.mcu_adaptation import ADAPTATION
 from safectl_agents.bench.mcu_boards import BOARDS
@@ -49,6 +50,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         *DIFFUSER_DATA,
         *DIFFUSER_WORLD,
         *FORWARD_BACKWARD,
+        *VISITS,
         *_from_above(),
     )
 }
