@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.functional import softplus
 
 from safectl.models import ForwardBackward, Sizes, VisitCritic
 from safectl.safeguards import ACS, ACSOptions, Brake, ChanceBound, CorrectionOptions, CostCritic
@@ -17,16 +18,21 @@ SPEC = Spec(
 ROWS = torch.randn(200, 3, generator=torch_generator(0, "rows"))
 
 
+class Leads(torch.nn.Module):
+    """A model in which pushes lead to about one unsafe step, more or fewer: F_1 = softplus(.)."""
+
+    def forward(self, observation, action, task):
+        del task
+        steps = softplus(observation[:, 0] + action[:, 0] - 0.5 * action[:, 1])
+        return torch.stack([0.9 * steps, steps])[..., None] * torch.tensor([1.0, 0.0])
+
+
 @pytest.fixture(scope="module")
 def critic():
-    """Predict about one unsafe step, more or less of it depending on the action."""
-    model = ForwardBackward(Sizes(3, 2, 4, hidden=32, embedding=16, backward_hidden=8), seed=0)
+    model = ForwardBackward(Sizes(3, 2, 2, hidden=8, embedding=8, backward_hidden=8), seed=0)
     task = Task(model.backward(ROWS[:1])[0].detach())
-    with torch.no_grad():
-        for tail in model.forward.tails:
-            tail[-1].weight.mul_(20.0)
-            tail[-1].bias.fill_(0.5)
-    return VisitCritic(model, task, 0.5 * torch.ones(4), discount=0.9)
+    model.forward = Leads()
+    return VisitCritic(model, task, torch.tensor([1.0, 5.0]), discount=0.9)
 
 
 def test_actions_are_corrected_until_the_predicted_occupancy_is_within_the_bound(critic):
