@@ -59,6 +59,9 @@ COMMANDS = {
     "evaluate diffuser": Command(
         "evaluate_diffuser", "let a diffusion planner drive a locomotion task", "model"
     ),
+    "visits": Command(
+        "visits", "calibrate how often a forward-backward policy visits an unsafe set", "folder"
+    ),
     "export": Command("export", "write a trained folder or a model file as C99", "folder"),
     "verify": Command("verify", "build, run and compare exported C on host and board", "folder"),
     "flash": Command("flash", "write exported firmware to a board and verify it", "folder"),

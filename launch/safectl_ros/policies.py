@@ -46,7 +46,7 @@ class FBSettings:
     run: str = ""
     """Folder of `safectl train fb`, relative to this file."""
     task: str = ""
-    """Task of its domain; empty with a goal."""
+    """Task of its domain; empty with a goal. Without either: the one of its measured visits."""
     goal: tuple[float, ...] = ()
     """Observation to reach; empty with a task."""
     data: str = ""

@@ -40,7 +40,7 @@ MARGIN_UNKNOWN = -MARGIN_NONE
 """Margin of the fail-safe action: nothing is known about it."""
 
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,47}")  # C99 tells 63 characters apart; we add a prefix
-_WITH_EVIDENCE = ("project_halfspace_box", "first_admissible", "ngpc")
+_WITH_EVIDENCE = ("project_halfspace_box", "first_admissible", "nearest_admissible", "ngpc")
 _LIMITED = ("clip", *_WITH_EVIDENCE)
 
 

@@ -1,5 +1,6 @@
 """Networks and what they learn: cost critics, denoisers of plans, forward-backward world models."""
 
+from safectl.models.constrained_task import ConstrainedTask, constrain_task
 from safectl.models.cost_targets import budget_labels, horizon_labels
 from safectl.models.critic import LearnedCost, LearnedSafety, ScoreNetwork
 from safectl.models.forward_backward import ForwardBackward
@@ -8,8 +9,6 @@ from safectl.models.networks import Actor, Backward, Forward, Sizes
 from safectl.models.occupancy import (
     VisitBounds,
     VisitCritic,
-    VisitTable,
-    calibrate_visits,
     unsafe_embedding,
     visit_bounds,
     visit_within,
@@ -25,12 +24,14 @@ from safectl.models.tasks import (
 from safectl.models.temporal_unet import TemporalUnet
 from safectl.models.temporal_value import TemporalValue
 from safectl.models.update import METHODS, Batch, Draws, UpdateSettings, draw
+from safectl.models.visit_table import VisitScores, VisitTable, calibrate_visits, score_visits
 
 __all__ = [
     "METHODS",
     "Actor",
     "Backward",
     "Batch",
+    "ConstrainedTask",
     "Draws",
     "Forward",
     "ForwardBackward",
@@ -45,15 +46,18 @@ __all__ = [
     "UpdateSettings",
     "VisitBounds",
     "VisitCritic",
+    "VisitScores",
     "VisitTable",
     "budget_labels",
     "calibrate_visits",
+    "constrain_task",
     "draw",
     "horizon_labels",
     "infer_from_function",
     "infer_from_goal",
     "infer_from_rewards",
     "sample_tasks",
+    "score_visits",
     "task_quality",
     "unsafe_embedding",
     "visit_bounds",

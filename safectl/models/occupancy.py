@@ -2,37 +2,46 @@
 
 With b_U the mean of B over the data where they are unsafe, C_U(s, a, z) = F(s, a, z)^T b_U
 estimates E[sum_t gamma^t 1_U(s_{t+1})]. It is an estimate of a learned model: only `VisitTable`,
-calibrated on rollouts, carries a probability. The bounds assume C_U exact.
+calibrated on rollouts, carries a probability. The bounds assume C_U exact. Where C_U is impossible
+by more than an error of fitting explains, the model is wrong and a visit counts as certain.
 
 Train this model without a penalty: VC-FB and MC-FB press F^T B down at unseen actions, which is
 optimistic about costs; so is the smaller head, and here the larger one counts.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.special import betaincinv
 from torch import Tensor
 
 from safectl.errors import NonFiniteError, RangeError, ShapeError, UnsafeSetUnseen
 from safectl.models.forward_backward import ForwardBackward
 from safectl.models.networks import Backward
+from safectl.models.visit_table import VisitTable
 from safectl.types import Task
 
 MIN_UNSAFE = 200
 """Unsafe observations that the data must hold; with fewer, C_U near zero means nothing."""
 
-_CONFIDENCE = 0.95
+SLACK = 0.05
+"""Share of 1 / (1 - gamma) by which an error of fitting may carry C_U out of [0, 1 / (1 - gamma)].
+"""
 
 
 class VisitBounds(NamedTuple):
-    """Ends of the discounted probability E[gamma^T] of a visit, T its time, shape (batch,)."""
+    """Ends of the discounted probability E[gamma^T] of a visit, T its time, shape (batch,).
+
+    Attributes:
+        low: 0 where C_U is impossible.
+        high: 1 where C_U is impossible.
+        is_possible: Where C_U is in its possible range, up to the slack; where it is not, the model
+            is wrong and says nothing.
+    """
 
     low: Float[Tensor, " batch"]
     high: Float[Tensor, " batch"]
+    is_possible: Bool[Tensor, " batch"]
 
 
 @torch.no_grad()
@@ -44,8 +53,13 @@ def unsafe_embedding(
     """Return b_U = mean over the data of 1_U(s) B(s), not rescaled.
 
     Raises:
+        NonFiniteError: If an observation is NaN or infinite.
         UnsafeSetUnseen: If fewer than 200 observations are unsafe.
     """
+    bad = int((~observation.isfinite()).sum())
+    if bad:
+        advice = "remove such rows from the data"
+        raise NonFiniteError("observation", count=bad, size=observation.numel(), advice=advice)
     count = int(is_unsafe.sum())
     if count < MIN_UNSAFE:
         raise UnsafeSetUnseen(count=count, needed=MIN_UNSAFE)
@@ -53,104 +67,36 @@ def unsafe_embedding(
     return total / len(observation)
 
 
+def is_possible(occupancy: Float[Tensor, "*batch"], discount: float) -> Bool[Tensor, "*batch"]:
+    """Return where C_U lies in [0, 1 / (1 - gamma)] up to `SLACK` of its length; NaN does not."""
+    most = 1.0 / (1.0 - discount)
+    return (occupancy >= -SLACK * most) & (occupancy <= (1.0 + SLACK) * most)
+
+
 def visit_bounds(occupancy: Float[Tensor, " batch"], discount: float) -> VisitBounds:
     """Return (1 - gamma) C <= E[gamma^T] <= min(1, C); the left is exact if U absorbs.
 
-    C is clipped to [0, 1 / (1 - gamma)], outside of which the model is wrong.
+    C is clipped to [0, 1 / (1 - gamma)] within the slack; beyond it the bounds are 0 and 1.
     """
-    possible = _possible(occupancy, discount)
-    return VisitBounds((1.0 - discount) * possible, possible.clamp(max=1.0))
+    possible = is_possible(occupancy, discount)
+    inside = _clipped(occupancy, discount)
+    low = torch.where(possible, (1.0 - discount) * inside, torch.zeros_like(inside))
+    return VisitBounds(low, inside.clamp(max=1.0), possible)
 
 
 def visit_within(
     occupancy: Float[Tensor, " batch"], discount: float, steps: int
 ) -> Float[Tensor, " batch"]:
-    """Bound the probability of a visit within H steps: gamma^-(H-1) min(1, C), C clipped."""
+    """Bound the probability of a visit within H steps: gamma^-(H-1) min(1, C); 1 if impossible."""
     high = visit_bounds(occupancy, discount).high
     return (discount ** (1 - steps) * high).clamp(max=1.0)
 
 
-def _possible(occupancy: Tensor, discount: float) -> Tensor:
-    return occupancy.clamp(0.0, 1.0 / (1.0 - discount))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class VisitTable:
-    """Probability of a visit by ranges of C_U, from rollouts of the policy.
-
-    Valid for starts and tasks drawn like those of the rollouts.
-
-    Attributes:
-        edges: Ends between the ranges, ascending, shape (ranges - 1,).
-        probability: Share of rollouts that visited, shape (ranges,).
-        upper: One-sided 95 % bound on it (Clopper and Pearson 1934), per range, shape (ranges,).
-        alarm: C_U from which an alarm misses at most a share delta of visits; see
-            `calibrate_visits`.
-    """
-
-    edges: Float[Tensor, " edges"]
-    probability: Float[Tensor, " ranges"]
-    upper: Float[Tensor, " ranges"]
-    alarm: float
-
-    def bound(self, occupancy: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return the upper bound on the probability of a visit; 1 where C_U is not finite."""
-        found = self.upper.to(occupancy)[torch.bucketize(occupancy, self.edges.to(occupancy))]
-        return torch.where(occupancy.isfinite(), found, torch.ones_like(found))
-
-    def estimate(self, occupancy: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return the share of calibration rollouts of the same range that visited."""
-        return self.probability.to(occupancy)[torch.bucketize(occupancy, self.edges.to(occupancy))]
-
-
-def calibrate_visits(
-    occupancy: Float[Tensor, " rollouts"],
-    visited: Bool[Tensor, " rollouts"],
-    *,
-    delta: float = 0.05,
-    ranges: int = 10,
-) -> VisitTable:
-    """Count visits by equally filled ranges of C_U, and set the alarm conformally.
-
-    The alarm is the k-th smallest C_U among the n rollouts that visited, k = floor(delta (n + 1)):
-    a further rollout that visits, exchangeable with them, lies below it with probability at most
-    delta. Where k is 0, every C_U raises it.
-
-    Args:
-        occupancy: C_U at the start of held-out rollouts.
-        visited: Whether each visited U within the horizon.
-        delta: Share of visits that the alarm may miss, in (0, 1).
-        ranges: Number of ranges; empty ones are joined.
-
-    Raises:
-        RangeError: If delta is out of range, or there are fewer rollouts than ten per range.
-        NonFiniteError: If a C_U is NaN or infinite.
-    """
-    if not 0.0 < delta < 1.0:
-        raise RangeError("delta", value=delta, expected="a number in (0, 1)")
-    if len(occupancy) < 10 * ranges:
-        expected = f"at least {10 * ranges} for {ranges} ranges"
-        raise RangeError("calibration rollouts", value=len(occupancy), expected=expected)
-    bad = int((~occupancy.isfinite()).sum())
-    if bad:
-        advice = "a model that gives such values bounds nothing; train it again"
-        raise NonFiniteError("occupancy", count=bad, size=len(occupancy), advice=advice)
-    levels = torch.arange(1, ranges, device=occupancy.device) / ranges
-    edges = torch.unique_consecutive(torch.quantile(occupancy, levels.to(occupancy)))
-    where = torch.bucketize(occupancy, edges)
-    count = torch.bincount(where, minlength=len(edges) + 1).to(occupancy)
-    hits = torch.bincount(where, visited.to(occupancy), minlength=len(edges) + 1).to(occupancy)
-    share = hits / count.clamp(min=1.0)
-    scores = occupancy[visited].sort().values
-    k = int(delta * (len(scores) + 1))
-    return VisitTable(edges, share, _upper(hits, count), float(scores[k - 1]) if k else -torch.inf)
-
-
-def _upper(hits: Tensor, count: Tensor) -> Tensor:
-    """Return the one-sided 95 % bound of Clopper and Pearson; 1 where all or none were counted."""
-    seen, missed = (part.cpu().double().numpy() for part in (hits, count - hits))
-    found = betaincinv(seen + 1.0, np.maximum(missed, 1.0), _CONFIDENCE)
-    return torch.from_numpy(np.where(missed > 0.0, found, 1.0)).to(hits)
+def _clipped(occupancy: Tensor, discount: float) -> Tensor:
+    """Clip to the possible range; what is impossible becomes the largest possible occupancy."""
+    most = 1.0 / (1.0 - discount)
+    inside = occupancy.clamp(0.0, most)
+    return torch.where(is_possible(occupancy, discount), inside, torch.full_like(inside, most))
 
 
 class VisitCritic:
@@ -179,18 +125,40 @@ class VisitCritic:
     def cost(
         self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"], /
     ) -> Float[Tensor, "batch 1"]:
-        """Return C_U(s, a) by the larger head, clipped to [0, 1 / (1 - gamma)]."""
-        return _possible(self.unclipped(observation, action), self.discount)
+        """Return C_U(s, a) by the larger head, in [0, 1 / (1 - gamma)]; its end if impossible."""
+        heads = self.heads(observation, action)
+        return _clipped(heads, self.discount).amax(0).unsqueeze(-1)
 
-    def unclipped(
+    def heads(
         self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"]
-    ) -> Float[Tensor, "batch 1"]:
-        """Return C_U(s, a) as the model has it; outside its possible range the model is wrong."""
+    ) -> Float[Tensor, "heads batch"]:
+        """Return C_U(s, a) as each head has it; outside its possible range the model is wrong."""
         rows = self.task.vector.to(observation).expand(len(observation), -1)
         embedded: Tensor = self.model.forward(observation, action, rows)
-        heads = embedded @ self.unsafe.to(observation)
-        return heads.amax(0).unsqueeze(-1)
+        heads: Tensor = embedded @ self.unsafe.to(observation)
+        return heads
 
     def value(self, observation: Float[Tensor, "batch nx"], /) -> Float[Tensor, "batch 1"]:
         """Return C_U at the action of the task's policy."""
         return self.cost(observation, self.model.act(observation, self.task))
+
+    @torch.no_grad()
+    def order(
+        self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"]
+    ) -> Float[Tensor, " batch"]:
+        """Return C_U(s, a) by the larger head, not clipped; infinite where a head is impossible."""
+        heads = self.heads(observation, action)
+        return torch.where(is_possible(heads, self.discount), heads, torch.inf).amax(0)
+
+    @torch.no_grad()
+    def bound(
+        self,
+        table: VisitTable,
+        observation: Float[Tensor, "batch nx"],
+        action: Float[Tensor, "batch nu"],
+    ) -> Float[Tensor, " batch"]:
+        """Return the table's bound at the larger head; 1 where a head is impossible."""
+        heads = self.heads(observation, action)
+        found = table.bound(heads.amax(0))
+        possible = is_possible(heads, self.discount).all(0)
+        return torch.where(possible, found, torch.ones_like(found))

@@ -29,7 +29,7 @@ class VisitLimit:
 
     The candidates are the same for every row: the middle of the action limits, their corners where
     there are at most 6 actions, and points of a Sobol sequence between. The fallback is the
-    candidate of least bound.
+    candidate of least `order`.
 
     Not promised: anything where the bound does not hold, see `claim`.
 
@@ -39,6 +39,8 @@ class VisitLimit:
         limit: Largest admissible bound, in (0, 1).
         candidates: How many points of the sequence are tried besides the proposal, the middle and
             the corners, >= 1.
+        order: What the fallback makes least, of the shapes of `bound`; the bound where absent. A
+            bound from a table is the same for many actions and tells them apart no further.
 
     Raises:
         RangeError: If a number is out of range.
@@ -51,13 +53,14 @@ class VisitLimit:
         spec: Spec,
         limit: float,
         candidates: int = 64,
+        order: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         if not 0.0 < limit < 1.0:
             raise RangeError("limit", value=limit, expected="a number in (0, 1)")
         if candidates < 1:
             raise RangeError("candidates", value=candidates, expected=">= 1")
-        self.bound, self.spec, self.limit = bound, spec, limit
-        self._unit = _unit_points(spec.nu, candidates)
+        self.bound, self.spec, self.limit, self.order = bound, spec, limit, order
+        self.unit_points = _unit_points(spec.nu, candidates)
 
     @property
     def claim(self) -> str:
@@ -65,7 +68,7 @@ class VisitLimit:
         return (
             f"the unsafe set is visited with probability <= {self.limit:g} if the task's policy "
             "follows and the bound holds, that is for starts and tasks drawn like the calibration "
-            "rollouts; fallback: the candidate of least bound"
+            "rollouts; fallback: the candidate of least predicted bound"
         )
 
     @torch.no_grad()
@@ -82,14 +85,14 @@ class VisitLimit:
         usable = finite_rows(observation) & finite_rows(action)
         seen = at_the_door(finite_rows(observation), observation)
         proposal = at_the_door(usable, action)
-        tried = limits.low + self._unit.to(action) * (limits.high - limits.low)
+        tried = limits.low + self.unit_points.to(action) * (limits.high - limits.low)
         choices = torch.cat(
             [proposal.clamp(*limits)[:, None], tried.expand(len(action), *tried.shape)], 1
         )
         bounds = self._bounds(seen, choices)
         distance = (choices - proposal[:, None]).square().sum(-1)
         nearest = torch.where(bounds <= self.limit, distance, torch.inf).argmin(1)
-        fallback = self._candidate(choices, bounds, bounds.argmin(1))
+        fallback = self._candidate(choices, bounds, self._least(seen, choices, bounds))
         return decide(
             action,
             self._candidate(choices, bounds, nearest),
@@ -106,6 +109,16 @@ class VisitLimit:
         repeated = observation.repeat_interleave(count, 0)
         found = self.bound(repeated, choices.flatten(0, 1)).reshape(rows, count)
         return torch.where((found >= 0.0) & (found <= 1.0), found, 1.0)
+
+    def _least(self, observation: Tensor, choices: Tensor, bounds: Tensor) -> Tensor:
+        """Return which choice the fallback takes; it matters where none is within the limit."""
+        least, lost = bounds.argmin(1), (bounds > self.limit).all(1)
+        if self.order is not None and bool(lost.any()):
+            asked = choices[lost]
+            repeated = observation[lost].repeat_interleave(asked.shape[1], 0)
+            order = self.order(repeated, asked.flatten(0, 1)).reshape(asked.shape[:2])
+            least[lost] = torch.where(order.isnan(), torch.inf, order).argmin(1)
+        return least
 
     def _candidate(self, choices: Tensor, bounds: Tensor, chosen: Tensor) -> Candidate:
         """Return the chosen actions with their bound and the margin limit - bound."""

@@ -13,6 +13,7 @@ from safectl_agents.bench.diffuser_training import DIFFUSER_TRAINING
 from safectl_agents.bench.diffuser_world import DIFFUSER_WORLD
 from safectl_agents.bench.fb import FORWARD_BACKWARD
 from safectl_agents.bench.fb_training import RECORDED
+from safectl_agents.bench.fb_visits import VISITS
 from safectl_agents.bench.foundation import FOUNDATION
 from safectl_agents.bench.mcu_adaptation import ADAPTATION
 from safectl_agents.bench.mcu_boards import BOARDS
@@ -53,6 +54,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         *DIFFUSER_WORLD,
         *FORWARD_BACKWARD,
         *RECORDED,
+        *VISITS,
         *_from_above(),
     )
 }

@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,7 @@ from safectl.files import new_folder, read_json
 from safectl.record import read_record
 from safectl.spec import spec_from_json
 from safectl_agents.export import network_of, program_of
+from safectl_agents.fb.export import FBExportSettings, fb_program, is_fb_run
 from safectl_agents.guards import load_guard_name, world_guard
 from safectl_agents.models import Env, make_env
 from safectl_agents.run_folder import is_calibrated, load_config, load_guard, load_trained
@@ -50,6 +51,8 @@ class ExportSettings:
     """Of c/: one flat folder, an Arduino library, a Zephyr application or a PlatformIO project."""
     name: str = "controller"
     """Name of the program: a lower-case C identifier."""
+    fb: FBExportSettings = field(default_factory=FBExportSettings)
+    """For a run of `safectl train fb`."""
     json: bool = False
     """Print JSON."""
 
@@ -143,6 +146,8 @@ def imported_program(settings: ExportSettings) -> Program:
 def _trained(settings: ExportSettings) -> Program:
     if settings.spec is not None:
         raise ConfigError("export", "--spec belongs to a model file; a run brings its own signals")
+    if is_fb_run(settings.folder):
+        return fb_program(settings.folder, settings.name, settings.fb)
     return trained_program(settings.folder, settings.name)
 
 

@@ -27,13 +27,15 @@ from safectl.files import new_file, read_json, write_json
 from safectl.seed import torch_generator
 from safectl_agents.fb.domains import Domain, facts_of
 from safectl_agents.fb.episodes import Episode, load_episode, save_episode
+from safectl_agents.fb.maze_batch import wander
 from safectl_agents.fb.rnd import RNDAgent, RNDSettings
 
-Collector = Literal["rnd", "random"]
+Collector = Literal["rnd", "random", "wander"]
 
 _SAVE_EVERY = 10
 """Episodes of a process between two checkpoints of its explorer."""
 _POLL_S = 1.0
+_WANDERED = "point_mass_maze"
 _ADVICE = "delete it; the collection then goes on with a new explorer"
 
 
@@ -49,7 +51,8 @@ class CollectConfig:
     domain: str = "point_mass_maze"
     """`point_mass_maze` or `walker`."""
     collector: Collector = "rnd"
-    """`rnd` explores what is new to it, `random` acts uniformly."""
+    """`rnd` explores what is new to it, `random` acts uniformly, `wander` starts anywhere in the
+    point-mass maze and holds random pushes for a while: 100 episodes cover it in seconds."""
     episodes: int = 1_000
     """Episodes in all, >= 1; ExORL has 10,000."""
     processes: int = 1
@@ -66,6 +69,9 @@ class CollectConfig:
         for name in ("episodes", "processes"):
             if getattr(self, name) < 1:
                 raise RangeError(name, value=getattr(self, name), expected=">= 1")
+        if self.collector == "wander" and (self.domain, self.processes) != (_WANDERED, 1):
+            expected = f"{_WANDERED} by one process where the collector is wander"
+            raise RangeError("domain", value=self.domain, expected=expected)
 
 
 def collect(
@@ -88,6 +94,12 @@ def collect(
     """
     _claim(config, folder)
     buffer = folder / "buffer"
+    if config.collector == "wander":
+        for index, episode in enumerate(wander(config.episodes, config.seed)):
+            save_episode(episode, buffer, index)
+            if progress is not None:
+                progress(index + 1)
+        return buffer
     if config.processes == 1:
         _work(config, folder, 0, progress)
         return buffer

@@ -26,6 +26,9 @@ GOALS = {
 """Centre of each goal [m]."""
 
 ARM, HALF_THICKNESS, ARENA = 0.18, 0.02, 0.30
+START_LOW, START_HIGH = (-0.29, 0.15), (-0.15, 0.29)
+"""Corners of the square in which episodes start [m]."""
+
 _GOAL_RADIUS = 0.015
 _LANE = 0.25
 """Distance of the middle of an opening from the centre, a little outwards [m]."""
@@ -107,7 +110,7 @@ class _Explore(base.Task):  # type: ignore[misc]  # dm_control publishes no type
     """Start at rest in the upper left room; no reward."""
 
     def initialize_episode(self, physics: mujoco.Physics) -> None:
-        x, y = self.random.uniform((-0.29, 0.15), (-0.15, 0.29))
+        x, y = self.random.uniform(START_LOW, START_HIGH)
         physics.data.qpos[:] = (x, y)
         physics.data.qvel[:] = 0.0
         super().initialize_episode(physics)

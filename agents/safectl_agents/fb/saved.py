@@ -1,10 +1,15 @@
 """A trained forward-backward model on a robot: a policy per task, and a limit on visits."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -22,7 +27,7 @@ from safectl_agents.fb.settings import FBConfig
 from safectl_agents.fb.train import load_run
 from safectl_agents.training_state import read_tensors
 
-_ADVICE = "write it with safectl_agents.fb.saved.save_visits"
+_ADVICE = "write it with: safectl visits"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +55,8 @@ def load_task_policy(
     Args:
         folder: Of the run.
         spec: Signals of the robot.
-        task: A task of the run's domain; empty with a goal.
+        task: A task of the run's domain; empty with a goal. Without either it is the task that
+            `visits.safetensors` is about.
         goal: Observation to reach; empty with a task.
         data: Folder of the episodes that were trained on; asked for where a task has no goal.
 
@@ -62,6 +68,8 @@ def load_task_policy(
     config, model = _load(folder, spec)
     if goal:
         return TaskPolicy(model, model.infer_goal(torch.tensor(goal)))
+    if not task and (folder / VISITS).exists():
+        return TaskPolicy(model, Task(_read_visits(folder / VISITS, model.sizes.nz)["task"]))
     facts = facts_of(config.domain)
     if task not in facts.tasks:
         raise UnknownNameError(f"task of {config.domain}", task, known=list(facts.tasks))
@@ -77,11 +85,56 @@ def load_task_policy(
     return TaskPolicy(model, tasks[task])
 
 
-def save_visits(folder: Path, task: Task, unsafe: Float[Tensor, " nz"], table: VisitTable) -> None:
+@dataclass(frozen=True, slots=True, eq=False)
+class Visits:
+    """How often the policy of one task visits one unsafe set.
+
+    Attributes:
+        critic: C_U of that policy.
+        table: The bound on the probability of a visit at C_U.
+        facts: The unsafe set, and how the table was made; empty where `save_visits` was not told.
+    """
+
+    critic: VisitCritic
+    table: VisitTable
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def policy(self) -> TaskPolicy:
+        """The policy that the bound is about."""
+        return TaskPolicy(self.critic.model, self.critic.task)
+
+    def limit(self, spec: Spec, *, limit: float, candidates: int = 64) -> VisitLimit:
+        """Return the safeguard that keeps the bound within a limit.
+
+        Raises:
+            RangeError: As `VisitLimit`.
+        """
+        bound = partial(self.critic.bound, self.table)
+        return VisitLimit(
+            bound, spec=spec, limit=limit, candidates=candidates, order=self.critic.order
+        )
+
+
+def save_visits(
+    folder: Path,
+    task: Task,
+    unsafe: Float[Tensor, " nz"],
+    table: VisitTable,
+    *,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
     """Keep in the folder of a run what limits the visits of one task to one unsafe set.
 
+    Args:
+        folder: Of the run.
+        task: Whose policy it is about.
+        unsafe: b_U.
+        table: From rollouts of that policy.
+        facts: JSON values that are kept beside the numbers.
+
     Raises:
-        StorageError: If it cannot be written.
+        StorageError: If it cannot be written; the file that was there stays.
     """
     tensors = {
         "task": task.vector,
@@ -93,7 +146,28 @@ def save_visits(folder: Path, task: Task, unsafe: Float[Tensor, " nz"], table: V
     }
     stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with new_file(folder / VISITS) as draft:
-        draft.write_bytes(save(stored))
+        draft.write_bytes(save(stored, metadata={"facts": json.dumps(facts or {})}))
+
+
+def load_visits(folder: Path, spec: Spec) -> Visits:
+    """Read a run and what `save_visits` left in its folder.
+
+    Args:
+        folder: Of the run.
+        spec: Signals of the robot.
+
+    Raises:
+        FileFormatError: If run or numbers cannot be read or do not fit each other.
+        RangeError, ShapeError: If the robot has other numbers of signals or other limits.
+    """
+    config, model = _load(folder, spec)
+    tensors = _read_visits(folder / VISITS, model.sizes.nz)
+    discount = config.learning.discount
+    critic = VisitCritic(model, Task(tensors["task"]), tensors["unsafe"], discount=discount)
+    table = VisitTable(
+        tensors["edges"], tensors["probability"], tensors["upper"], float(tensors["alarm"])
+    )
+    return Visits(critic, table, _read_facts(folder / VISITS))
 
 
 def load_visit_limit(
@@ -109,21 +183,19 @@ def load_visit_limit(
         candidates: As in `VisitLimit`.
 
     Raises:
-        FileFormatError: If run or numbers cannot be read or do not fit each other.
-        RangeError, ShapeError: If the robot has other numbers of signals or other limits.
+        FileFormatError, RangeError, ShapeError: As `load_visits`.
     """
-    config, model = _load(folder, robot)
-    tensors = _read_visits(folder / VISITS, model.sizes.nz)
-    task, unsafe = Task(tensors["task"]), tensors["unsafe"]
-    critic = VisitCritic(model, task, unsafe, discount=config.learning.discount)
-    table = VisitTable(
-        tensors["edges"], tensors["probability"], tensors["upper"], float(tensors["alarm"])
-    )
+    return load_visits(folder, robot).limit(spec, limit=limit, candidates=candidates)
 
-    def bound(observation: Tensor, action: Tensor) -> Tensor:
-        return table.bound(critic.cost(observation, action).squeeze(-1))
 
-    return VisitLimit(bound, spec=spec, limit=limit, candidates=candidates)
+def _read_facts(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        stored = (file.metadata() or {}).get("facts", "{}")
+    try:
+        facts: dict[str, Any] = json.loads(stored)
+    except json.JSONDecodeError as error:
+        raise FileFormatError(path, f"holds facts that are no JSON ({error})", _ADVICE) from error
+    return facts
 
 
 def _read_visits(path: Path, nz: int) -> dict[str, Tensor]:

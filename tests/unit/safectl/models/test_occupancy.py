@@ -1,3 +1,6 @@
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 from scipy.stats import binom
@@ -8,6 +11,7 @@ from safectl.models import (
     Sizes,
     VisitCritic,
     calibrate_visits,
+    score_visits,
     unsafe_embedding,
     visit_bounds,
     visit_within,
@@ -34,6 +38,8 @@ def test_an_unsafe_set_that_the_data_do_not_show_is_refused():
     assert torch.allclose(found, mean, atol=1e-6)
     with pytest.raises(UnsafeSetUnseen, match="only 0 observations"):
         unsafe_embedding(MODEL.backward, OBSERVATION, OBSERVATION[:, 0] > 99.0)
+    with pytest.raises(NonFiniteError, match="observation holds 1"):
+        unsafe_embedding(MODEL.backward, torch.tensor([[torch.nan, 0.0, 0.0]]), is_unsafe[:1])
 
 
 def test_the_bounds_hold_on_random_chains():
@@ -48,7 +54,8 @@ def test_the_bounds_hold_on_random_chains():
         occupancy = torch.linalg.solve(eye - gamma * transition, transition @ unsafe)
         stays = transition * (1.0 - unsafe)
         hitting = torch.linalg.solve(eye - gamma * stays, transition @ unsafe)
-        low, high = visit_bounds(occupancy, gamma)
+        low, high, possible = visit_bounds(occupancy, gamma)
+        assert bool(possible.all())
         assert bool((low <= hitting + 1e-12).all())
         assert bool((hitting <= high + 1e-12).all())
         within = 1.0 - torch.linalg.matrix_power(stays, 3).sum(1)
@@ -61,17 +68,36 @@ def test_the_lower_bound_is_exact_where_the_unsafe_set_absorbs():
     assert float(visit_bounds(occupancy, gamma).low) == pytest.approx(0.5)
 
 
-def test_an_occupancy_outside_the_possible_range_counts_as_its_nearest_end():
-    impossible = torch.tensor([-1.0, 30.0])
-    low, high = visit_bounds(impossible, 0.9)
-    assert torch.allclose(low, torch.tensor([0.0, 1.0]))
-    assert high.tolist() == [0.0, 1.0]
-    assert visit_within(impossible, 0.9, 3).tolist() == [0.0, 1.0]
+def test_an_impossible_occupancy_bounds_nothing_and_is_flagged():
+    """Possible is [0, 10]; an error of fitting may be 0.5."""
+    occupancy = torch.tensor([-1.0, 30.0, torch.nan, -torch.inf, -0.4, 10.4, 2.0])
+    found = visit_bounds(occupancy, 0.9)
+    assert found.is_possible.tolist() == [False] * 4 + [True] * 3
+    assert found.low.tolist() == pytest.approx([0.0] * 5 + [1.0, 0.2])
+    assert found.high.tolist() == [1.0] * 4 + [0.0, 1.0, 1.0]
+    assert visit_within(occupancy, 0.9, 3).tolist() == [1.0] * 4 + [0.0, 1.0, 1.0]
     for value in (torch.nan, torch.inf):
         occupancy = torch.rand(200)
         occupancy[7] = value
         with pytest.raises(NonFiniteError, match="occupancy holds 1"):
             calibrate_visits(occupancy, occupancy > 0.5)
+
+
+def test_a_model_that_gives_impossible_occupancies_is_vetoed():
+    """b_U a thousand times too large, so that a head is far outside at nearly every action."""
+    task, action = Task(MODEL.backward(OBSERVATION[:1])[0].detach()), torch.zeros(1000, 2)
+    table = calibrate_visits(torch.rand(200), torch.zeros(200, dtype=torch.bool))
+    sound = VisitCritic(MODEL, task, 0.1 * torch.ones(4), discount=0.9)
+    assert float(sound.bound(table, OBSERVATION, action).max()) < 0.5
+    wrong = VisitCritic(MODEL, task, 1e3 * torch.ones(4), discount=0.9)
+    heads, cost = wrong.heads(OBSERVATION, action).detach(), wrong.cost(OBSERVATION, action)
+    impossible = ~((heads >= -0.5) & (heads <= 10.5)).all(0)
+    assert float(impossible.float().mean()) > 0.9
+    assert float(wrong.bound(table, OBSERVATION, action)[impossible].min()) == 1.0
+    assert float(cost.detach()[impossible].min()) == pytest.approx(10.0)
+    guard = VisitLimit(partial(wrong.bound, table), spec=SPEC, limit=0.5)
+    status = guard.filter(OBSERVATION, action).certificate.status
+    assert float((status == Status.FALLBACK.value).float().mean()) > 0.5
 
 
 @pytest.mark.parametrize("value", [-0.7, -torch.inf, torch.nan, torch.inf, 1.5])
@@ -83,11 +109,15 @@ def test_a_bound_that_is_no_probability_certifies_nothing(value):
 
 def test_the_critic_takes_the_larger_head_and_stays_in_its_range():
     task, action = Task(MODEL.backward(OBSERVATION[:1])[0].detach()), torch.zeros(1000, 2)
-    critic = VisitCritic(MODEL, task, 50.0 * torch.randn(4), discount=0.9)
+    unsafe = 9.0 * torch.randn(4, generator=torch_generator(0, "unsafe"))
+    critic = VisitCritic(MODEL, task, unsafe, discount=0.9)
     cost = critic.cost(OBSERVATION, action)
     rows = task.vector.expand(1000, -1)
     heads = MODEL.forward(OBSERVATION, action, rows) @ critic.unsafe
-    assert torch.allclose(cost[:, 0], heads.amax(0).clamp(0.0, 10.0), atol=1e-5)
+    possible = (heads >= -0.5) & (heads <= 10.5)
+    expected = torch.where(possible, heads.clamp(0.0, 10.0), 10.0).amax(0)
+    assert torch.allclose(cost[:, 0], expected, atol=1e-5)
+    assert 0.0 < float(expected.detach().mean()) < 10.0
     assert critic.value(OBSERVATION).shape == (1000, 1)
     with pytest.raises(ShapeError, match="unsafe"):
         VisitCritic(MODEL, task, torch.zeros(3), discount=0.9)
@@ -112,16 +142,38 @@ def test_calibration_gives_true_shares_bounds_that_cover_and_an_alarm_that_misse
     assert torch.equal(table.estimate(occupancy[:5]), table.probability[where[:5]])
     with pytest.raises(RangeError, match="at least 100"):
         calibrate_visits(*rollouts(99))
+    assert bool((table.upper.diff() >= 0.0).all())
+    scores = score_visits(table, occupancy, visited)
+    assert scores.ece < 0.05
+    assert scores.coverage == 1.0
+    assert scores.missed < 0.06
+    wrong = replace(table, probability=1.0 - table.probability, upper=0.0 * table.upper)
+    assert score_visits(wrong, occupancy, visited).ece > 0.3
+    assert score_visits(wrong, occupancy, visited).coverage == 0.0
+    for limit in (0.0, 0.3, 0.999, 1.0):
+        threshold = table.threshold(limit)
+        assert torch.equal(table.bound(occupancy) <= limit, occupancy <= threshold)
     none = calibrate_visits(occupancy[:200], torch.zeros(200, dtype=torch.bool))
     assert none.alarm == -torch.inf
-    assert float(none.upper.max()) < 0.2
+    assert float(none.upper.max()) == pytest.approx(1.0 - 0.005 ** (1.0 / 20.0))  # 20 per range
+
+
+def test_the_fallback_is_the_least_of_the_order_where_the_bound_ties():
+    def order(observation, action):
+        del observation
+        return (action - torch.tensor([1.0, -1.0])).norm(dim=-1)
+
+    guard = VisitLimit(lambda s, a: 0.9 + 0.0 * a[:, 0], spec=SPEC, limit=0.5, order=order)
+    decision = guard.filter(torch.zeros(2, 3), torch.zeros(2, 2))
+    assert decision.action.tolist() == [[1.0, -1.0]] * 2
+    assert decision.certificate.status.tolist() == [Status.FALLBACK.value] * 2
 
 
 def test_the_bound_covers_rare_visits_in_95_percent_of_calibrations():
     """Exact coverage: the binomial chance of the counts whose bound is at or above the truth."""
     count = 100
     hits = torch.arange(count + 1)
-    tables = [calibrate_visits(torch.zeros(count), torch.arange(count) < h) for h in hits]
+    tables = [calibrate_visits(torch.zeros(count), torch.arange(count) < h, ranges=1) for h in hits]
     upper = torch.stack([table.upper[0] for table in tables]).double()
     assert float(upper[-1]) == 1.0
     for chance in torch.logspace(-4.0, -0.5, 200, dtype=torch.float64):

@@ -30,6 +30,15 @@ def test_a_policy_is_that_of_the_named_task_or_goal(tmp_path):
     assert torch.equal(by_goal.act(seen), expected)
 
 
+def test_without_a_task_the_policy_is_that_of_the_measured_visits(tmp_path):
+    model, seen, task = write_run(tmp_path), torch.rand(5, 4), Task(torch.rand(8))
+    with pytest.raises(UnknownNameError, match="reach_top_left"):
+        load_task_policy(tmp_path, SPEC, data=None)
+    save_visits(tmp_path, task, torch.zeros(8), TABLE)
+    found = load_task_policy(tmp_path, SPEC, data=None)
+    assert torch.equal(found.act(seen), model.act(seen, task))
+
+
 def test_a_task_that_is_not_there_is_refused(tmp_path):
     write_run(tmp_path)
     with pytest.raises(UnknownNameError, match="reach_top_left"):

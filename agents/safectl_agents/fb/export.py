@@ -1,0 +1,75 @@
+"""A forward-backward run as a program for C: the policy of a task, with visits behind its veto."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from safectl.errors import FileFormatError
+from safectl.export import Program
+from safectl.export.visits import task_policy_program, visit_limit_program
+from safectl.files import read_json
+from safectl.spec import Signal, Spec
+from safectl_agents.fb import VISITS
+from safectl_agents.fb.domains import Domain
+from safectl_agents.fb.saved import load_task_policy, load_visits
+from safectl_agents.fb.train import load_config
+from safectl_agents.fb.visit_rollouts import MAZE_SPEC
+
+
+@dataclass(frozen=True, slots=True)
+class FBExportSettings:
+    """For a run of `safectl train fb`: what of it."""
+
+    task: str = ""
+    """Task of the domain. A run with `visits.safetensors` is exported with what is in there."""
+    data: Path | None = None
+    """Episodes it was trained on, for a task that has no goal."""
+    limit: float = 0.1
+    """Largest admissible probability of a visit, in (0, 1)."""
+    candidates: int = 3
+    """Actions that are tried besides the proposal, the middle and the corners, >= 1; each costs a
+    pass through F in every step."""
+
+
+def is_fb_run(folder: Path) -> bool:
+    """Return whether a folder holds a run of `safectl train fb`."""
+    path = folder / "config.json"
+    return path.exists() and "backward_hidden" in read_json(path, advice="name another folder")
+
+
+def fb_program(folder: Path, name: str, settings: FBExportSettings) -> Program:
+    """Build the program of a run's last checkpoint.
+
+    Args:
+        folder: Of the run.
+        name: Lower-case C identifier.
+        settings: What of it.
+
+    Raises:
+        FileFormatError: If run or visits cannot be read, or neither they nor the settings name a
+            task.
+        RangeError: If no action can be within the limit.
+        UnknownNameError: If the domain has no such task.
+    """
+    spec = spec_of_domain(load_config(folder).domain)
+    if settings.task:
+        policy = load_task_policy(folder, spec, task=settings.task, data=settings.data)
+        return task_policy_program(name, spec, policy.model, policy.task)
+    if not (folder / VISITS).exists():
+        problem = f"holds no {VISITS} and no task was named"
+        raise FileFormatError(folder, problem, "name a task with --fb.task, or: safectl visits")
+    visits = load_visits(folder, spec)
+    guard = visits.limit(spec, limit=settings.limit, candidates=settings.candidates)
+    points = guard.unit_points.tolist()
+    threshold = visits.table.threshold(settings.limit)
+    return visit_limit_program(name, spec, visits.critic, threshold, points)
+
+
+def spec_of_domain(name: str) -> Spec:
+    """Return the signals of a domain; those of others than the maze have no names or units."""
+    if name == "point_mass_maze":
+        return MAZE_SPEC
+    domain = Domain(name)
+    seen = (Signal(f"observation_{i}", "?", -math.inf, math.inf) for i in range(domain.nx))
+    action = (Signal(f"action_{i}", "1", -1.0, 1.0) for i in range(domain.nu))
+    return Spec(tuple(seen), tuple(action), domain.period)

@@ -1,0 +1,243 @@
+"""From a trained model and an unsafe set to calibrated probabilities of a visit.
+
+b_U comes from the data of the training; the table from rollouts of the policy, whose starts are
+observations of the data outside the set. Half of the first actions are the policy's, half random:
+a safeguard asks about both.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from safectl.barriers import Discs
+from safectl.config import to_mapping
+from safectl.errors import FileFormatError, RangeError, ShapeError, UnknownNameError
+from safectl.files import read_json
+from safectl.models import (
+    ConstrainedTask,
+    ForwardBackward,
+    VisitCritic,
+    VisitScores,
+    VisitTable,
+    calibrate_visits,
+    constrain_task,
+    score_visits,
+    unsafe_embedding,
+)
+from safectl.models.occupancy import is_possible
+from safectl.seed import torch_generator
+from safectl.types import Task
+from safectl_agents.fb.domains import facts_of
+from safectl_agents.fb.episodes import load_transitions
+from safectl_agents.fb.maze_batch import MazeBatch
+from safectl_agents.fb.saved import TaskPolicy, save_visits
+from safectl_agents.fb.settings import FBConfig
+from safectl_agents.fb.train import load_run
+from safectl_agents.fb.visit_rollouts import roll_out
+
+_DOMAIN = "point_mass_maze"
+_AVERAGED = 512
+"""Observations over which a constrained task is searched."""
+_RANGES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class VisitsConfig:
+    """Which visits, of which policy.
+
+    Raises:
+        RangeError: If a number lies outside its range.
+    """
+
+    disc: tuple[float, float, float] = (0.0, 0.25, 0.04)
+    """The unsafe set: centre x and y and radius of a disc [m]."""
+    task: str = "reach_top_right"
+    """Task of the domain whose policy is rolled out."""
+    budget: float | None = None
+    """Largest mean occupancy C_U [steps]: the task is bent until its policy keeps it, `inf` and
+    None leave the task as it is."""
+    steps: int = 200
+    """Horizon: steps of a rollout within which a visit counts, >= 1."""
+    calibration: int = 4_000
+    """Rollouts that make the table, >= 100."""
+    held_out: int = 1_000
+    """Further rollouts that judge it, >= 1."""
+    delta: float = 0.02
+    """Share of visits that the alarm may miss, in (0, 1)."""
+    seed: int = 0
+    """Of starts, first actions and search, >= 0."""
+
+    def __post_init__(self) -> None:
+        for name, low in (("steps", 1), ("calibration", 10 * _RANGES), ("held_out", 1)):
+            if getattr(self, name) < low:
+                raise RangeError(name, value=getattr(self, name), expected=f">= {low}")
+        if not 0.0 < self.delta < 1.0:
+            raise RangeError("delta", value=self.delta, expected="a number in (0, 1)")
+        if self.budget is not None and not self.budget >= 0.0:
+            raise RangeError("budget", value=self.budget, expected="a number >= 0")
+        self.unsafe  # noqa: B018  refuses a disc that is none
+
+    @property
+    def unsafe(self) -> Discs:
+        """The disc as a barrier: negative inside."""
+        x, y, radius = self.disc
+        return Discs(torch.tensor([[x, y]]), radius)
+
+
+class Sample(NamedTuple):
+    """Rollouts: starts, first actions, and whether each visited the unsafe set."""
+
+    start: Float[Tensor, "rollouts 4"]
+    first: Float[Tensor, "rollouts 2"]
+    visited: Bool[Tensor, " rollouts"]
+
+
+class Measured(NamedTuple):
+    """What `measure_visits` found.
+
+    Attributes:
+        critic: C_U of the policy.
+        table: Made from the calibration rollouts.
+        scores: Of the held-out rollouts.
+        impossible: Share of held-out rollouts at whose start a head was impossible.
+        constrained: How the task was bent; None where it was not.
+    """
+
+    critic: VisitCritic
+    table: VisitTable
+    scores: VisitScores
+    impossible: float
+    constrained: ConstrainedTask | None
+
+
+def measure_visits(
+    config: VisitsConfig,
+    folder: Path,
+    *,
+    data: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Measured:
+    """Measure visits of the policy of a run and keep them in `visits.safetensors` of its folder.
+
+    Args:
+        config: Which visits.
+        folder: Of a run of `safectl train fb` on the point-mass maze.
+        data: Episodes it was trained on; those that the run names where absent.
+        progress: Called after every step of the rollouts with its number.
+
+    Raises:
+        FileFormatError: If run or data cannot be read.
+        NonFiniteError: If data or model hold NaN or infinity.
+        RangeError: If the run is of another domain, or was trained with a penalty.
+        ShapeError: If the data are not those of the domain.
+        StorageError: If the file cannot be written; the one that was there stays.
+        UnknownNameError: If the domain has no such task.
+        UnsafeSetUnseen: If the data hold too little of the unsafe set.
+    """
+    run, model, _ = load_run(folder, device="cpu")
+    task = _task(run, model, config.task)
+    seen, entered = _observations(run, data or _data_of(folder), model)
+    unsafe = unsafe_embedding(model.backward, entered, _inside(entered, config.unsafe))
+    outside = seen[~_inside(seen, config.unsafe)]
+    constrained = None
+    if config.budget is not None and math.isfinite(config.budget):
+        generator = torch_generator(config.seed, "constrained task")
+        chosen = torch.randperm(len(outside), generator=generator)[:_AVERAGED]
+        constrained = constrain_task(
+            model, task, unsafe, outside[chosen], budget=config.budget, generator=generator
+        )
+        task = constrained.task
+    critic = VisitCritic(model, task, unsafe, discount=run.learning.discount)
+    sample = draw_rollouts(config, TaskPolicy(model, task), outside, progress=progress)
+    measured = _judge(config, critic, sample)._replace(constrained=constrained)
+    facts = {**to_mapping(config), **figures_of(measured)}
+    save_visits(folder, task, unsafe, measured.table, facts=facts)
+    return measured
+
+
+def draw_rollouts(
+    config: VisitsConfig,
+    policy: TaskPolicy,
+    observation: Float[Tensor, "samples 4"],
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> Sample:
+    """Roll the policy out from observations drawn with replacement; half begin with its action."""
+    count = config.calibration + config.held_out
+    generator = torch_generator(config.seed, "visits")
+    start = observation[torch.randint(len(observation), (count,), generator=generator)]
+    random = 2.0 * torch.rand(count, 2, generator=generator) - 1.0
+    is_own = torch.rand(count, 1, generator=generator) < 0.5
+    first = torch.where(is_own, policy.act(start), random)
+    found = roll_out(
+        MazeBatch(count),
+        policy,
+        config.unsafe,
+        steps=config.steps,
+        start=start,
+        first=first,
+        progress=progress,
+    )
+    return Sample(start, first, found.visited)
+
+
+def figures_of(measured: Measured) -> dict[str, Any]:
+    """Return the figures of a measurement as JSON values."""
+    facts = {**measured.scores._asdict(), "impossible": measured.impossible}
+    if measured.constrained is not None:
+        parts = measured.constrained._asdict()
+        parts.pop("task")
+        facts["constrained"] = parts
+    return facts
+
+
+@torch.no_grad()
+def _judge(config: VisitsConfig, critic: VisitCritic, sample: Sample) -> Measured:
+    heads = critic.heads(sample.start, sample.first)
+    occupancy, made = heads.amax(0), config.calibration
+    table = calibrate_visits(
+        occupancy[:made], sample.visited[:made], delta=config.delta, ranges=_RANGES
+    )
+    scores = score_visits(table, occupancy[made:], sample.visited[made:])
+    possible = is_possible(heads[:, made:], critic.discount).all(0)
+    return Measured(critic, table, scores, float((~possible).double().mean()), None)
+
+
+def _task(run: FBConfig, model: ForwardBackward, name: str) -> Task:
+    if run.domain != _DOMAIN:
+        expected = f"{_DOMAIN}: rollouts of other domains need their simulators"
+        raise RangeError("domain of the run", value=run.domain, expected=expected)
+    if run.update.method != "fb":
+        expected = "fb: a penalty presses F^T B down at unseen actions, which hides visits"
+        raise RangeError("method of the run", value=run.update.method, expected=expected)
+    goals = facts_of(run.domain).goals
+    if name not in goals:
+        raise UnknownNameError(f"task of {run.domain}", name, known=list(goals))
+    return model.infer_goal(torch.tensor(goals[name]))
+
+
+def _data_of(folder: Path) -> Path:
+    stored = read_json(folder / "config.json", advice="name the folder of a run").get("data")
+    if not stored or not Path(stored).is_dir():
+        problem = f"names data that are not here: {stored!r}"
+        raise FileFormatError(folder, problem, "name the folder of the episodes with --data")
+    return Path(stored)
+
+
+def _observations(run: FBConfig, data: Path, model: ForwardBackward) -> tuple[Tensor, Tensor]:
+    """Return the observations before and after the transitions that the run was trained on."""
+    rows = load_transitions(data, count=run.transitions, subset=run.subset)
+    if rows.observation.shape[1] != model.sizes.nx:
+        got = rows.observation.shape
+        raise ShapeError("observation of the data", expected=("rows", model.sizes.nx), got=got)
+    return torch.from_numpy(rows.observation), torch.from_numpy(rows.next_observation)
+
+
+def _inside(observation: Tensor, unsafe: Discs) -> Tensor:
+    return (unsafe.value(observation) < 0.0).any(-1)

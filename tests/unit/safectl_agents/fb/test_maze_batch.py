@@ -1,0 +1,71 @@
+"""Many copies of the maze in one call, and data that wander in it."""
+
+import numpy as np
+import pytest
+
+from safectl.errors import RangeError, ShapeError
+from safectl_agents.fb.collect import CollectConfig, collect
+from safectl_agents.fb.domains import Domain
+from safectl_agents.fb.episodes import load_transitions
+from safectl_agents.fb.maze_batch import MazeBatch, scatter, wander
+
+STEPS = 60
+
+
+def test_every_copy_moves_as_the_domain_does():
+    """Against walls too: pushes to the left from the left room."""
+    domain, batch = Domain("point_mass_maze", seed=3), MazeBatch(2)
+    pushes = np.random.default_rng(0).uniform(-1.0, 0.2, (STEPS, 2)).astype(np.float32)
+    start = domain.reset()
+    observation, _ = batch.reset(options={"start": np.stack([start, scatter(1, random())[0]])})
+    for push in pushes:
+        expected = domain.step(push)
+        observation, *_ = batch.step(np.stack([push, -push]))
+        np.testing.assert_allclose(observation[0], expected, atol=1e-6)
+    assert observation[0, 0] < start[0]
+    assert observation[1, 0] != observation[0, 0]
+
+
+def random():
+    return np.random.default_rng(1)
+
+
+def test_starts_are_those_of_the_domain_and_a_seed_repeats_them():
+    batch = MazeBatch(500)
+    first, _ = batch.reset(seed=1)
+    assert np.array_equal(first, batch.reset(seed=1)[0])
+    assert not np.array_equal(first, batch.reset(seed=2)[0])
+    assert (first[:, :2] >= [-0.29, 0.15]).all()
+    assert (first[:, :2] <= [-0.15, 0.29]).all()
+    assert not first[:, 2:].any()
+    with pytest.raises(ShapeError, match="start"):
+        batch.reset(options={"start": np.zeros((3, 4))})
+
+
+def test_scattered_places_touch_no_wall_and_lie_in_all_rooms():
+    places = scatter(2000, random())[:, :2]
+    away = np.abs(places)
+    assert away.max() <= 0.29
+    assert not ((away[:, 0] < 0.03) & (away[:, 1] < 0.19)).any()
+    assert not ((away[:, 1] < 0.03) & (away[:, 0] < 0.19)).any()
+    rooms = (places > 0.0) @ [1, 2]
+    assert np.bincount(rooms).min() > 300
+
+
+def test_wandering_episodes_cover_the_maze_and_hold_their_pushes(tmp_path):
+    buffer = collect(CollectConfig(collector="wander", episodes=3), tmp_path / "data")
+    found = load_transitions(buffer)
+    assert len(found.action) == 3000
+    domain = Domain("point_mass_maze")
+    with domain.environment.physics.reset_context():
+        domain.environment.physics.set_state(found.physics[0])
+    np.testing.assert_allclose(domain.step(found.action[1]), found.next_observation[1], atol=1e-5)
+    changes = (np.diff(found.action[:1000], axis=0) != 0.0).any(1).sum()
+    assert 1000 / 60 - 1 <= changes <= 1000 / 5
+    again = next(iter(wander(1, seed=0)))
+    assert np.array_equal(again.observation[:-1], found.observation[:1000])
+
+
+def test_only_the_maze_is_wandered_in():
+    with pytest.raises(RangeError, match="where the collector is wander"):
+        CollectConfig(domain="walker", collector="wander")
