@@ -19,6 +19,7 @@ from safectl_agents.bench.benchmark import (
 )
 from safectl_agents.bench.catalogue import BENCHMARKS
 from safectl_agents.bench.fb_training import RECORDED
+from safectl_agents.bench.fb_visits import SHIPPED, VISITS
 from safectl_agents.bench.programs import mlp_instructions
 from safectl_agents.bench.timing import time_calls
 
@@ -86,7 +87,9 @@ def test_names_are_grouped():
 
 def test_every_benchmark_has_a_recorded_result():
     missing = {name for name in BENCHMARKS if last_result(name, results_folder()) is None}
-    assert missing <= {benchmark.name for benchmark in RECORDED if _lacks_seeds(benchmark)}
+    unmade = [benchmark for benchmark in RECORDED if _lacks_seeds(benchmark)]
+    unmade += [] if SHIPPED.exists() else VISITS  # no model of the maze is shipped yet
+    assert missing <= {benchmark.name for benchmark in unmade}
 
 
 def _lacks_seeds(benchmark):
