@@ -28,13 +28,13 @@ def _umaze() -> Barriers:
 
 
 def _medium() -> Barriers:
-    """An ellipse in the passage between the halves and a rounded square in the left corridor.
+    """An ellipse in the passage between the halves, a rounded square in the corridor to the goal.
 
     Both stand where the data pass: of the 0.8 m of a corridor 0.35 m stay free.
     """
     return {
         "S-SPEC": Superellipse((2.65, 3.0), (0.4, 0.3)),
-        "C-SPEC": Superellipse((5.0, 0.65), (0.3, 0.4), exponent=4.0),
+        "C-SPEC": Superellipse((5.0, 6.35), (0.3, 0.4), exponent=4.0),
     }
 
 
