@@ -293,3 +293,23 @@ def test_newton_is_exact_for_a_linear_cost_within_limits() -> None:
 def test_options_out_of_range_are_refused(make: object) -> None:
     with pytest.raises(RangeError):
         make()  # type: ignore[operator]  # a list of constructors
+
+
+@pytest.mark.parametrize(
+    "critic", [Disc(), Linear(torch.tensor([[0.3, -0.4], [0.5, 0.1]]), offset=0.3)]
+)
+def test_a_row_alone_has_the_evidence_that_it_has_in_a_batch(critic: Disc | Linear) -> None:
+    generator = torch.Generator().manual_seed(3)
+    observation = torch.randn(60, 2, generator=generator)
+    action = 1.5 * torch.randn(60, 2, generator=generator)
+    action[0, 1], observation[1, 0] = torch.nan, torch.inf
+    acs = ACS(critic, fallback=Brake(SPEC), options=ACSOptions(ChanceBound(0.5)))
+    batch = acs.filter(observation, action)
+    assert set(batch.certificate.status.tolist()) >= {Status.KEPT.value, Status.FALLBACK.value}
+    assert bool((batch.certificate.risk[batch.certificate.status == Status.KEPT.value] > 0).any())
+    for row in range(len(action)):
+        alone = acs.filter(observation[row : row + 1], action[row : row + 1])
+        torch.testing.assert_close(alone.action[0], batch.action[row], atol=1e-5, rtol=0.0)
+        for name in ("status", "margin", "risk", "residual"):
+            found, expected = getattr(alone.certificate, name), getattr(batch.certificate, name)
+            torch.testing.assert_close(found[0], expected[row], atol=1e-5, rtol=0.0)
