@@ -1,7 +1,6 @@
 """Real DDS on the loopback device: a domain of one's own, waits with limits, no sleeping."""
 
 import threading
-import time
 from contextlib import ExitStack
 from functools import cache
 from importlib.metadata import version
@@ -57,12 +56,3 @@ class Inbox:
                 lambda: self.messages and holds(self.messages), timeout_s
             ), f"not within {timeout_s} s; got {len(self.messages)} messages"
             return self.messages[-1]
-
-
-def wait_until(holds, timeout_s=DISCOVERY_S, poll_s=0.005):
-    """Wait for something that cannot notify, such as the discovery of a peer."""
-    pause = threading.Event()
-    limit = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < limit, f"not within {timeout_s} s"
-        pause.wait(poll_s)

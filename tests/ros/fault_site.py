@@ -14,7 +14,7 @@ from nav_msgs.msg import Odometry
 from std_msgs.msg import Bool
 
 from safectl_ros.qos import COMMAND, LATCHED, SENSOR
-from tests.ros_graph import wait_until
+from tests.waiting import wait_until
 
 URGENT = -15
 PERIOD_S = 0.02

@@ -24,8 +24,9 @@ from safectl_ros.bench.fuzz import fuzz
 from safectl_ros.bench.graph import loopback_graph
 from safectl_ros.qos import COMMAND, DIAGNOSTICS, SENSOR, STATE
 from tests.ros.fault_site import PERIOD_S, Site, end, silent, start
-from tests.ros_graph import Inbox, wait_until
+from tests.ros_graph import Inbox
 from tests.unit.safectl_ros.robot_files import ARM, BASE, write
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

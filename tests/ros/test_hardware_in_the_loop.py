@@ -8,7 +8,8 @@ from std_msgs.msg import Float64MultiArray
 from safectl_ros.adapters.vector import numbers_to_message
 from safectl_ros.process import RosThread
 from safectl_ros.qos import COMMAND, SENSOR
-from tests.ros_graph import Inbox, wait_until
+from tests.ros_graph import Inbox
+from tests.waiting import wait_until
 
 START_S = 90.0  # firmware is compiled, and processes that import torch are started
 

@@ -11,8 +11,8 @@ from cyclonedds.sub import DataReader
 from cyclonedds.topic import Topic
 from cyclonedds.util import duration
 
-from tests.ros_graph import wait_until
 from tests.ros_prefix import PACKAGE
+from tests.waiting import wait_until
 
 CONFIGURATION = """<CycloneDDS><Domain Id="any"><General>
 <Interfaces><NetworkInterface address="127.0.0.1" multicast="true"/></Interfaces>

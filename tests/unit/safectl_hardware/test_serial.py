@@ -15,8 +15,7 @@ from safectl_hardware.frames import Frame, Kind
 from safectl_hardware.line import BoardFault, FaultCode, Role, SerialLine
 from safectl_hardware.port import serial_port
 from safectl_hardware.serial import SerialBridge, _BoardClock
-
-WAIT_S = 20.0
+from tests.waiting import wait_until
 
 
 def make_spec(period=0.2, high=1.0):
@@ -40,12 +39,6 @@ def bridge_to(board, spec=SPEC):
     return SerialBridge(serial_port(board.port), spec)
 
 
-def wait_for(holds):
-    deadline = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < deadline
-
-
 class Push:
     def act(self, observation):
         return torch.full((1, 2), 3.0)
@@ -65,7 +58,7 @@ def test_it_is_a_bridge_whose_spec_needs_no_connection():
 def test_a_guarded_loop_drives_the_board_and_stops_it_at_the_end():
     with FakeBoard(SPEC) as board:
         result = run_loop(bridge_to(board), Push(), Clip(SPEC), steps=4)
-        wait_for(lambda: board.stops > 0)
+        wait_until(lambda: board.stops > 0)
         assert result.steps == result.corrected == 4
         assert board.commands == [(1.0, 1.0)] * 4
         assert not board.is_running
@@ -78,9 +71,9 @@ def test_the_board_starts_stopped_and_runs_with_the_first_command():
         assert not board.is_running
         sent = bridge.write(decide(5.0, -0.5))
         assert torch.equal(sent.action, torch.tensor([1.0, -0.5]))
-        wait_for(lambda: board.is_running)
-        wait_for(lambda: bridge.read().stamp > first.stamp)
-        wait_for(lambda: (bridge.read(), bridge.write(decide(1.0, -0.5)))[0].observation[0] > 0)
+        wait_until(lambda: board.is_running)
+        wait_until(lambda: bridge.read().stamp > first.stamp)
+        wait_until(lambda: (bridge.read(), bridge.write(decide(1.0, -0.5)))[0].observation[0] > 0)
         assert bridge.applied.tolist() == [1.0, -0.5]
 
 
@@ -90,30 +83,30 @@ def test_silence_stops_the_board_and_the_bridge_says_so_until_it_is_entered_agai
         with bridge:
             bridge.read()
             bridge.write(decide(1.0, 1.0))
-            wait_for(lambda: board.commands)
-            wait_for(lambda: not board.is_running)
+            wait_until(lambda: board.commands)
+            wait_until(lambda: not board.is_running)
             with pytest.raises(BoardFault, match="silence") as caught:
-                wait_for(lambda: bridge.read() is None)
+                wait_until(lambda: bridge.read() is None)
             assert caught.value.code is FaultCode.SILENCE
             bridge.write(decide(1.0, 1.0))
             with pytest.raises(BoardFault):
-                wait_for(lambda: bridge.read() is None)
+                wait_until(lambda: bridge.read() is None)
         with bridge:
             bridge.write(decide(0.5, 0.5))
-            wait_for(lambda: board.is_running)
+            wait_until(lambda: board.is_running)
 
 
 def test_a_stop_by_the_host_lasts_until_the_next_entry():
     with FakeBoard(SPEC) as board:
         with bridge_to(board) as bridge:
             bridge.write(decide(1.0, 1.0))
-            wait_for(lambda: board.is_running)
+            wait_until(lambda: board.is_running)
             bridge.stop()
             bridge.stop()
-            wait_for(lambda: not board.is_running)
+            wait_until(lambda: not board.is_running)
             bridge.write(decide(1.0, 1.0))
             with pytest.raises(BoardFault, match="stopped"):
-                wait_for(lambda: bridge.read() is None)
+                wait_until(lambda: bridge.read() is None)
         assert len(board.commands) == 1
 
 
@@ -165,7 +158,7 @@ def test_a_board_without_states_is_reported_and_one_that_falls_silent_is_stale()
 
         with pytest.raises(LoopStopped, match="old"):
             run_loop(bridge_to(board), Mute(), Clip(SPEC), steps=10)
-        wait_for(lambda: not board.is_running)
+        wait_until(lambda: not board.is_running)
 
 
 def test_a_port_that_vanishes_is_an_error_and_one_that_returns_works_again():
@@ -174,12 +167,12 @@ def test_a_port_that_vanishes_is_an_error_and_one_that_returns_works_again():
         bridge.__enter__()
         bridge.read()
     with pytest.raises(BridgeError, match="gone"):
-        wait_for(lambda: bridge.write(decide(0.0, 0.0)) is None or bridge.read() is None)
+        wait_until(lambda: bridge.write(decide(0.0, 0.0)) is None or bridge.read() is None)
     bridge.stop()
     bridge.__exit__(None, None, None)
     with FakeBoard(SPEC) as board, bridge_to(board) as again:
         again.write(decide(0.25, 0.25))
-        wait_for(lambda: board.commands == [(0.25, 0.25)])
+        wait_until(lambda: board.commands == [(0.25, 0.25)])
 
 
 def test_actions_that_are_not_finite_or_of_another_shape_are_not_sent():

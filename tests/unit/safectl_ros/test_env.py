@@ -16,7 +16,8 @@ from safectl_ros.env import RosEnv
 from safectl_ros.process import RosThread
 from safectl_ros.qos import COMMAND, LATCHED, SENSOR
 from safectl_ros.robot import make_env
-from tests.ros_graph import Inbox, wait_until
+from tests.ros_graph import Inbox
+from tests.waiting import wait_until
 
 POINT = "safectl/PointHazard-v0"
 SHORT_S = 0.3

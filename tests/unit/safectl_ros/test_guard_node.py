@@ -25,8 +25,9 @@ from safectl_ros.adapters.stamps import to_time
 from safectl_ros.nodes.guard import GuardNode
 from safectl_ros.process import RosThread
 from safectl_ros.qos import COMMAND, DIAGNOSTICS, LATCHED, SENSOR
-from tests.ros_graph import Inbox, wait_until
+from tests.ros_graph import Inbox
 from tests.unit.safectl_ros.robot_files import BASE
+from tests.waiting import wait_until
 
 DISCS = """
 kind = "barrier"

@@ -21,8 +21,9 @@ from safectl_ros.nodes.policy import PolicyNode
 from safectl_ros.planners import KINDS as PLANNERS
 from safectl_ros.policies import KINDS as POLICIES
 from safectl_ros.qos import COMMAND, DIAGNOSTICS, LATCHED, SENSOR, STATE
-from tests.ros_graph import Inbox, wait_until
+from tests.ros_graph import Inbox
 from tests.unit.safectl_ros.robot_files import ARM, BASE, write
+from tests.waiting import wait_until
 
 STAMP = to_time(1234567890)
 

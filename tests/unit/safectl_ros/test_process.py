@@ -11,7 +11,8 @@ from std_srvs.srv import Trigger
 
 from safectl_ros.process import RosThread, spin_node
 from safectl_ros.qos import LATCHED
-from tests.ros_graph import DISCOVERY_S, START_S, Inbox, wait_until
+from tests.ros_graph import DISCOVERY_S, START_S, Inbox
+from tests.waiting import wait_until
 
 PROGRAM = """
 import sys

@@ -21,7 +21,8 @@ from safectl_ros.bag_writer import BagWriter, is_closed, recover
 from safectl_ros.nodes.recorder import RecorderNode
 from safectl_ros.process import RosThread
 from safectl_ros.qos import LATCHED, SENSOR, safe_command
-from tests.ros_graph import START_S, Inbox, wait_until
+from tests.ros_graph import START_S, Inbox
+from tests.waiting import wait_until
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 

@@ -18,7 +18,8 @@ from safectl_ros.nodes.serial_bridge import SerialBridgeNode
 from safectl_ros.process import RosThread
 from safectl_ros.qos import DIAGNOSTICS, SENSOR, safe_command
 from safectl_ros.robot_file import load_robot
-from tests.ros_graph import DISCOVERY_S, Inbox, wait_until
+from tests.ros_graph import DISCOVERY_S, Inbox
+from tests.waiting import wait_until
 
 RATE_HZ = 10.0
 PERIOD_S = 0.1

@@ -25,7 +25,8 @@ from safectl_ros.adapters.stamps import from_time
 from safectl_ros.adapters.vector import label_stamp, numbers_to_message
 from safectl_ros.diagnostics import ERROR, OK, WARN
 from safectl_ros.qos import DIAGNOSTICS, LATCHED, SENSOR, STATE, safe_command
-from tests.ros_graph import DISCOVERY_S, Inbox, wait_until
+from tests.ros_graph import DISCOVERY_S, Inbox
+from tests.waiting import wait_until
 
 LOGS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)  # as rclpy offers them
 RATE_HZ = 10.0
