@@ -118,13 +118,15 @@ class Learner:
 
     @torch.no_grad()
     def _target(self, batch: Batch, draws: Draws, task: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the policy's mean at s', the target F there, and the smaller density."""
+        """Return the policy's mean at s', the target F there, and the density it predicts."""
         mean = self.model.actor(batch.next_observation, task).float()
         action = noisy(mean, draws.target_noise)
         forward = self.target_forward(batch.next_observation, action, task).float()
         backward = self.target_backward(batch.next_observation).float()
         with torch.autocast(backward.device.type, enabled=False):
-            return mean, forward, measure.densities(forward, backward).amin(0)
+            heads = measure.densities(forward, backward)
+        joined = heads.amin(0) if self.settings.target_heads == "min" else heads.mean(0)
+        return mean, forward, joined
 
     def _act(self, batch: Batch, draws: Draws, task: Tensor) -> dict[str, Tensor]:
         """Step the policy; F is held fixed, so only its inputs get a gradient."""

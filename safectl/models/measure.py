@@ -31,8 +31,8 @@ def measure_loss(
 
     Args:
         measure: M of both heads.
-        target: T, the smaller entry of both target heads at the next state and policy action; no
-            gradient flows into it.
+        target: T, the smaller entry (or the mean) of both target heads at the next state and policy
+            action; no gradient flows into it.
         discount: gamma times what the world returned, 0 where an episode terminated.
     """
     residual = measure - discount.unsqueeze(-1) * target

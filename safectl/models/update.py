@@ -50,6 +50,10 @@ class UpdateSettings:
     """Step size of Adam for the logarithm of alpha, >= 0; 0 keeps the first alpha."""
     first_alpha: float = 1.0
     """Weight of the penalty at the start, > 0."""
+    target_heads: Literal["min", "mean"] = "min"
+    """What the target takes of its two heads, entry by entry: the smaller, as published, or their
+    mean. The smaller is pessimistic about rewards but loses mass in every update, which hides
+    visits: a model that is asked for visits learns with `mean` (decision 0113)."""
     actor: Literal["value", "aw"] = "value"
     """What the policy learns: the action of most value, or (`aw`) to imitate the actions of the
     data, those of more advantage more."""
@@ -74,6 +78,7 @@ class UpdateSettings:
             ("budget", self.budget > floor, f"more than 2 ln 12 = {floor:.3f}"),
             ("alpha_learning_rate", self.alpha_learning_rate >= 0.0, "a number >= 0"),
             ("first_alpha", self.first_alpha > 0.0, "a number > 0"),
+            ("target_heads", self.target_heads in ("min", "mean"), "min or mean"),
             ("actor", self.actor in ("value", "aw"), "value or aw"),
             ("temperature", self.temperature > 0.0, "a number > 0"),
         ):

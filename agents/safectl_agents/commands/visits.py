@@ -31,6 +31,11 @@ class VisitsSettings:
 
 DEFAULTS = VisitsSettings()
 
+_WRONG_MASS = (
+    "the mass of a right model is 1: this one is wrong in scale, so its C_U may order actions\n"
+    "wrongly; the table holds for starts like those of the rollouts. Train longer or more slowly\n"
+)
+
 
 def run(settings: VisitsSettings) -> int:
     """Measure, write `visits.safetensors` into the folder of the run, print the figures."""
@@ -73,7 +78,8 @@ def _text(config: VisitsConfig, measured: Measured) -> str:
         f"bound (95 %)        {_cells(table.upper.tolist())}\n"
         f"calibration error {scores.ece:.3f}, bound covers {scores.coverage:.1%}, "
         f"alarm at C_U {table.alarm:.3g} misses {scores.missed:.1%} of visits, "
-        f"impossible C_U {measured.impossible:.1%}\n"
+        f"impossible C_U {measured.impossible:.1%}, mass {measured.mass:.2f}\n"
+        + ("" if 0.5 <= measured.mass <= 2.0 else _WRONG_MASS)
     )
 
 

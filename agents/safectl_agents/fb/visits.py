@@ -106,6 +106,7 @@ class Measured(NamedTuple):
         table: Made from the calibration rollouts.
         scores: Of the held-out rollouts.
         impossible: Share of held-out rollouts at whose start a head was impossible.
+        mass: Mean of (1 - gamma) F^T B over starts and data: 1 for a right model, whatever the set.
         constrained: How the task was bent; None where it was not.
     """
 
@@ -113,6 +114,7 @@ class Measured(NamedTuple):
     table: VisitTable
     scores: VisitScores
     impossible: float
+    mass: float
     constrained: ConstrainedTask | None
 
 
@@ -155,7 +157,8 @@ def measure_visits(
         task = constrained.task
     critic = VisitCritic(model, task, unsafe, discount=run.learning.discount)
     sample = draw_rollouts(config, TaskPolicy(model, task), outside, progress=progress)
-    measured = _judge(config, critic, sample)._replace(constrained=constrained)
+    everywhere = _everywhere(model, entered)
+    measured = _judge(config, critic, sample, everywhere)._replace(constrained=constrained)
     facts = {**to_mapping(config), **figures_of(measured)}
     save_visits(folder, task, unsafe, measured.table, facts=facts)
     return measured
@@ -189,7 +192,7 @@ def draw_rollouts(
 
 def figures_of(measured: Measured) -> dict[str, Any]:
     """Return the figures of a measurement as JSON values."""
-    facts = {**measured.scores._asdict(), "impossible": measured.impossible}
+    facts = {**measured.scores._asdict(), "impossible": measured.impossible, "mass": measured.mass}
     if measured.constrained is not None:
         parts = measured.constrained._asdict()
         parts.pop("task")
@@ -198,7 +201,16 @@ def figures_of(measured: Measured) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _judge(config: VisitsConfig, critic: VisitCritic, sample: Sample) -> Measured:
+def _everywhere(model: ForwardBackward, entered: Tensor) -> Tensor:
+    """Return b_U of the set of all observations."""
+    found: Tensor = model.backward(entered).mean(0)
+    return found
+
+
+@torch.no_grad()
+def _judge(
+    config: VisitsConfig, critic: VisitCritic, sample: Sample, everywhere: Tensor
+) -> Measured:
     heads = critic.heads(sample.start, sample.first)
     occupancy, made = heads.amax(0), config.calibration
     table = calibrate_visits(
@@ -206,7 +218,9 @@ def _judge(config: VisitsConfig, critic: VisitCritic, sample: Sample) -> Measure
     )
     scores = score_visits(table, occupancy[made:], sample.visited[made:])
     possible = is_possible(heads[:, made:], critic.discount).all(0)
-    return Measured(critic, table, scores, float((~possible).double().mean()), None)
+    total = VisitCritic(critic.model, critic.task, everywhere, discount=critic.discount)
+    mass = float((1.0 - critic.discount) * total.heads(sample.start, sample.first).mean())
+    return Measured(critic, table, scores, float((~possible).double().mean()), mass, None)
 
 
 def _task(run: FBConfig, model: ForwardBackward, name: str) -> Task:

@@ -2,6 +2,9 @@ import pytest
 import torch
 
 from safectl.models import METHODS, Batch, ForwardBackward, Learner, Sizes, UpdateSettings, draw
+from safectl.models.measure import densities
+from safectl.models.networks import noisy
+from safectl.models.tasks import sample_tasks
 from safectl.seed import torch_generator
 from safectl_agents.bench.fb_eager import EagerLearner
 
@@ -73,6 +76,22 @@ def test_short_numbers_change_an_update_little_and_weights_stay_long():
     losses = [float(learner.update(make_batch(), draws)["measure_loss"]) for learner in learners]
     assert losses[1] == pytest.approx(losses[0], abs=0.05)
     assert weights(learners[1]).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("heads", "join"), [("min", torch.amin), ("mean", torch.mean)])
+def test_the_target_is_the_smaller_head_or_the_mean_of_both(heads, join):
+    learner = Learner(ForwardBackward(SIZES), UpdateSettings(target_heads=heads))
+    batch, draws = make_batch(), draw(ROWS, 2, 4, 0.5, torch_generator(0, "draws"))
+    with torch.no_grad():
+        task = sample_tasks(
+            learner.model.backward(batch.observation),
+            *(draws.normal, draws.from_data, draws.shuffle),
+        )
+        action = noisy(learner.model.actor(batch.next_observation, task), draws.target_noise)
+        forward = learner.target_forward(batch.next_observation, action, task)
+        both = densities(forward, learner.target_backward(batch.next_observation))
+    expected = join(both, 0).mean()
+    assert torch.allclose(learner.update(batch, draws)["target"], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_targets_follow_slowly():

@@ -10,10 +10,12 @@ import torch
 from safectl.barriers import Discs
 from safectl.errors import FileFormatError, RangeError, UnknownNameError, UnsafeSetUnseen
 from safectl.export import interpret, load_program
+from safectl.models import VisitCritic
 from safectl.spec import Signal
 from safectl_agents.cli import main
 from safectl_agents.fb import VISITS
 from safectl_agents.fb.collect import CollectConfig, collect
+from safectl_agents.fb.episodes import load_transitions
 from safectl_agents.fb.guarded import compare_guarded
 from safectl_agents.fb.maze_batch import MazeBatch
 from safectl_agents.fb.saved import load_visits, save_visits
@@ -62,6 +64,12 @@ def test_visits_are_measured_saved_and_guard_the_policy_they_are_about(tmp_path,
     assert told == [1, 2, 3, 4, 5]
     assert measured.scores.rollouts == 50
     assert 0.0 <= measured.scores.ece <= 1.0
+    entered = torch.from_numpy(load_transitions(data).next_observation)
+    mean = model.backward(entered).mean(0).detach()
+    total = VisitCritic(model, measured.critic.task, mean, discount=SMALL.learning.discount)
+    push = torch.zeros(len(entered), 2)
+    by_hand = float(0.01 * total.heads(entered, push).detach().mean())
+    assert measured.mass == pytest.approx(by_hand, rel=0.3)
     visits = load_visits(tmp_path, MAZE_SPEC)
     goal = torch.tensor((0.15, 0.15, 0.0, 0.0))
     assert torch.equal(visits.critic.task.vector, model.infer_goal(goal).vector)
