@@ -189,6 +189,21 @@ class LearnedSafety:
 
         return slope
 
+    @torch.no_grad()
+    def for_row(self, observation: Float[Tensor, "1 nx"], /) -> "LearnedSafety":
+        """Return the critic of this observation, whose Psi is computed."""
+        return _SafetyOfRow(self.safety, self.advantage, self.value(observation))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _SafetyOfRow(LearnedSafety):
+    """A critic that is asked about one observation; `known` is its V_c there."""
+
+    known: Tensor
+
+    def value(self, _: Float[Tensor, "batch nx"], /) -> Float[Tensor, "batch m"]:
+        return self.known
+
 
 def _perceptron(widths: Sequence[int], generator: torch.Generator) -> nn.Sequential:
     layers: list[nn.Module] = []

@@ -13,6 +13,7 @@ from safectl.safeguards.correction import Correction, CorrectionOptions, correct
 from safectl.safeguards.cost_critic import (
     ChanceBound,
     CostCritic,
+    RowCritic,
     SafetyForm,
     ScoredCritic,
     Slope,
@@ -56,6 +57,7 @@ __all__ = [
     "Memory",
     "RateLimit",
     "Remembering",
+    "RowCritic",
     "SafetyForm",
     "SafetyLayer",
     "ScoredCritic",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from safectl.errors import ShapeError
 from safectl.safeguards.correction import CorrectionOptions, check_generator, correct
-from safectl.safeguards.cost_critic import ChanceBound, CostCritic
+from safectl.safeguards.cost_critic import ChanceBound, CostCritic, is_row_critic
 from safectl.safeguards.evidence import (
     action_limits,
     at_the_door,
@@ -154,16 +154,19 @@ class ACS:
         all_usable = bool(usable.all())
         if not all_usable:
             state, proposal = at_the_door(seen, observation), at_the_door(usable, action)
-        value = self.critic.value(state)
+        is_one_row = action.shape[0] == 1 and action.is_cpu and action.dtype == torch.float32
+        critic = self.critic
+        if is_one_row and is_row_critic(critic):
+            critic = critic.for_row(state)
+        value = critic.value(state)
         if value.ndim != 2 or len(value) != len(action):
             raise ShapeError("value", expected=(len(action), "m"), got=tuple(value.shape))
         threshold = self.options.bound.threshold(value)
         options = self.options.correction
         found = correct(
-            self.critic, state, proposal, threshold, limits, options, generator=self.generator
+            critic, state, proposal, threshold, limits, options, generator=self.generator
         )
         risk = found.cost.sum(-1).clamp(0.0, 1.0)
-        is_one_row = action.shape[0] == 1 and action.is_cpu and action.dtype == torch.float32
         if is_one_row and all_usable and found.residual.item() == 0.0:
             row = certify_row(
                 action[0].numpy(),
@@ -180,7 +183,7 @@ class ACS:
         if not bool((usable & (certified | recovers)).all()):
             named = fallback_action(self.fallback, observation, limits)
             named = torch.where(recovers.unsqueeze(-1), found.action, named)
-            room = threshold - self.critic.cost(state, named)
+            room = threshold - critic.cost(state, named)
             last_resort = blind(evidence(named, room, limits), seen)
         decision = decide(action, candidate, last_resort, limits=limits, usable=usable)
         return Explanation(decision, threshold, found.cost, found.iterations)

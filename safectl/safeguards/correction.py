@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from safectl.errors import RangeError
-from safectl.safeguards.cost_critic import CostCritic, ScoredCritic, Slope, slope_function
+from safectl.safeguards.cost_critic import CostCritic, Slope, is_scored, slope_function
 from safectl.safeguards.evidence import Limits
 from safectl.safeguards.quasi_newton import quasi_newton_step
 from safectl.solve import project
@@ -214,7 +214,7 @@ def _residual(cost: Tensor, threshold: Tensor) -> Tensor:
 def _pose(critic: CostCritic, observation: Tensor, start: Tensor, threshold: Tensor) -> _Problem:
     backoff = BACKOFF_ULPS * torch.finfo(start.dtype).eps * (1.0 + threshold.abs())
     aim, enough = threshold - 2.0 * backoff, threshold - backoff
-    if isinstance(critic, ScoredCritic):
+    if is_scored(critic):
         aim, enough = critic.scale(aim), critic.scale(enough)
     return _Problem(observation, start, threshold, aim, enough)
 
@@ -337,7 +337,7 @@ def _damp(
     tried = (point.unsqueeze(1) + shares * move.unsqueeze(1)).clamp(*limits)
     repeated = problem.observation.repeat_interleave(len(SHARES), 0)
     score = critic.cost(repeated, tried.flatten(0, 1))
-    if isinstance(critic, ScoredCritic):
+    if is_scored(critic):
         score = critic.scale(score)
     excess = score.reshape(*tried.shape[:2], -1) - problem.aim.unsqueeze(1)
     distance = (tried - problem.start.unsqueeze(1)).square().sum(-1)

@@ -6,8 +6,8 @@ from it by V_c = 1 - Psi and Q_c = 1 - Psi - A.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple, Protocol, runtime_checkable
+from functools import cache, partial
+from typing import NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -64,6 +64,36 @@ class PreparedCritic(ScoredCritic, Protocol):
     def slope_at(self, observation: Float[Tensor, "batch nx"], /) -> Callable[[Tensor], Slope]:
         """Return `slope` at these observations, a function of the action alone."""
         ...
+
+
+@runtime_checkable
+class RowCritic(CostCritic, Protocol):
+    """A critic that computes once what all its costs at one observation share."""
+
+    def for_row(self, observation: Float[Tensor, "1 nx"], /) -> CostCritic:
+        """Return the critic of this observation; it is asked about no other."""
+        ...
+
+
+def is_scored(critic: CostCritic) -> TypeGuard[ScoredCritic]:
+    """Return whether a critic is a `ScoredCritic`."""
+    return _follows(type(critic), ScoredCritic)
+
+
+def is_prepared(critic: CostCritic) -> TypeGuard[PreparedCritic]:
+    """Return whether a critic is a `PreparedCritic`."""
+    return _follows(type(critic), PreparedCritic)
+
+
+def is_row_critic(critic: CostCritic) -> TypeGuard[RowCritic]:
+    """Return whether a critic is a `RowCritic`."""
+    return _follows(type(critic), RowCritic)
+
+
+@cache
+def _follows(kind: type, protocol: type) -> bool:
+    """Ask once per class: asking takes as long as a small network."""
+    return issubclass(kind, protocol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +168,9 @@ def slope_function(
     Each row is repeated m times, so that one backward pass serves all costs. Works under
     `torch.no_grad`; leaves no gradient in the parameters.
     """
-    if isinstance(critic, PreparedCritic):
+    if is_prepared(critic):
         return critic.slope_at(observation)
-    if isinstance(critic, ScoredCritic):
+    if is_scored(critic):
         return partial(critic.slope, observation)
 
     def slope(action: Tensor) -> Slope:

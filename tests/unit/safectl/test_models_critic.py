@@ -4,7 +4,7 @@ from torch import Tensor
 
 from safectl.models import LearnedCost, LearnedSafety, ScoreNetwork, budget_labels, horizon_labels
 from safectl.models.critic import Combination
-from safectl.safeguards import ACS, Brake, ChanceBound, CostCritic, ScoredCritic
+from safectl.safeguards import ACS, Brake, ChanceBound, CostCritic, RowCritic, ScoredCritic
 from safectl.safeguards.acs import ACSOptions
 from safectl.spec import Signal, Spec
 from safectl.types import Status
@@ -103,6 +103,18 @@ def test_the_safety_form_is_the_cost_form() -> None:
     torch.testing.assert_close(
         slope.gradient, -critic.advantage.slope_at(observation)(action).gradient
     )
+
+
+def test_the_critic_of_a_row_computes_its_value_once() -> None:
+    critic = LearnedSafety(network(0, 1), network(2, 2))
+    observation, action = rows(1, 3), rows(1, 2, 10)
+    row = critic.for_row(observation)
+    assert isinstance(critic, RowCritic)
+    assert torch.equal(row.value(observation), critic.value(observation))
+    assert row.value(observation) is row.value(observation)
+    assert torch.equal(row.cost(observation, action), critic.cost(observation, action))
+    slopes = row.slope(observation, action), critic.slope(observation, action)
+    assert all(torch.equal(*pair) for pair in zip(*slopes, strict=True))
 
 
 COST = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
