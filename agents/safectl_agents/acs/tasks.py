@@ -88,7 +88,7 @@ TASKS: Mapping[str, Task] = {
         "safectl/CartPoleStab-v0", warmup_ratio=_LONG_WARMUP, reward_penalty=0.1, **_LITE
     ),
     "planar-reach": Task("safectl/PlanarReach-v0", **_LITE),
-    "ant-run": Task("safectl/AntRun-v0"),
+    "ant-run": Task("safectl/AntRun-v0", learning=Learning(mode="newton", corrected_target=True)),
     "jaka": Task("safectl/JakaReach-v0", 500_000),
     "half-cheetah-velocity": Task("SafetyHalfCheetahVelocity-v1"),
     "hopper-velocity": Task("SafetyHopperVelocity-v1"),
