@@ -27,6 +27,7 @@ from safectl.export.program import ACTION, MARGIN, OBSERVATION, STATUS, Program
 from safectl.export.program import action_limits as limits_of
 from safectl.export.trace import Tracer
 from safectl.models import Actor, ForwardBackward, VisitCritic
+from safectl.models.networks import Forward
 from safectl.models.occupancy import SLACK
 from safectl.spec import Spec
 from safectl.types import Task
@@ -50,7 +51,8 @@ def task_policy_program(name: str, spec: Spec, model: ForwardBackward, task: Tas
         ShapeError: If the sizes do not fit.
         NonFiniteError: If a weight is not finite.
     """
-    return policy_program(name, spec, Network(_TaskActor(model.actor, task.vector)))
+    actor = model.unscaled().actor
+    return policy_program(name, spec, Network(_TaskActor(actor, task.vector)))
 
 
 def visit_limit_program(
@@ -89,14 +91,15 @@ def visit_limit_program(
         raise RangeError("threshold", value=threshold, expected=expected)
     most = (1.0 + SLACK) / (1.0 - critic.discount)
     tracer = start_program(name, spec, fail_safe)
-    policy = Network(_TaskActor(critic.model.actor, critic.task.vector))
+    model = critic.model.unscaled()
+    policy = Network(_TaskActor(model.actor, critic.task.vector))
     proposal = append_network(tracer, policy, name="policy", outputs=spec.nu)
     limits = limit_constants(tracer)
     limited = tracer.op(Op("clip", (proposal,), ("limited",), limits))
     low, high = limits_of(spec)
     tried = low + np.asarray(points, np.float32) * (high - low)
     others = constant(tracer, limited, tried, name="points")
-    heads = _append_heads(tracer, critic, (limited, others), len(tried) + 1)
+    heads = _append_heads(tracer, model.forward, critic, (limited, others), len(tried) + 1)
     room = _append_room(tracer, heads, min(threshold, most), SLACK / (1.0 - critic.discount))
     outputs = (ACTION, MARGIN, STATUS)
     op = Op("nearest_admissible", (limited, others, room), outputs, limits, rows=len(tried) + 1)
@@ -134,10 +137,10 @@ def _folded(embedding: nn.Sequential, task: Tensor) -> nn.Sequential:
 
 
 def _append_heads(
-    tracer: Tracer, critic: VisitCritic, actions: tuple[str, str], rows: int
+    tracer: Tracer, net: Forward, critic: VisitCritic, actions: tuple[str, str], rows: int
 ) -> list[str]:
     """Append C_U of every head at every action; each value has one entry per action."""
-    net, nx = critic.model.forward, tracer.spec.nx
+    nx = tracer.spec.nx
     seen = _tiled(tracer, OBSERVATION, rows, "seen")
     choices = tracer.concat(actions, name="choices")
     assert tracer.size(seen) == rows * nx

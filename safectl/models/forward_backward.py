@@ -5,6 +5,7 @@ states will be visited and neither generates states nor plans.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Shaped
@@ -42,6 +43,21 @@ class ForwardBackward:
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Take over weights named as in `networks`."""
         self.networks.load_state_dict(dict(weights))
+
+    @torch.no_grad()
+    def unscaled(self) -> "ForwardBackward":
+        """Return the same functions with the scale of the observations in the first weights."""
+        same = ForwardBackward(replace(self.sizes, observation_scale=()))
+        same.load(self.networks.state_dict())
+        for layers in (
+            *(same.forward.action_embedding, same.forward.task_embedding, same.backward.layers),
+            *(same.actor.observation_embedding, same.actor.task_embedding),
+        ):
+            assert isinstance(layers, nn.Sequential)
+            first = layers[0]
+            assert isinstance(first, nn.Linear)
+            first.weight[:, : self.sizes.nx] *= self.sizes.gain
+        return same
 
     def infer(self, observation: Shaped[Tensor, "..."], reward: Shaped[Tensor, "..."], /) -> Task:
         """Find the task vector from next observations and the rewards on entering them.

@@ -4,15 +4,16 @@ Sizes follow the released implementation of Jeen, Bewley and Cullen, "Zero-Shot 
 Learning from Low Quality Data", NeurIPS 2024 (arXiv 2309.15178); see `Sizes`.
 """
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from safectl.errors import RangeError
+from safectl.errors import RangeError, ShapeError
 
 HEADS = 2
 """Heads of F, of which the smaller entry is used."""
@@ -26,7 +27,8 @@ class Sizes:
     """Widths of the networks; the defaults are those of the released implementation.
 
     Raises:
-        RangeError: If a number is below 1.
+        RangeError: If a width is below 1, or a scale no positive number.
+        ShapeError: If there are scales, but not one per observation.
     """
 
     nx: int
@@ -41,14 +43,37 @@ class Sizes:
     """Outputs of each preprocessor."""
     backward_hidden: int = 256
     """Units per hidden layer of B."""
+    observation_scale: tuple[float, ...] = ()
+    """What each observation is divided by before every network, such as its deviation in the data;
+    empty for 1, as published."""
 
     def __post_init__(self) -> None:
-        for part in fields(self):
-            if getattr(self, part.name) < 1:
-                raise RangeError(part.name, value=getattr(self, part.name), expected=">= 1")
+        for name in ("nx", "nu", "nz", "hidden", "embedding", "backward_hidden"):
+            if getattr(self, name) < 1:
+                raise RangeError(name, value=getattr(self, name), expected=">= 1")
+        scale = self.observation_scale
+        if scale and len(scale) != self.nx:
+            raise ShapeError("observation_scale", expected=(self.nx,), got=(len(scale),))
+        if not all(0.0 < number < math.inf for number in scale):
+            raise RangeError("observation_scale", value=scale, expected="positive numbers")
+
+    @property
+    def gain(self) -> Float[Tensor, " nx"]:
+        """What observations are multiplied by."""
+        return torch.tensor([1.0 / number for number in self.observation_scale or (1.0,) * self.nx])
 
 
-class Forward(nn.Module):
+class _Scaled(nn.Module):
+    """A network that sees observations in their scale; the gain is no weight and is not saved."""
+
+    gain: Tensor
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.register_buffer("gain", sizes.gain, persistent=False)
+
+
+class Forward(_Scaled):
     """F(s, a, z) of both heads.
 
     The first layer of a head is linear in the embeddings of (s, a) and of (s, z). So its share of
@@ -56,7 +81,7 @@ class Forward(nn.Module):
     """
 
     def __init__(self, sizes: Sizes) -> None:
-        super().__init__()
+        super().__init__(sizes)
         hidden, embedding = sizes.hidden, sizes.embedding
         self.action_embedding = _embedding(sizes.nx + sizes.nu, sizes)
         self.task_embedding = _embedding(sizes.nx + sizes.nz, sizes)
@@ -81,7 +106,7 @@ class Forward(nn.Module):
         self, observation: Float[Tensor, "batch nx"], task: Float[Tensor, "batch nz"]
     ) -> Float[Tensor, "heads batch hidden"]:
         """Return what (s, z) adds to the first layer of each head."""
-        embedded = self.task_embedding(torch.cat([observation, task], -1))
+        embedded = self.task_embedding(torch.cat([observation * self.gain, task], -1))
         width = embedded.shape[-1]
         return torch.stack(
             [
@@ -97,7 +122,7 @@ class Forward(nn.Module):
         task_part: Float[Tensor, "heads batch hidden"],
     ) -> Float[Tensor, "heads *candidates batch nz"]:
         """Return F at actions, given the part of the tasks; candidates share it."""
-        embedded = self.action_embedding(torch.cat([observation, action], -1))
+        embedded = self.action_embedding(torch.cat([observation * self.gain, action], -1))
         width = embedded.shape[-1]
         return torch.stack(
             [
@@ -112,11 +137,11 @@ class Forward(nn.Module):
             yield joint
 
 
-class Backward(nn.Module):
+class Backward(_Scaled):
     """B(s), normalised to the sphere of radius sqrt(nz)."""
 
     def __init__(self, sizes: Sizes) -> None:
-        super().__init__()
+        super().__init__(sizes)
         hidden = sizes.backward_hidden
         self.layers = nn.Sequential(
             *(nn.Linear(sizes.nx, hidden), nn.ReLU()),
@@ -127,14 +152,14 @@ class Backward(nn.Module):
 
     def forward(self, observation: Float[Tensor, "batch nx"]) -> Float[Tensor, "batch nz"]:
         """Return B."""
-        return on_sphere(self.layers(observation))
+        return on_sphere(self.layers(observation * self.gain))
 
 
-class Actor(nn.Module):
+class Actor(_Scaled):
     """The mean action of the policy of a task, in (-1, 1)."""
 
     def __init__(self, sizes: Sizes) -> None:
-        super().__init__()
+        super().__init__(sizes)
         self.observation_embedding = _embedding(sizes.nx, sizes)
         self.task_embedding = _embedding(sizes.nx + sizes.nz, sizes)
         self.trunk = nn.Sequential(
@@ -147,9 +172,10 @@ class Actor(nn.Module):
         self, observation: Float[Tensor, "batch nx"], task: Float[Tensor, "batch nz"]
     ) -> Float[Tensor, "batch nu"]:
         """Return the mean action per row."""
+        seen = observation * self.gain
         embedded = [
-            self.observation_embedding(observation),
-            self.task_embedding(torch.cat([observation, task], -1)),
+            self.observation_embedding(seen),
+            self.task_embedding(torch.cat([seen, task], -1)),
         ]
         action: Tensor = self.trunk(torch.cat(embedded, -1))
         return action

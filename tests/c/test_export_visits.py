@@ -24,7 +24,9 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def critic():
-    model = ForwardBackward(Sizes(4, 2, 8, hidden=16, embedding=8, backward_hidden=8), seed=1)
+    scale = (1.0, 0.5, 2.0, 1.0)
+    widths = Sizes(4, 2, 8, hidden=16, embedding=8, backward_hidden=8, observation_scale=scale)
+    model = ForwardBackward(widths, seed=1)
     with torch.no_grad():
         for parameter in model.networks.parameters():
             parameter.mul_(2.0)
