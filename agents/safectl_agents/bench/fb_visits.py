@@ -87,7 +87,7 @@ def _score_details() -> dict[str, Any]:
 
 def _asked() -> dict[str, Any]:
     facts = load_visits(SHIPPED, MAZE_SPEC).facts
-    return {name: facts[name] for name in ("task", "disc", "budget", "steps")}
+    return {name: facts[name] for name in ("task", "disc", "budget", "candidates", "steps")}
 
 
 _slow = partial(Benchmark, quick=False)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from safectl.errors import ConfigError
 from safectl_agents.fb import VISITS
-from safectl_agents.fb.visits import Measured, VisitsConfig, figures_of, measure_visits
+from safectl_agents.fb.visits import Measured, VisitsConfig, figures_of, measure_visits, parts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,12 @@ def run(settings: VisitsSettings) -> int:
     if folder == Path():
         raise ConfigError("folder", "name the folder of a run of: safectl train fb")
     columns = (
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps of all rollouts"),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} candidates and steps of all rollouts"),
         BarColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("visits", total=config.steps)
+        task = bar.add_task("visits", total=parts_of(config))
         measured = measure_visits(
             config, folder, data=settings.data, progress=lambda n: bar.update(task, completed=n)
         )
@@ -69,6 +69,12 @@ def _text(config: VisitsConfig, measured: Measured) -> str:
             f"the task {kept} the budget {config.budget:g}: predicted occupancy "
             f"{bent.asked_occupancy:.3g} -> {bent.occupancy:.3g}, "
             f"value {bent.asked_value:.3g} -> {bent.value:.3g}\n"
+        )
+    if (chosen := measured.chosen) is not None:
+        lines += (
+            f"of {chosen.tried} task vectors the best arrives without a visit in "
+            f"{chosen.safe_success:.0%} of its rollouts, the asked one in "
+            f"{chosen.asked_safe_success:.0%}\n"
         )
     return lines + (
         f"{config.calibration} rollouts of {config.steps} steps made the table, "

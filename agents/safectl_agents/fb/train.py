@@ -18,6 +18,7 @@ from safectl.config import overlay, to_mapping
 from safectl.errors import ConfigError, FileFormatError, ShapeError
 from safectl.files import read_json, write_json
 from safectl.models import Batch, ForwardBackward, Learner, draw
+from safectl.models.saved import load_named_state
 from safectl.seed import torch_generator
 from safectl_agents.fb.domains import Domain
 from safectl_agents.fb.episodes import Transitions, load_transitions
@@ -120,6 +121,8 @@ def train_as(
 def load_run(folder: Path, *, device: str | None = None) -> tuple[FBConfig, ForwardBackward, int]:
     """Read the settings, the model and the number of updates of a run's last checkpoint.
 
+    Only the model is read: a checkpoint without targets and optimisers will do.
+
     Args:
         folder: Of the run.
         device: Where the model goes; None for where it was trained.
@@ -133,9 +136,12 @@ def load_run(folder: Path, *, device: str | None = None) -> tuple[FBConfig, Forw
         raise FileFormatError(folder, f"holds a training of {kind}", advice)
     if not checkpoints(folder / "checkpoints"):
         raise FileFormatError(folder, "holds no checkpoint", "train it first")
-    learner = make_learner(config, Domain(config.domain))
-    step = restore(learner.load_state, folder, config.device)
-    return config, learner.model, step
+    model = _make_model(config, Domain(config.domain))
+
+    def load(named: Mapping[str, Tensor]) -> None:
+        load_named_state(named, {"model": model.networks}, {})
+
+    return config, model, restore(load, folder, config.device)
 
 
 def load_config(folder: Path, *, device: str | None = None) -> FBConfig:
@@ -149,9 +155,13 @@ def load_config(folder: Path, *, device: str | None = None) -> FBConfig:
 
 def make_learner(config: FBConfig, domain: Domain) -> Learner:
     """Return an untrained learner on the device of the settings."""
+    return Learner(_make_model(config, domain), config.learning)
+
+
+def _make_model(config: FBConfig, domain: Domain) -> ForwardBackward:
     model = ForwardBackward(config.sizes(domain.nx, domain.nu), seed=config.seed)
     model.networks.to(config.device)
-    return Learner(model, config.learning)
+    return model
 
 
 def _read_config(folder: Path, device: str | None) -> tuple[str, FBConfig, Any]:

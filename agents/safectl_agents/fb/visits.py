@@ -8,6 +8,7 @@ a safeguard asks about both.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ from safectl.models import (
 from safectl.models.occupancy import is_possible
 from safectl.seed import torch_generator
 from safectl.types import Task
+from safectl_agents.fb.chosen_task import ChosenTask, choose_task
 from safectl_agents.fb.domains import facts_of
 from safectl_agents.fb.episodes import load_transitions
 from safectl_agents.fb.maze_batch import MazeBatch
@@ -62,6 +64,9 @@ class VisitsConfig:
     budget: float | None = None
     """Largest mean occupancy C_U [steps]: the task is bent until its policy keeps it, `inf` and
     None leave the task as it is."""
+    candidates: int = 0
+    """Task vectors near that one whose policies are followed from starts of the domain, >= 0; the
+    one that arrives most often without a visit is taken."""
     steps: int = 200
     """Horizon: steps of a rollout within which a visit counts, >= 1."""
     calibration: int = 4_000
@@ -74,7 +79,12 @@ class VisitsConfig:
     """Of starts, first actions and search, >= 0."""
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("calibration", 10 * _RANGES), ("held_out", 1)):
+        for name, low in (
+            ("steps", 1),
+            ("calibration", 10 * _RANGES),
+            ("held_out", 1),
+            ("candidates", 0),
+        ):
             if getattr(self, name) < low:
                 raise RangeError(name, value=getattr(self, name), expected=f">= {low}")
         if not 0.0 < self.delta < 1.0:
@@ -108,6 +118,7 @@ class Measured(NamedTuple):
         impossible: Share of held-out rollouts at whose start a head was impossible.
         mass: Mean of (1 - gamma) F^T B over starts and data: 1 for a right model, whatever the set.
         constrained: How the task was bent; None where it was not.
+        chosen: How it was chosen by rollouts; None where it was not.
     """
 
     critic: VisitCritic
@@ -115,7 +126,8 @@ class Measured(NamedTuple):
     scores: VisitScores
     impossible: float
     mass: float
-    constrained: ConstrainedTask | None
+    constrained: ConstrainedTask | None = None
+    chosen: ChosenTask | None = None
 
 
 def measure_visits(
@@ -131,7 +143,7 @@ def measure_visits(
         config: Which visits.
         folder: Of a run of `safectl train fb` on the point-mass maze.
         data: Episodes it was trained on; those that the run names where absent.
-        progress: Called after every step of the rollouts with its number.
+        progress: Called with the parts done so far of `parts_of`: candidates, then steps.
 
     Raises:
         FileFormatError: If run or data cannot be read.
@@ -150,18 +162,31 @@ def measure_visits(
     constrained = None
     if config.budget is not None and math.isfinite(config.budget):
         generator = torch_generator(config.seed, "constrained task")
-        chosen = torch.randperm(len(outside), generator=generator)[:_AVERAGED]
+        averaged = torch.randperm(len(outside), generator=generator)[:_AVERAGED]
         constrained = constrain_task(
-            model, task, unsafe, outside[chosen], budget=config.budget, generator=generator
+            model, task, unsafe, outside[averaged], budget=config.budget, generator=generator
         )
         task = constrained.task
+    chosen, done = None, 0
+    if config.candidates:
+        number, seed = config.candidates, config.seed
+        choose = partial(choose_task, candidates=number, seed=seed, progress=progress)
+        chosen = choose(model, task, config.unsafe, goal=config.task)
+        task, done = chosen.task, chosen.tried
     critic = VisitCritic(model, task, unsafe, discount=run.learning.discount)
-    sample = draw_rollouts(config, TaskPolicy(model, task), outside, progress=progress)
+    tell = None if progress is None else lambda step: progress(done + step)
+    sample = draw_rollouts(config, TaskPolicy(model, task), outside, progress=tell)
     everywhere = _everywhere(model, entered)
-    measured = _judge(config, critic, sample, everywhere)._replace(constrained=constrained)
+    measured = _judge(config, critic, sample, everywhere)
+    measured = measured._replace(constrained=constrained, chosen=chosen)
     facts = {**to_mapping(config), **figures_of(measured)}
     save_visits(folder, task, unsafe, measured.table, facts=facts)
     return measured
+
+
+def parts_of(config: VisitsConfig) -> int:
+    """Return how many parts `measure_visits` tells of."""
+    return config.steps + (config.candidates + 1 if config.candidates else 0)
 
 
 def draw_rollouts(
@@ -197,6 +222,10 @@ def figures_of(measured: Measured) -> dict[str, Any]:
         parts = measured.constrained._asdict()
         parts.pop("task")
         facts["constrained"] = parts
+    if measured.chosen is not None:
+        parts = measured.chosen._asdict()
+        parts.pop("task")
+        facts["chosen"] = parts
     return facts
 
 
@@ -220,7 +249,7 @@ def _judge(
     possible = is_possible(heads[:, made:], critic.discount).all(0)
     total = VisitCritic(critic.model, critic.task, everywhere, discount=critic.discount)
     mass = float((1.0 - critic.discount) * total.heads(sample.start, sample.first).mean())
-    return Measured(critic, table, scores, float((~possible).double().mean()), mass, None)
+    return Measured(critic, table, scores, float((~possible).double().mean()), mass)
 
 
 def _task(run: FBConfig, model: ForwardBackward, name: str) -> Task:

@@ -10,7 +10,13 @@ from safectl_agents.bench.catalogue import BENCHMARKS
 from safectl_agents.fb.saved import save_visits
 from tests.fb_run import TABLE, write_run
 
-FACTS = {"task": "reach_top_right", "disc": [0.0, 0.25, 0.1], "budget": None, "steps": 4}
+FACTS = {
+    "task": "reach_top_right",
+    "disc": [0.0, 0.25, 0.1],
+    "budget": None,
+    "candidates": 0,
+    "steps": 4,
+}
 
 
 @pytest.fixture

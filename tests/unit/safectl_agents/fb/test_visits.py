@@ -13,14 +13,14 @@ from safectl.export import interpret, load_program
 from safectl.models import VisitCritic
 from safectl.spec import Signal
 from safectl_agents.cli import main
-from safectl_agents.fb import VISITS
+from safectl_agents.fb import VISITS, chosen_task
 from safectl_agents.fb.collect import CollectConfig, collect
 from safectl_agents.fb.episodes import load_transitions
 from safectl_agents.fb.guarded import compare_guarded
 from safectl_agents.fb.maze_batch import MazeBatch
 from safectl_agents.fb.saved import load_visits, save_visits
 from safectl_agents.fb.visit_rollouts import MAZE_SPEC, roll_out
-from safectl_agents.fb.visits import VisitsConfig, measure_visits
+from safectl_agents.fb.visits import VisitsConfig, measure_visits, parts_of
 from safectl_envs.guard import VectorGuard
 from tests.fb_run import SMALL, TABLE, write_run
 
@@ -96,6 +96,18 @@ def test_a_task_is_bent_to_a_budget(tmp_path, data):
     assert torch.equal(free.critic.task.vector, asked)
 
 
+def test_a_task_may_be_chosen_by_rollouts(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(chosen_task, "STARTS", 3)
+    monkeypatch.setattr(chosen_task, "STEPS", 2)
+    write_run(tmp_path)
+    told, config = list[int](), replace(QUICK, candidates=2)
+    measured = measure_visits(config, tmp_path, data=data, progress=told.append)
+    assert told == list(range(1, parts_of(config) + 1))
+    assert measured.chosen is not None
+    assert torch.equal(measured.chosen.task.vector, measured.critic.task.vector)
+    assert load_visits(tmp_path, MAZE_SPEC).facts["chosen"]["tried"] == 3
+
+
 def test_a_disc_that_the_data_do_not_show_is_refused_and_nothing_is_written(tmp_path, data):
     write_run(tmp_path)
     with pytest.raises(UnsafeSetUnseen):
@@ -112,6 +124,7 @@ def test_a_disc_that_the_data_do_not_show_is_refused_and_nothing_is_written(tmp_
         ({"steps": 0}, "steps"),
         ({"calibration": 99}, "calibration"),
         ({"delta": 1.0}, "delta"),
+        ({"candidates": -1}, "candidates"),
         ({"budget": math.nan}, "budget"),
     ],
 )
