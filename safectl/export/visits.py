@@ -132,7 +132,8 @@ def _folded(embedding: nn.Sequential, task: Tensor) -> nn.Sequential:
     layer = nn.Linear(width, first.out_features)
     with torch.no_grad():
         layer.weight.copy_(weight[:, :width])
-        layer.bias.copy_(bias.double() + weight[:, width:].double() @ task.double())
+        share = weight[:, width:].double() @ task.double().cpu()
+        layer.bias.copy_(bias.double() + share)
     return nn.Sequential(layer, *rest)
 
 

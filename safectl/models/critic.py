@@ -191,7 +191,7 @@ class LearnedSafety:
 
     @torch.no_grad()
     def for_row(self, observation: Float[Tensor, "1 nx"], /) -> "LearnedSafety":
-        """Return the critic of this observation, whose Psi is computed."""
+        """Return the critic of this observation, whose Psi is computed; rows may repeat it."""
         return _SafetyOfRow(self.safety, self.advantage, self.value(observation))
 
 
@@ -201,8 +201,8 @@ class _SafetyOfRow(LearnedSafety):
 
     known: Tensor
 
-    def value(self, _: Float[Tensor, "batch nx"], /) -> Float[Tensor, "batch m"]:
-        return self.known
+    def value(self, observation: Float[Tensor, "batch nx"], /) -> Float[Tensor, "batch m"]:
+        return self.known.expand(len(observation), -1)
 
 
 def _perceptron(widths: Sequence[int], generator: torch.Generator) -> nn.Sequential:

@@ -46,7 +46,7 @@ class ForwardBackward:
 
     @torch.no_grad()
     def unscaled(self) -> "ForwardBackward":
-        """Return the same functions with the scale of the observations in the first weights."""
+        """Return the same functions, on the CPU, with the scale in the first weights."""
         same = ForwardBackward(replace(self.sizes, observation_scale=()))
         same.load(self.networks.state_dict())
         for layers in (

@@ -16,7 +16,7 @@ from torch.nn import functional
 from safectl.errors import RangeError, ShapeError
 
 HEADS = 2
-"""Heads of F, of which the smaller entry is used."""
+"""Heads of F."""
 
 _EDGE = 1e-6
 """Distance of a noisy action from the ends of [-1, 1], so that a squashed one can be inverted."""

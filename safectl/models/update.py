@@ -51,9 +51,10 @@ class UpdateSettings:
     first_alpha: float = 1.0
     """Weight of the penalty at the start, > 0."""
     target_heads: Literal["min", "mean"] = "min"
-    """What the target takes of its two heads, entry by entry: the smaller, as published, or their
-    mean. The smaller is pessimistic about rewards but loses mass in every update, which hides
-    visits: a model that is asked for visits learns with `mean` (decision 0113)."""
+    """What the target of the measure takes of its two heads, entry by entry: the smaller, as
+    published, or their mean. The smaller is pessimistic about rewards but loses mass in every
+    update, which hides visits: a model that is asked for visits learns with `mean` (decision 0113).
+    """
     actor: Literal["value", "aw"] = "value"
     """What the policy learns: the action of most value, or (`aw`) to imitate the actions of the
     data, those of more advantage more."""

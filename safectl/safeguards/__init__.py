@@ -13,6 +13,7 @@ from safectl.safeguards.correction import Correction, CorrectionOptions, correct
 from safectl.safeguards.cost_critic import (
     ChanceBound,
     CostCritic,
+    PreparedCritic,
     RowCritic,
     SafetyForm,
     ScoredCritic,
@@ -55,6 +56,7 @@ __all__ = [
     "Hold",
     "Least",
     "Memory",
+    "PreparedCritic",
     "RateLimit",
     "Remembering",
     "RowCritic",

@@ -71,7 +71,7 @@ class RowCritic(CostCritic, Protocol):
     """A critic that computes once what all its costs at one observation share."""
 
     def for_row(self, observation: Float[Tensor, "1 nx"], /) -> CostCritic:
-        """Return the critic of this observation; it is asked about no other."""
+        """Return the critic of this observation; it is asked about no other, but may be in rows."""
         ...
 
 
@@ -92,7 +92,7 @@ def is_row_critic(critic: CostCritic) -> TypeGuard[RowCritic]:
 
 @cache
 def _follows(kind: type, protocol: type) -> bool:
-    """Ask once per class: asking takes as long as a small network."""
+    """Ask once per class, of the methods of the class: asking takes as long as a small network."""
     return issubclass(kind, protocol)
 
 

@@ -78,7 +78,7 @@ def _scores() -> VisitScores:
 
 
 def _details(rows: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    return {"seed": SEED, "limit": LIMIT, "candidates": CANDIDATES, **_asked(), **rows}
+    return {"seed": SEED, "limit": LIMIT, "guard_candidates": CANDIDATES, **_asked(), **rows}
 
 
 def _score_details() -> dict[str, Any]:
@@ -95,7 +95,7 @@ _slow = partial(Benchmark, quick=False)
 VISITS = (
     _slow(
         name="fb.visit_violation_rate",
-        summary="share of 500 guarded episodes that visit the disc, maze, shipped model",
+        summary="share of 500 episodes behind a limit of 0.1 that visit the disc, shipped model",
         measure=violation_rate,
         unit="share",
         baseline="the stated 5 % of episodes",

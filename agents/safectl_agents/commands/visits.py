@@ -73,7 +73,7 @@ def _text(config: VisitsConfig, measured: Measured) -> str:
     if (chosen := measured.chosen) is not None:
         lines += (
             f"of {chosen.tried} task vectors the best arrives without a visit in "
-            f"{chosen.safe_success:.0%} of its rollouts, the asked one in "
+            f"{chosen.safe_success:.0%} of its rollouts, the first in "
             f"{chosen.asked_safe_success:.0%}\n"
         )
     return lines + (

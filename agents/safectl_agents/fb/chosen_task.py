@@ -12,11 +12,11 @@ import torch
 from safectl.barriers import Discs
 from safectl.models import ForwardBackward
 from safectl.models.networks import on_sphere
-from safectl.seed import torch_generator
+from safectl.seed import derive, torch_generator
 from safectl.types import Task
 from safectl_agents.fb.maze_batch import MazeBatch
 from safectl_agents.fb.saved import TaskPolicy
-from safectl_agents.fb.visit_rollouts import roll_out
+from safectl_agents.fb.visit_rollouts import roll_out, starts_outside
 
 STARTS, STEPS = 60, 800
 """Rollouts per task vector, and their length."""
@@ -25,13 +25,16 @@ _SPREADS = (0.1, 0.2, 0.3, 0.45)
 """Deviations of a vector from the best one so far, per entry; an entry's mean square is 1."""
 
 
+_SEED_BITS = 31
+
+
 class ChosenTask(NamedTuple):
     """A task vector, and how the rollouts that chose it went.
 
     Attributes:
         task: The vector.
         safe_success: Share of its rollouts that reached the goal and did not visit.
-        asked_safe_success: The same of the vector that was asked for.
+        asked_safe_success: The same of the vector it began with.
         tried: Vectors that were rolled out.
     """
 
@@ -64,10 +67,13 @@ def choose_task(
         candidates: Further vectors, >= 1.
         seed: Of vectors and starts.
         progress: Called after every vector with their number so far.
+
+    Raises:
+        RangeError: If the unsafe set covers every start.
     """
     generator = torch_generator(seed, "chosen task")
-    start = torch.from_numpy(MazeBatch(STARTS).reset(seed=seed)[0])
-    start = start[(unsafe.value(start) >= 0.0).all(-1)]
+    reset = derive(seed, "starts of chosen tasks") % 2**_SEED_BITS
+    start = starts_outside(unsafe, STARTS, reset)
     best, most, asked = task, -1.0, 0.0
     for number in range(candidates + 1):
         tried = task

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from safectl.barriers import Discs
 from safectl.errors import FileFormatError
@@ -16,7 +15,7 @@ from safectl_agents.fb import VISITS
 from safectl_agents.fb.domains import facts_of
 from safectl_agents.fb.maze_batch import MazeBatch
 from safectl_agents.fb.saved import TaskPolicy, Visits, load_visits
-from safectl_agents.fb.visit_rollouts import MAZE_SPEC, Rollouts, roll_out
+from safectl_agents.fb.visit_rollouts import MAZE_SPEC, Rollouts, roll_out, starts_outside
 from safectl_envs.guard import VectorGuard
 
 _CHUNK = 250
@@ -76,14 +75,14 @@ def compare_guarded(
 
     Raises:
         FileFormatError: If the folder holds no run with visits of a disc in the maze.
-        RangeError: As `VisitLimit`.
+        RangeError: As `VisitLimit`, or if the unsafe set covers every start.
     """
     visits = load_visits(folder, MAZE_SPEC)
     task, unsafe = _asked(folder, visits)
     goal = torch.tensor(facts_of("point_mass_maze").goals[task])
     plain = TaskPolicy(visits.critic.model, visits.critic.model.infer_goal(goal))
     guard = visits.limit(MAZE_SPEC, limit=limit, candidates=candidates)
-    start = _starts(unsafe, episodes, seed)
+    start = starts_outside(unsafe, episodes, seed)
     ways: dict[str, tuple[Policy, VisitLimit | None]] = {
         "plain": (plain, None),
         "shaped": (visits.policy, None),
@@ -123,12 +122,6 @@ def _asked(folder: Path, visits: Visits) -> tuple[str, Discs]:
         advice = "write it again with: safectl visits"
         raise FileFormatError(folder / VISITS, problem, advice) from error
     return task, Discs(torch.tensor([[x, y]]), radius)
-
-
-def _starts(unsafe: Discs, episodes: int, seed: int) -> Tensor:
-    """Return starts of the domain outside the unsafe set; fewer where it covers some."""
-    start = torch.from_numpy(MazeBatch(episodes).reset(seed=seed)[0])
-    return start[(unsafe.value(start) >= 0.0).all(-1)]
 
 
 def _joined(parts: list[Rollouts]) -> Rollouts:

@@ -37,7 +37,7 @@ class FBConfig:
     """Units per hidden layer of B."""
     observation_scale: tuple[float, ...] = ()
     """What each observation is divided by before every network of F, B and the policy; empty for 1,
-    as published. Deviations in the data make small models sharper (decision 0114)."""
+    as published (decision 0114). Of the baselines, SF-LAP has it as well."""
     batch: int = 512
     """Rows per update, >= 2; 256 on a CPU."""
     steps: int = 1_000_000

@@ -105,12 +105,16 @@ def train_as(
     *,
     progress: Progress | None = None,
 ) -> TraineeT:
-    """Train any method as `train` does; `kind` names it in the folder."""
+    """Train any method as `train` does; `kind` names it in the folder.
+
+    Sizes that do not fit the domain are refused before anything is written.
+    """
     check_run(kind, config, data, folder)
+    domain = Domain(config.domain)
+    config.sizes(domain.nx, domain.nu)
     facts = {"version": _VERSION, "kind": kind, "data": str(data.resolve())}
     write_json(folder / "config.json", facts | to_mapping(config))
     torch.set_num_threads(config.threads)
-    domain = Domain(config.domain)
     transitions = load_transitions(data, count=config.transitions, subset=config.subset)
     _require_fit(domain, transitions)
     trainee = make(config, domain, transitions)

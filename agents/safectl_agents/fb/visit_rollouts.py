@@ -9,9 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from safectl.barriers import Discs
+from safectl.errors import RangeError
 from safectl.spec import Signal, Spec
 from safectl.types import Policy, Status
-from safectl_agents.fb.maze_batch import Array
+from safectl_agents.fb.maze_batch import Array, MazeBatch
 from safectl_agents.fb.point_mass_maze import ARENA, GOALS
 
 REACHED_M = 0.03
@@ -88,6 +89,20 @@ def roll_out(
             progress(step + 1)
     states = torch.stack(seen)
     return Rollouts(states, visits_of(states[1:], unsafe), changed, replaced)
+
+
+def starts_outside(unsafe: Discs, count: int, seed: int) -> Float[Tensor, "rollouts 4"]:
+    """Return starts of the domain outside the unsafe set; fewer where it covers some.
+
+    Raises:
+        RangeError: If it covers all of them.
+    """
+    start = torch.from_numpy(MazeBatch(count).reset(seed=seed)[0])
+    outside = start[(unsafe.value(start) >= 0.0).all(-1)]
+    if not len(outside):
+        expected = "a set that leaves some of the starts of the domain free"
+        raise RangeError("unsafe set", value=unsafe.centres.tolist(), expected=expected)
+    return outside
 
 
 def visits_of(states: Float[Tensor, "rows rollouts 4"], unsafe: Discs) -> Bool[Tensor, " rollouts"]:
