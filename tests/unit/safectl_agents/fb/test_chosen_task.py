@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from safectl.barriers import Discs
+from safectl.errors import RangeError
 from safectl.models import ForwardBackward, Sizes
 from safectl.types import Task
 from safectl_agents.fb import chosen_task
@@ -30,6 +31,14 @@ class Towards(ForwardBackward):
 def few(monkeypatch):
     monkeypatch.setattr(chosen_task, "STARTS", 6)
     monkeypatch.setattr(chosen_task, "STEPS", 200)
+
+
+def test_a_set_that_covers_every_start_is_refused():
+    everywhere = Discs(torch.tensor([[-0.2, 0.2]]), 0.4)
+    with pytest.raises(RangeError, match="unsafe set"):
+        choose_task(
+            Towards(), Task(torch.ones(2)), everywhere, goal="reach_top_left", candidates=1, seed=0
+        )
 
 
 def asked(angle):

@@ -95,6 +95,12 @@ def test_a_run_keeps_its_settings_and_names_what_is_wrong(data, tmp_path):
         train(replace(SMALL, steps=2), data, tmp_path / "td3")
 
 
+def test_a_scale_that_does_not_fit_is_refused_before_anything_is_written(data, tmp_path):
+    with pytest.raises(ShapeError, match="observation_scale"):
+        train(replace(SMALL, observation_scale=(1.0, 2.0)), data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_settings_know_their_domain_and_refuse_a_discount_in_the_wrong_place():
     assert FBConfig(domain="point_mass_maze").learning.discount == 0.99
     assert FBConfig(domain="walker").learning.discount == 0.98
