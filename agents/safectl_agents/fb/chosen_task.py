@@ -24,7 +24,6 @@ STARTS, STEPS = 60, 800
 _SPREADS = (0.1, 0.2, 0.3, 0.45)
 """Deviations of a vector from the best one so far, per entry; an entry's mean square is 1."""
 
-
 _SEED_BITS = 31
 
 
