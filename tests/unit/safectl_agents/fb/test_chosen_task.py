@@ -21,8 +21,11 @@ class Towards(ForwardBackward):
 
     def __init__(self):
         super().__init__(Sizes(4, 2, 2, hidden=1, embedding=1, backward_hidden=1))
+        self.tried = []
 
     def act(self, observation, task, /):
+        if not any(torch.equal(task.vector, vector) for vector in self.tried):
+            self.tried.append(task.vector)
         away = 0.15 * task.vector - observation[:, :2]
         return (20.0 * away - 5.0 * observation[:, 2:]).clamp(-1.0, 1.0)
 
@@ -54,6 +57,17 @@ def test_a_vector_that_arrives_is_found_near_one_that_does_not():
     assert (0.15 * found.task.vector - torch.tensor([-0.15, 0.15])).norm() < 0.03
     assert told == list(range(1, 14))
     assert found.tried == 13
+
+
+def test_each_step_is_taken_from_the_best_so_far():
+    climbing, still = Towards(), Towards()
+    wrong, options = asked(0.6 * math.pi), {"goal": "reach_top_left", "candidates": 12, "seed": 0}
+    choose_task(climbing, wrong, FAR, **options)
+    choose_task(still, wrong, AROUND_THE_GOAL, **options)
+    assert len(climbing.tried) == len(still.tried) == 13
+    same = [torch.equal(*pair) for pair in zip(climbing.tried, still.tried, strict=True)]
+    assert same[:2] == [True, True]
+    assert not same[-1], "the same draws, from another vector"
 
 
 def test_the_asked_vector_stays_where_none_is_better():

@@ -12,8 +12,10 @@ from safectl.errors import FileFormatError, RangeError, UnknownNameError, Unsafe
 from safectl.export import interpret, load_program
 from safectl.models import VisitCritic
 from safectl.spec import Signal
+from safectl.types import Task
 from safectl_agents.cli import main
-from safectl_agents.fb import VISITS, chosen_task
+from safectl_agents.fb import VISITS, chosen_task, visits
+from safectl_agents.fb.chosen_task import ChosenTask
 from safectl_agents.fb.collect import CollectConfig, collect
 from safectl_agents.fb.episodes import load_transitions
 from safectl_agents.fb.guarded import compare_guarded
@@ -106,6 +108,10 @@ def test_a_task_may_be_chosen_by_rollouts(tmp_path, data, monkeypatch):
     assert measured.chosen is not None
     assert torch.equal(measured.chosen.task.vector, measured.critic.task.vector)
     assert load_visits(tmp_path, MAZE_SPEC).facts["chosen"]["tried"] == 3
+    other = ChosenTask(Task(measured.chosen.task.vector.flip(0)), 0.5, 0.0, 3)
+    monkeypatch.setattr(visits, "choose_task", lambda *_, **__: other)
+    assert measure_visits(config, tmp_path, data=data).critic.task is other.task
+    assert torch.equal(load_visits(tmp_path, MAZE_SPEC).critic.task.vector, other.task.vector)
 
 
 def test_a_disc_that_the_data_do_not_show_is_refused_and_nothing_is_written(tmp_path, data):
