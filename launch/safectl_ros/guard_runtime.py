@@ -41,7 +41,7 @@ from safectl_ros.guard_safeguard import (
     warm_up,
 )
 from safectl_ros.process import Message
-from safectl_ros.qos import COMMAND, DIAGNOSTICS, ESTOP, LATCHED, SENSOR, safe_command
+from safectl_ros.qos import COMMAND, DIAGNOSTICS, LATCHED, SENSOR, WATCHED_ESTOP, safe_command
 from safectl_ros.robot_file import Robot, load_robot
 from safectl_ros.safeguards import compile_rows
 
@@ -222,7 +222,7 @@ class GuardRuntime:
             (interface.command_type, interface.command_topic, self._on_command, COMMAND),
         ]
         if self._values["use_estop"]:
-            wanted.append((Bool, "estop", self._on_estop, ESTOP))
+            wanted.append((Bool, "estop", self._on_estop, WATCHED_ESTOP))
         self._subscriptions = [self._listen(*topic) for topic in wanted]
 
     def _listen(self, kind: type, topic: str, callback: Any, qos: QoSProfile) -> Any:  # noqa: ANN401  rclpy's types

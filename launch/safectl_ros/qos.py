@@ -6,7 +6,13 @@ before the motors requests the deadline: what may drive it must promise to be he
 """
 
 from rclpy.duration import Duration
-from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    LivelinessPolicy,
+    QoSProfile,
+    ReliabilityPolicy,
+)
 
 _DEADLINE_PERIODS = 3.0
 _LEASE_PERIODS = 5.0
@@ -28,7 +34,14 @@ LATCHED = QoSProfile(
 ESTOP = QoSProfile(
     depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )
-"""The e-stop: the last value reaches who comes later, and a short press is not overwritten."""
+"""The e-stop: the last value reaches who comes later."""
+
+WATCHED_ESTOP = QoSProfile(
+    history=HistoryPolicy.KEEP_ALL,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+"""Whoever obeys the e-stop hears every message: no queue overwrites a press while it waits."""
 
 DIAGNOSTICS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 """Reports to people and recorders."""

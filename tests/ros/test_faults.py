@@ -23,7 +23,7 @@ from safectl_ros.adapters.stamps import to_time
 from safectl_ros.bench.fuzz import fuzz
 from safectl_ros.bench.graph import loopback_graph
 from safectl_ros.qos import COMMAND, DIAGNOSTICS, SENSOR, STATE
-from tests.ros.fault_site import PERIOD_S, Site, end, silent, start
+from tests.ros.fault_site import NEAR, PERIOD_S, Site, end, silent, start
 from tests.ros_graph import Inbox
 from tests.unit.safectl_ros.robot_files import ARM, BASE, write
 from tests.waiting import wait_until
@@ -135,6 +135,21 @@ def test_stale_stamps(site, measured, source):
 
 def test_a_pressed_e_stop(site, measured):
     measured(site.seconds_to_rest(replace(site, "beat", pressed=True)), PERIOD_S + TWO_PERIODS_S)
+
+
+def test_a_press_is_heard_by_a_guard_that_was_held_up(site, guard):
+    """More heartbeats follow it, while the guard cannot read, than the sender's queue holds."""
+
+    def press():
+        os.kill(guard.pid, signal.SIGSTOP)
+        for pressed in (True, *[False] * 30):
+            site.heartbeat(pressed=pressed)
+        os.kill(guard.pid, signal.SIGCONT)
+
+    site.seconds_to_rest(press)
+    seen = len(site.outputs)
+    wait_until(lambda: len(site.outputs) > seen + 25)
+    assert all(abs(row[1]) <= NEAR for row in site.outputs[seen + 5 :]), "it went on"
 
 
 def test_a_silent_e_stop(site, measured):
