@@ -9,7 +9,7 @@ from safectl.errors import UnsupportedLayer, VerificationError
 from safectl.export.guard import filter_program
 from safectl.export.native import Native
 from safectl.export.program import action_limits
-from safectl.safeguards.evidence import certify_row
+from safectl.safeguards.evidence import decide_row
 from safectl.seed import torch_generator
 from safectl.spec import Spec
 from safectl.types import Decision, Safeguard, Status
@@ -85,7 +85,7 @@ class CompiledFilter:
         step = self._native.step(self._row)
         if step.status is Status.FALLBACK:
             return None
-        return certify_row(proposal, step.action, step.margin, self._limits)
+        return decide_row(proposal, step.action, step.margin, self._limits)
 
     def _compare(self, spec: Spec) -> None:
         """Ask for what the reference thinks of the decisions on random rows."""

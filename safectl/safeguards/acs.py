@@ -19,9 +19,9 @@ from safectl.safeguards.evidence import (
     action_limits,
     at_the_door,
     blind,
-    certify_row,
     check_batch,
     decide,
+    decide_row,
     evidence,
     finite_rows,
 )
@@ -167,13 +167,14 @@ class ACS:
             critic, state, proposal, threshold, limits, options, generator=self.generator
         )
         risk = found.cost.sum(-1).clamp(0.0, 1.0)
-        if is_one_row and all_usable and found.residual.item() == 0.0:
-            row = certify_row(
+        if is_one_row and all_usable:
+            row = decide_row(
                 action[0].numpy(),
                 found.action[0].numpy(),
                 (threshold - found.cost).min().item(),
                 (limits.low.numpy(), limits.high.numpy()),
                 risk=risk.item(),
+                recovers=self.options.recover,
             )
             if row is not None:
                 return Explanation(row, threshold, found.cost, found.iterations)

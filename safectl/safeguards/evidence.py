@@ -120,15 +120,16 @@ def blind(fallback: Candidate, seen: Bool[Tensor, " batch"]) -> Candidate:
     )
 
 
-def certify_row(
+def decide_row(
     proposal: Float32[NDArray[np.float32], " nu"],
     action: Float32[NDArray[np.float32], " nu"],
     margin: float,
     limits: tuple[NDArray[np.float32], NDArray[np.float32]],
     *,
     risk: float = 0.0,
+    recovers: bool = False,
 ) -> Decision | None:
-    """Decide one row as `decide` does, in a tenth of its time; None where nothing is certified.
+    """Decide one row as `decide` does, in a tenth of its time; None where that has to decide.
 
     Args:
         proposal: What the row asked for, finite.
@@ -136,19 +137,20 @@ def certify_row(
         margin: The smallest constraint value at that action, recomputed from it.
         limits: Lower and upper limits of the action.
         risk: As in `evidence`.
+        recovers: Whether the action is also the fallback, where it is not certified.
     """
-    holds = margin >= 0.0 and bool((action >= limits[0]).all() and (action <= limits[1]).all())
-    if not holds or math.isinf(margin):  # NaN does not hold
+    inside = bool((action >= limits[0]).all() and (action <= limits[1]).all())
+    certified = margin >= 0.0  # NaN is not
+    if not (inside and (certified or recovers) and math.isfinite(margin)):
         return None
-    kept = bool((action == proposal).all())
-    status = Status.KEPT if kept else Status.CORRECTED
+    kept = certified and bool((action == proposal).all())
+    status = Status.KEPT if kept else Status.CORRECTED if certified else Status.FALLBACK
     row = torch.from_numpy((proposal if kept else action)[None].copy())
-    none = row.new_zeros(1)
     certificate = Certificate(
         torch.tensor([status.value], dtype=torch.int8),
         row.new_tensor([margin]),
-        row.new_tensor([risk]),
-        none,
+        row.new_tensor([risk if certified else 1.0]),
+        row.new_tensor([max(0.0, -margin)]),
     )
     return Decision(row, certificate)
 

@@ -1,3 +1,6 @@
+import math
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +8,14 @@ from torch import Tensor
 
 from safectl.errors import RangeError, ShapeError
 from safectl.safeguards import Brake, Chain, Clip, Fallback, RateLimit
-from safectl.safeguards.evidence import Candidate, Limits, action_limits, decide, evidence
+from safectl.safeguards.evidence import (
+    Candidate,
+    Limits,
+    action_limits,
+    decide,
+    decide_row,
+    evidence,
+)
 from safectl.spec import Signal, Spec
 from safectl.types import Certificate, Decision, Safeguard, Status
 
@@ -185,3 +195,34 @@ def test_arrays_are_sequences_too() -> None:
 
 def test_limits_have_the_dtype_of_the_action() -> None:
     assert action_limits(SPEC, INSIDE.double()).low.dtype == torch.float64
+
+
+ACTIONS = [INSIDE, INSIDE + 0.25, INSIDE + 1.0, torch.tensor([[torch.nan, 1.0]])]
+MARGINS = [0.5, 0.0, -0.25, math.inf, -math.inf, math.nan]
+
+
+@pytest.mark.parametrize(("action", "margin"), list(product(ACTIONS, MARGINS)))
+@pytest.mark.parametrize("recovers", [False, True])
+def test_a_row_is_decided_as_a_batch_is_or_not_at_all(
+    action: Tensor, margin: float, *, recovers: bool
+) -> None:
+    room = torch.tensor([[margin]])
+    found = evidence(action, room, LIMITS, risk=0.25)
+    row = decide_row(
+        INSIDE[0].numpy(),
+        action[0].numpy(),
+        margin,
+        (LIMITS.low.numpy(), LIMITS.high.numpy()),
+        risk=0.25,
+        recovers=recovers,
+    )
+    whole = decided(found, found)
+    certified = status(whole) != Status.FALLBACK
+    is_plain = bool(found.residual.isfinite()) and bool((action <= LIMITS.high).all())
+    assert (row is not None) == (certified or (recovers and is_plain))
+    if row is not None:
+        assert torch.equal(row.action, whole.action)
+        for name in ("status", "margin", "risk", "residual"):
+            one, other = getattr(row.certificate, name), getattr(whole.certificate, name)
+            assert one.dtype == other.dtype
+            assert torch.equal(one, other)
