@@ -1,6 +1,6 @@
 """Safeguards that were learned, from the files of their training. Nothing is unpickled."""
 
-from safectl.safeguards import ACS, Brake, SafetyLayer
+from safectl.safeguards import ACS, SafetyLayer
 from safectl_agents.acs.saved import load_critic, load_seed
 from safectl_agents.fb.saved import load_visit_limit
 from safectl_agents.models import make_env
@@ -17,7 +17,7 @@ def build_acs(settings: ACSSettings, source: Source) -> Loaded:
         FileFormatError: If there is no critic for the signals of this robot.
     """
     critic = load_critic(source.path.parent / settings.model, source.robot.spec)
-    guard = ACS(critic, fallback=Brake(source.spec), options=settings.options)
+    guard = ACS(critic, fallback=source.rest, options=settings.options)
     return Loaded(guard, ("cost",))
 
 
@@ -44,7 +44,7 @@ def build_seed(source: Source) -> Loaded:
         ConfigError, SpecMismatch, FileFormatError: As `load_seed`.
     """
     critic, options = load_seed(source.path, source.robot.spec)
-    return Loaded(ACS(critic, fallback=Brake(source.spec), options=options), ("cost",))
+    return Loaded(ACS(critic, fallback=source.rest, options=options), ("cost",))
 
 
 def build_speed(source: Source) -> Loaded:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from safectl.safeguards import Brake
 from safectl.spec import Spec
 from safectl.types import Decision, Safeguard
 from safectl_ros.robot_file import Robot
@@ -40,3 +41,8 @@ class Source(NamedTuple):
     spec: Spec
     path: Path
     within: tuple[Path, ...] = ()
+
+    @property
+    def rest(self) -> Brake:
+        """What a filter of this robot falls back to."""
+        return self.robot.rest_within(self.spec)

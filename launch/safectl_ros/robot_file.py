@@ -4,10 +4,12 @@ A robot is a TOML file, or the name of a Gymnasium environment.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+
+import torch
 
 from safectl.config import load_toml
 from safectl.errors import ConfigError, RangeError, SafectlError, UnknownNameError
@@ -21,6 +23,14 @@ from safectl_ros.adapters import Interface, make_interface
 from safectl_ros.adapters.interface import sizes_in_si
 from safectl_ros.robot import SimulatedRobot, make_env
 from safectl_ros.stop_profiles import StopProfiles
+
+_COMMAND_OF: Mapping[str, Command] = {
+    "m/s^2": "acceleration",
+    "rad/s^2": "acceleration",
+    "m": "position",
+    "rad": "position",
+}
+"""What an action in one of these units is; it does not rest at zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +74,14 @@ class Robot:
     Attributes:
         interface: Its signals and messages.
         stops: How it comes to rest.
+        rest: The same at once, as the fallback of its filters; see `rest_within`.
         world: The model behind it, where it is one of our environments.
         sees_state: Whether it reports the state of that model.
     """
 
     interface: Interface
     stops: StopProfiles
+    rest: Brake
     world: World | None = None
     sees_state: bool = False
 
@@ -82,6 +94,15 @@ class Robot:
     def state_topic(self) -> str:
         """Where it reports."""
         return "model_state" if self.sees_state else self.interface.state_topic
+
+    def rest_within(self, spec: Spec) -> Brake:
+        """Return what a filter falls back to: zero velocity, the hardest braking, or the position
+        where the robot is.
+
+        Args:
+            spec: Of this robot, with the limits in force.
+        """
+        return Brake(spec, fixed=self.rest.fixed.tolist(), law=self.rest.law)
 
 
 def load_robot(source: str, *, sees_state: bool = False) -> Robot:
@@ -142,18 +163,36 @@ def make_stops(spec: Spec, settings: StopSettings, world: World | None = None) -
             comfort.is_closed_loop,
             partial(slowed, comfort) if is_velocity else None,
         )
-    if settings.command == "position":
-        raise RangeError("stop.velocities", value=(), expected="one observed signal per position")
+    if settings.command != "velocity":
+        expected = f"one observed signal per {settings.command}"
+        raise RangeError("stop.velocities", value=(), expected=expected)
     fallback: Fallback = Brake(spec) if world is None else world.fallback
     stop = partial(decide_stop, fallback)
     return StopProfiles(stop, stop, is_closed_loop=True)
 
 
+def make_rest(spec: Spec, settings: StopSettings) -> Brake:
+    """Build the hardest stop as a law that is affine in the observation, so that it compiles.
+
+    Raises:
+        UnknownNameError: If a signal is not observed.
+    """
+    if settings.command == "velocity":
+        return Brake(spec)
+    sizes = torch.from_numpy(sizes_in_si(spec.action))
+    names, factor = settings.velocities, -1.0 / spec.period
+    if settings.command == "position":
+        names, factor = settings.positions, 1.0
+    seen = list(columns(spec, names))
+    return Brake(spec, law=lambda row: factor * row[:, seen] / sizes.to(row))
+
+
 def _build(settings: RobotSettings, *, sees_state: bool) -> Robot:
     if not settings.env:
         spec = Spec(settings.observation, settings.action, settings.period)
+        _require_velocities(spec, settings.stop)
         interface = make_interface(settings.kind, spec, is_stamped=settings.is_stamped)
-        return Robot(interface, make_stops(spec, settings.stop))
+        return Robot(interface, make_stops(spec, settings.stop), make_rest(spec, settings.stop))
     env = make_env(settings.env)
     try:
         interface = SimulatedRobot(env, settings.kind, is_stamped=settings.is_stamped).interface
@@ -162,7 +201,8 @@ def _build(settings: RobotSettings, *, sees_state: bool) -> Robot:
         env.close()
     world = inner.world if isinstance(inner, SafeEnv) else None
     if not sees_state:
-        return Robot(interface, make_stops(interface.spec, settings.stop), world)
+        stops = make_stops(interface.spec, settings.stop)
+        return Robot(interface, stops, make_rest(interface.spec, settings.stop), world)
     if world is None or settings.kind != "vector":
         expected = "one of our worlds, of the kind vector, to report the state of its model"
         raise RangeError("env", value=(settings.env, settings.kind), expected=expected)
@@ -170,7 +210,21 @@ def _build(settings: RobotSettings, *, sees_state: bool) -> Robot:
     state = tuple(Signal(name, UNKNOWN, -math.inf, math.inf) for name in names)
     spec = Spec(state, interface.spec.action, interface.spec.period)
     stops = make_stops(spec, settings.stop, world)
-    return Robot(make_interface("vector", spec), stops, world, sees_state)
+    rest = make_rest(spec, settings.stop) if settings.stop.velocities else world.fallback
+    return Robot(make_interface("vector", spec), stops, rest, world, sees_state)
+
+
+def _require_velocities(spec: Spec, stop: StopSettings) -> None:
+    """Refuse to stop by zeros what does not rest at zero, by the units of its actions.
+
+    Raises:
+        RangeError: If an action in m/s^2, rad/s^2, m or rad is said to be a velocity.
+    """
+    for signal in spec.action if stop.command == "velocity" else ():
+        unit = signal.unit.rpartition(" ")[2]
+        if unit in _COMMAND_OF:
+            expected = f"{_COMMAND_OF[unit]!r}, as {signal.name} is in {signal.unit}"
+            raise RangeError("stop.command", value=stop.command, expected=expected)
 
 
 def _profile(spec: Spec, settings: StopSettings, deceleration: Sequence[float]) -> StopProfile:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from safectl.errors import ConfigError, FileFormatError, SafectlError
 from safectl.export.compiled import CompiledFilter
-from safectl.safeguards import Brake, Chain, Clip, RateLimit, Remembering
+from safectl.safeguards import Chain, Clip, RateLimit, Remembering
 from safectl.spec import Spec, require_same
 from safectl.types import Decision, Safeguard
 from safectl_agents.fb import VISITS
@@ -150,7 +150,7 @@ def _rate_limit(settings: RateLimitSettings, source: Source) -> Loaded:
 
 
 def _convex(settings: ConvexSettings, source: Source) -> Loaded:
-    return Loaded(state_guard(settings.constraints, Brake(source.spec)), ("constraints",))
+    return Loaded(state_guard(settings.constraints, source.rest), ("constraints",))
 
 
 def _chain(settings: ChainSettings, source: Source) -> Loaded:
@@ -164,7 +164,7 @@ def _chain(settings: ChainSettings, source: Source) -> Loaded:
         if isinstance(part.safeguard, Remembering)
         for memory in part.safeguard.memories
     ]
-    chain = Chain(*[_inner(part.safeguard) for part in parts], fallback=Brake(source.spec))
+    chain = Chain(*[_inner(part.safeguard) for part in parts], fallback=source.rest)
     labels = tuple(label for part in parts for label in part.labels)
 
     def margins(observation: Tensor, decision: Decision) -> Tensor:

@@ -1,5 +1,6 @@
 """Safeguards, policies and planners from files."""
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -140,6 +141,64 @@ def test_a_chain_agrees_on_one_action(tmp_path, base):
     speeds = [float(decide(loaded, near, [1.0, 0.0]).action[0, 0]) for _ in range(3)]
     assert speeds == pytest.approx([0.4, 0.5, 0.5], abs=1e-3)
     assert loaded.labels == ("rate", "barrier_0")
+
+
+def test_what_certifies_nothing_leaves_a_position_robot_where_it_is(tmp_path):
+    robot = load_robot(write(tmp_path, "arm.toml", ARM))
+    terms = "terms = [{action = {elbow = 1.0}, observation = {elbow = 0.0}}]"
+    never = f"kind = 'convex'\nconstraints = [{{bound = -3.0, {terms}}}]"  # elbow <= -3 of -2
+    write(tmp_path, "never.toml", never)
+    write(tmp_path, "clip.toml", "kind = 'clip'")
+    for text in (never, "kind = 'chain'\nfiles = ['clip.toml', 'never.toml']"):
+        decision = decide(load(tmp_path, robot, text), [1.5, 1.0, 0.1, 0.2], [0.5, 0.5])
+        assert decision.certificate.status.tolist() == [Status.FALLBACK]
+        assert decision.action[0].tolist() == [1.5, 1.0]
+
+
+AXIS = """
+period = 0.1
+observation = [
+  {name = "p", unit = "m", low = -2.0, high = 2.0},
+  {name = "v", unit = "m/s", low = -4.0, high = 4.0},
+]
+action = [{name = "a", unit = "2 m/s^2", low = -5.0, high = 5.0}]
+[stop]
+command = "acceleration"
+velocities = ["v"]
+deceleration = [1.0]
+"""
+
+
+def test_a_chain_that_certifies_nothing_brakes_a_robot_of_accelerations(tmp_path):
+    robot = load_robot(write(tmp_path, "axis.toml", AXIS))
+    box = "kind = 'barrier'\nmodel = 'double_integrator'\nstate = ['p', 'v']\n"
+    write(tmp_path, "box.toml", f"{box}low = [-1.0]\nhigh = [1.0]")
+    write(tmp_path, "clip.toml", "kind = 'clip'")
+    loaded = load(tmp_path, robot, "kind = 'chain'\nfiles = ['box.toml', 'clip.toml']")
+    decision = decide(loaded, [0.999, 3.0], [1.0])
+    assert decision.certificate.status.tolist() == [Status.FALLBACK]
+    assert decision.action[0].tolist() == [-5.0]
+
+
+def test_a_robot_of_accelerations_in_a_world_falls_back_to_its_braking(tmp_path):
+    robot = load_robot(WORLD, sees_state=True)
+    seen = torch.tensor([[0.0, 0.0, 0.02, -0.01]])
+    expected = robot.world.fallback.action(seen)
+    assert bool((expected != 0.0).all())
+    assert torch.equal(robot.rest_within(robot.spec).action(seen), expected)
+
+
+@pytest.mark.parametrize("unit", ["m/s^2", "2 rad/s^2", "m", "rad"])
+def test_what_does_not_rest_at_zero_is_not_stopped_by_zeros(tmp_path, unit):
+    text = AXIS.split("[stop]")[0].replace("2 m/s^2", unit)
+    with pytest.raises(ConfigError, match=re.escape(f"as a is in {unit}")):
+        load_robot(write(tmp_path, "axis.toml", text))
+
+
+def test_accelerations_without_measured_velocities_are_refused(tmp_path):
+    text = AXIS.replace('velocities = ["v"]', "").replace("deceleration = [1.0]", "")
+    with pytest.raises(ConfigError, match="one observed signal per acceleration"):
+        load_robot(write(tmp_path, "axis.toml", text))
 
 
 @pytest.fixture(scope="module")
