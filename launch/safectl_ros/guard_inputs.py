@@ -11,6 +11,7 @@ from torch import Tensor
 from safectl.spec import Signal
 
 NEVER = "none received yet"
+HELD_UP = "the guard was held up for"
 
 BEYOND_SHARE = 0.1
 """How far beyond its bounds a signal may be read, as a share of its range: noise at a joint's limit
@@ -42,6 +43,7 @@ class Input:
         self._values: Tensor | None = None
         self._arrived = self._good_at = self._good_since = -math.inf
         self._fault = NEVER
+        self._has_lapsed = False
         self._bounds = [_widened(signal) for signal in signals]
 
     @property
@@ -65,14 +67,28 @@ class Input:
         if fault:
             self.refuse(fault, now)
             return
-        if self.fault(now):
+        if lapse := self.fault(now):
             self._good_since = now
+            self._has_lapsed = self._has_lapsed or lapse != NEVER
         self._values = torch.from_numpy(numbers[None])
         self._arrived, self._good_at, self._fault = now, now, ""
 
     def refuse(self, fault: str, now: float) -> None:
         """Note a message that could not even be read."""
-        self._arrived, self._fault = now, fault
+        self._arrived, self._fault, self._has_lapsed = now, fault, True
+
+    def miss(self, late: float, now: float) -> None:
+        """Note that nobody listened for a while [s]; beyond the timeout what came meanwhile is old.
+
+        The message that was taken last, if there is one, may have waited so long.
+        """
+        if late > self.timeout and self._values is not None:
+            self.refuse(f"{HELD_UP} {late:.3f} s", now)
+
+    def take_lapse(self) -> bool:
+        """Return whether it was unusable at any time since the last call, however briefly."""
+        lapsed, self._has_lapsed = self._has_lapsed, False
+        return lapsed
 
     def fault(self, now: float, *, timeout: float | None = None) -> str:
         """Return why the input cannot be used, empty if it can.
@@ -126,12 +142,21 @@ class EmergencyStop:
     def __init__(self, *, timeout: float, is_used: bool) -> None:
         self.timeout, self.is_used = timeout, is_used
         self._pressed, self._heard = False, -math.inf
-        self._latched = is_used
+        self._latched, self._unheard = is_used, ""
 
     def hear(self, *, pressed: bool, now: float) -> None:
         """Take a heartbeat in [s]; a press is latched whatever the guard is doing."""
         self._pressed, self._heard = pressed, now
         self._latched = self._latched or (pressed and self.is_used)
+
+    def miss(self, late: float) -> None:
+        """Note that nobody listened for a while [s], in which a press may have gone unheard."""
+        if late > self.timeout:
+            self.distrust(f"{HELD_UP} {late:.3f} s")
+
+    def distrust(self, why: str) -> None:
+        """Latch because a press may have gone unheard."""
+        self._latched, self._unheard = self._latched or self.is_used, why
 
     def cause(self, now: float) -> str:
         """Return why the robot must not move now, apart from the latch; empty if it may."""
@@ -148,11 +173,12 @@ class EmergencyStop:
         """Return why the robot must not move, and latch it; empty if it may."""
         cause = self.cause(now)
         self._latched = self._latched or bool(cause)
-        return cause or ("e-stop: released, waiting for reset" if self._latched else "")
+        waits = f"e-stop: {self._unheard or 'released'}, waiting for reset"
+        return cause or (waits if self._latched else "")
 
     def reset(self) -> None:
         """Take the latch off; the next check latches again if there is a cause."""
-        self._latched = False
+        self._latched, self._unheard = False, ""
 
 
 def _widened(signal: Signal) -> tuple[str, float, float]:

@@ -18,7 +18,6 @@ A software stop is in addition to a hardware stop, never instead of it.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import NamedTuple
 
@@ -26,11 +25,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from safectl.errors import RangeError
 from safectl.safeguards import Memory, RateLimit
 from safectl.spec import Spec
 from safectl.types import Decision, Status
 from safectl_ros.guard_inputs import NEVER, EmergencyStop, Input
+from safectl_ros.guard_settings import GuardSettings
 from safectl_ros.stop_profiles import Stop, StopProfiles
 
 FRESH_SHARE = 0.5
@@ -69,44 +68,6 @@ class Row(Enum):
     DRIVE = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class GuardSettings:
-    """When the guard stops and when it goes on.
-
-    Raises:
-        RangeError: If a time is negative, or one that must be positive is zero.
-    """
-
-    cmd_timeout: float = 0.2
-    """Age from which on a command is stale [s], > 0."""
-    state_timeout: float = 0.2
-    """Age from which on an observation is stale [s], > 0."""
-    estop_timeout: float = 0.5
-    """Age from which on a silent e-stop counts as pressed [s], > 0."""
-    use_estop: bool = True
-    """Whether the robot has an e-stop topic."""
-    stamp_tolerance: float = 0.5
-    """How far a stamp may be from the time of arrival [s]; 0 switches this check off."""
-    recover_s: float = 0.5
-    """How long observations must be good before the guard leaves STOP [s]."""
-    latch_stop: bool = False
-    """Whether STOP is left by a reset only."""
-    min_dwell_s: float = 0.1
-    """Shortest time in BACKUP or STOP after a loss, and in MODIFIED after a correction [s]."""
-    reentry_s: float = 1.0
-    """Time in which a command may cross its whole range after a stop [s], > 0."""
-    stuck_s: float = 5.0
-    """Time after which a robot that is commanded to move and rests is reported [s], > 0."""
-
-    def __post_init__(self) -> None:
-        for name in ("cmd_timeout", "state_timeout", "estop_timeout", "reentry_s", "stuck_s"):
-            if not getattr(self, name) > 0.0:
-                raise RangeError(name, value=getattr(self, name), expected="a number > 0 [s]")
-        for name in ("stamp_tolerance", "recover_s", "min_dwell_s"):
-            if not getattr(self, name) >= 0.0:
-                raise RangeError(name, value=getattr(self, name), expected="a number >= 0 [s]")
-
-
 class Output(NamedTuple):
     """What to send, None where nothing may be sent, and why.
 
@@ -141,6 +102,8 @@ class GuardLogic:
         stops: How to stop.
         solve: The filter. It does not remember what it decides, because that may not be sent.
         memories: Those inside the filter; they are told what is sent, by whichever row.
+        is_steady: Whether ticks come at a steady rate, so that a gap between two tells that nobody
+            listened; in lock-step they come with the commands.
     """
 
     def __init__(
@@ -150,7 +113,10 @@ class GuardLogic:
         stops: StopProfiles,
         solve: Solve,
         memories: Sequence[Memory] = (),
+        *,
+        is_steady: bool = False,
     ) -> None:
+        self._is_steady, self._ticked = is_steady, -np.inf
         self.spec, self.stops, self.solve = spec, stops, solve
         self._memories = tuple(memories)
         self.command = Input(spec.nu, timeout=1.0, stamp_tolerance=0.0)
@@ -201,6 +167,11 @@ class GuardLogic:
         self._active, self._moving_at = True, now
         self._begin_here(now)
 
+    @property
+    def standing(self) -> str:
+        """Why the guard stops until the reset, apart from the e-stop; empty if it does not."""
+        return self._disabled or ("latched, waiting for reset" if self._latched else "")
+
     def deactivate(self) -> None:
         """Stop."""
         self._active = False
@@ -217,6 +188,7 @@ class GuardLogic:
         if fault and self._state is State.STOP:
             return f"observation: {fault}"
         self.estop.reset()
+        self.observation.take_lapse()
         self._latched, self._disabled = False, ""
         self._begin_here(now)
         return ""
@@ -234,6 +206,7 @@ class GuardLogic:
         for memory in self._memories:
             if isinstance(memory, RateLimit):
                 memory.elapse(self._passed(now))
+        self._look_back(now)
         state, row, reason, decision = self._judge(now)
         if state is State.MODIFIED:
             self._modified_at = now
@@ -254,6 +227,17 @@ class GuardLogic:
             self._applied_at = now
             self._remember(decision)
         return Output(decision, state, row, reason, has_changed)
+
+    def _look_back(self, now: float) -> None:
+        """Note what happened since the last tick, whatever row decides and however short it was."""
+        late, self._ticked = now - self._ticked - self.spec.period, now
+        if self._is_steady and np.isfinite(late):
+            self.observation.miss(late, now)
+            self.command.miss(late, now)
+            self.estop.miss(late)
+        if self.observation.take_lapse():
+            self._was_blind = True
+            self._latched = self._latched or (self._active and self.settings.latch_stop)
 
     def _begin_here(self, now: float) -> None:
         """Forget where a stop began: the robot may have been moved since."""

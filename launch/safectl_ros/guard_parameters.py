@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from safectl_ros.guard_logic import GuardSettings
+from safectl_ros.guard_settings import GuardSettings
 from safectl_ros.parameters import ROBOT, SEES_STATE, Parameter
 
 STEADY, ROS = "steady", "ros"

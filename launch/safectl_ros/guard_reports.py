@@ -91,19 +91,27 @@ def margins(labels: Sequence[str], values: Sequence[float]) -> Float64MultiArray
 
 
 def links(
-    name: str, robot: str, *, publishers: Sequence[str], incompatible: Mapping[str, str]
+    name: str,
+    robot: str,
+    *,
+    publishers: Sequence[str],
+    estops: int,
+    incompatible: Mapping[str, str],
 ) -> DiagnosticStatus:
-    """Report who else publishes the safe command, and who does not connect.
+    """Report who else publishes the safe command or the e-stop, and who does not connect.
 
     Args:
         name: Of the node.
         robot: Of the robot.
         publishers: Nodes that publish the safe command, this one included.
+        estops: Sources of the e-stop: the last one to speak would hide that another is pressed.
         incompatible: Quality of service that does not match, by topic.
     """
     problems = [f"{topic}: {policy}" for topic, policy in incompatible.items()]
     if len(publishers) > 1:
         problems.append(f"the safe command has {len(publishers)} publishers")
+    if estops > 1:
+        problems.append(f"the e-stop has {estops} publishers, merge them into one")
     values = {"publishers": ", ".join(sorted(publishers)), **incompatible}
     level, message = (ERROR, "; ".join(problems)) if problems else (OK, "as they should be")
     return make_status(f"{name}: links", level, message, hardware_id=robot, values=values)

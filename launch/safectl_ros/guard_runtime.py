@@ -53,6 +53,7 @@ _LAST_ZERO = Duration(seconds=0.2)
 
 _REPORT_S = 1.0
 _SECOND = 1e9
+_ESTOP = "estop"
 
 
 class GuardRuntime:
@@ -84,7 +85,12 @@ class GuardRuntime:
             is_bounded=self.loaded.is_bounded,
         )
         self.logic = GuardLogic(
-            self.robot.spec, settings_from(values), self.robot.stops, self.filter, memories
+            self.robot.spec,
+            settings_from(values),
+            self.robot.stops,
+            self.filter,
+            memories,
+            is_steady=self._is_steady,
         )
         self.counters = guard_reports.Counters()
         self.incompatible: dict[str, str] = {}
@@ -164,6 +170,7 @@ class GuardRuntime:
             self._node.get_name(),
             self._values["robot"],
             publishers=publishers,
+            estops=self._node.count_publishers(_ESTOP),
             incompatible=self.incompatible,
         )
         self._diagnostics.publish(make_report(stamp, [self._status(self._last), links]))
@@ -222,7 +229,7 @@ class GuardRuntime:
             (interface.command_type, interface.command_topic, self._on_command, COMMAND),
         ]
         if self._values["use_estop"]:
-            wanted.append((Bool, "estop", self._on_estop, WATCHED_ESTOP))
+            wanted.append((Bool, _ESTOP, self._on_estop, WATCHED_ESTOP))
         self._subscriptions = [self._listen(*topic) for topic in wanted]
 
     def _listen(self, kind: type, topic: str, callback: Any, qos: QoSProfile) -> Any:  # noqa: ANN401  rclpy's types
@@ -235,6 +242,8 @@ class GuardRuntime:
         policy = event.last_policy_kind.name.removeprefix("RMW_QOS_POLICY_")
         self.incompatible[topic] = f"incompatible {policy}"
         self._node.get_logger().error(f"quality of service of {topic}: {self.incompatible[topic]}")
+        if topic == _ESTOP:
+            self.logic.estop.distrust("one of its sources cannot be heard")
         self.report()
 
     def _on_observation(self, message: Message) -> None:

@@ -15,6 +15,8 @@ from safectl_ros.process import Message
 QUIET_S = 2.0
 """Between two warnings of one kind [s]."""
 
+_REFUSED = "refused"
+
 
 class LastLink:
     """A watchdog without a clock: instants are arguments, on a steady clock [s].
@@ -36,7 +38,7 @@ class LastLink:
         self.deadline_s = deadline_s
         self._zero = np.zeros(size)
         self._newest = self._zero
-        self._heard = 0.0
+        self._heard, self._queued = 0.0, 0
         self.reason = "no command yet"
         self.refused = 0
 
@@ -45,20 +47,33 @@ class LastLink:
         if not np.isfinite(command).all():
             self.refuse("the command is not finite")
             return False
+        if self._queued > 0:
+            self._queued -= 1
+            return False
         self._newest, self._heard, self.reason = command, now, ""
         return True
 
     def refuse(self, reason: str) -> None:
         """Stop because of a command that cannot be followed."""
         self.refused += 1
-        self.stop(f"refused: {reason}")
+        self.stop(f"{_REFUSED}: {reason}")
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether the robot is stopped because of what the newest command was."""
+        return self.reason.startswith(_REFUSED)
 
     def stop(self, reason: str) -> None:
         """Stop until the next good command."""
         self._newest, self.reason = self._zero, reason
 
-    def forget(self) -> None:
-        """Stop because the robot starts anew; a command from before does not count."""
+    def forget(self, queued: int = 0) -> None:
+        """Stop because the robot starts anew; a command from before does not count.
+
+        Args:
+            queued: How many commands may have waited unread meanwhile: so many are passed over.
+        """
+        self._queued = queued
         self.stop("no command yet")
 
     def command(self, now: float) -> Array:
@@ -94,8 +109,8 @@ def follow(
         else:
             if link.receive(command, time.monotonic()):
                 on_good(command, interface.stamp_of(message))
-                return
-        log.error(link.reason, throttle_duration_sec=QUIET_S)
+        if link.is_refusing:
+            log.error(link.reason, throttle_duration_sec=QUIET_S)
 
     def on_incompatible(event: Message) -> None:
         log.error(

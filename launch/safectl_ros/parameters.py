@@ -1,9 +1,10 @@
 """Parameters of a node: described, ranged, checked; an unknown one is an error at start."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from typing import Any
 
 from rcl_interfaces.msg import (
@@ -12,11 +13,13 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from safectl.errors import ConfigError
+from safectl_ros.process import Message
 
 Value = bool | int | float | str | Sequence[float] | Sequence[str]
 """What a parameter may hold; its type is that of the default."""
@@ -110,6 +113,9 @@ def declare(node: Node, parameters: Iterable[Parameter]) -> dict[str, Any]:
     overrides: dict[str, RosParameter] = node._parameter_overrides
     _refuse_unknown(overrides, known, source)
     node.add_on_set_parameters_callback(lambda changes: _check(changes, known))
+    for service in node.services:
+        if service.srv_type in (SetParameters, SetParametersAtomically):
+            service.callback = partial(_answer, service.callback)
     for name, parameter in known.items():
         if isinstance(parameter.default, float) and name in overrides:
             given = overrides[name].value
@@ -124,6 +130,20 @@ def declare(node: Node, parameters: Iterable[Parameter]) -> dict[str, Any]:
         if parameter.is_required and not values[name]:
             raise ConfigError(source, f"{name} is not set ({parameter.text})")
     return values
+
+
+def _answer(change: Callable[..., Message], request: Message, response: Message) -> Message:
+    """Refuse a value of no known type; rclpy raises, which would end the process."""
+    types = {entry.value for entry in RosParameter.Type}
+    strange = [entry.name for entry in request.parameters if entry.value.type not in types]
+    if not strange:
+        return change(request, response)
+    refused = SetParametersResult(successful=False, reason=f"{strange[0]!r} has no known type")
+    if isinstance(response, SetParameters.Response):
+        response.results = [refused] * len(request.parameters)
+    else:
+        response.result = refused
+    return response
 
 
 def _refuse_unknown(

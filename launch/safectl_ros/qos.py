@@ -41,7 +41,8 @@ WATCHED_ESTOP = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-"""Whoever obeys the e-stop hears every message: no queue overwrites a press while it waits."""
+"""Whoever obeys the e-stop hears every message that reached its process: its queue overwrites no
+press. What is lost before that, while the process is stopped, the guard minds itself."""
 
 DIAGNOSTICS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 """Reports to people and recorders."""

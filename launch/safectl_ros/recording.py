@@ -115,6 +115,10 @@ def _read(
     try:
         with Reader(folder) as reader:
             wanted = [c for c in reader.connections if c.topic.endswith(f"/{topic}")]
+            robots = sorted({c.topic for c in wanted})
+            if len(robots) > 1:
+                problem = f"holds several robots: {', '.join(robots)}"
+                raise FileFormatError(folder, problem, "record one namespace per bag")
             for _, arrival, raw in reader.messages(wanted) if wanted else ():
                 try:
                     message = deserialize_message(bytes(raw), kind)

@@ -43,7 +43,7 @@ class GuardNode(LifecycleNode):
         self._values = declare(self, PARAMETERS)
         self._runtime: GuardRuntime | None = None
         self._is_active = False
-        self._problem = ""
+        self._problem = self._standing = ""
         self.add_on_set_parameters_callback(self._on_change)
         self.add_post_set_parameters_callback(self._after_change)
         self.create_service(Trigger, "~/reset", self._on_reset)
@@ -69,6 +69,8 @@ class GuardNode(LifecycleNode):
             self._problem = str(error) if isinstance(error, SafectlError) else describe(error)
             self.get_logger().error(self._problem)
             return TransitionCallbackReturn.FAILURE
+        if self._standing:
+            self._runtime.logic.disable(self._standing)
         gc.collect()
         gc.freeze()  # what is there now stays; the collector need not look at it in the loop
         return TransitionCallbackReturn.SUCCESS
@@ -115,6 +117,7 @@ class GuardNode(LifecycleNode):
         self._is_active = False
         if self._runtime is not None:
             runtime, self._runtime = self._runtime, None
+            self._standing = runtime.logic.standing
             runtime.close()
             gc.unfreeze()  # else Kilted's DDS is never destroyed and leaves its shared memory
 

@@ -16,6 +16,7 @@ from typing import Any
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.context import Context
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_best_available
 from rosbags.interfaces import (
@@ -63,6 +64,7 @@ class RecorderNode(Node):
         listed = [name.strip() for name in values["topics"].split(",") if name.strip()]
         self._listed = {self.resolve_topic_name(name) for name in listed}
         self._refused: dict[str, str] = {}
+        self._unheard: dict[str, str] = {}
         self._own = self.resolve_topic_name("~/recorded")  # recorded, it would count itself
         self._topics: dict[str, Connection] = {}
         folder = values["folder"] or f"runs/bag-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -106,7 +108,14 @@ class RecorderNode(Node):
         profile = copy.copy(qos_profile_best_available)
         profile.depth = _DEPTH
         write = self._writer_of(handle)
-        self.create_subscription(kind, topic, write, profile, raw=True)  # type: ignore[arg-type]  # rclpy's annotation lacks the second argument
+        events = SubscriptionEventCallbacks(incompatible_qos=lambda event: self._miss(topic, event))
+        self.create_subscription(kind, topic, write, profile, raw=True, event_callbacks=events)  # type: ignore[arg-type]  # rclpy's annotation lacks the second argument
+
+    def _miss(self, topic: str, event: Message) -> None:
+        """Note a publisher that appeared later and offers less than the first ones."""
+        policy = event.last_policy_kind.name
+        self._unheard[topic] = f"{topic}: a later publisher is not recorded ({policy})"
+        self.get_logger().warning(self._unheard[topic])
 
     def _writer_of(self, handle: Connection) -> Callable[[bytes, Any], None]:
         def write(data: bytes, info: Message) -> None:
@@ -122,7 +131,8 @@ class RecorderNode(Node):
 
     def _find(self) -> Finding:
         missing = sorted(self._listed - set(self._topics))
-        problems = [f"waits for {name}" for name in missing] + list(self._refused.values())
+        problems = [f"waits for {name}" for name in missing]
+        problems += [*self._refused.values(), *self._unheard.values()]
         values = {"messages": self._bag.recorded, "topics": len(self._topics)}
         return Finding(WARN if problems else OK, "; ".join(problems) or "recording", values)
 

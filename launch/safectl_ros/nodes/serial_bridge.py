@@ -22,7 +22,6 @@ from safectl.safeguards import Clip
 from safectl.types import Reading
 from safectl_hardware.port import BAUD, serial_port
 from safectl_hardware.serial import SerialBridge
-from safectl_ros.adapters.interface import Array
 from safectl_ros.diagnostics import ERROR, OK, WARN, Finding, Reporter
 from safectl_ros.last_link import QUIET_S, LastLink, follow
 from safectl_ros.parameters import ROBOT, Parameter, declare
@@ -77,13 +76,11 @@ class SerialBridgeNode(Node):
         super().destroy_node()
 
     def _tick(self) -> None:
-        now = time.monotonic()
-        command = self._link.command(now)
         try:
-            if not self._is_connected:
-                self._connect(now)
             if self._is_connected:
-                self._exchange(command)
+                self._exchange()
+            else:
+                self._connect(time.monotonic())
         except (BridgeError, SpecMismatch) as error:
             self._problem = str(error)
             self.get_logger().error(self._problem, throttle_duration_sec=QUIET_S)
@@ -92,23 +89,27 @@ class SerialBridgeNode(Node):
             self._reporter.report()
 
     def _connect(self, now: float) -> None:
+        """Wait for the board, for seconds if need be; what was commanded meanwhile is too old."""
+        self._link.command(now)  # notes when the newest one is
         if now < self._connect_at:
             return
         self._connect_at = now + _CONNECT_S
         self._bridge.__enter__()
         self._is_connected, self._is_driving, self._problem = True, False, ""
+        self._link.forget(queued=1)  # what `watched_command` keeps
 
     def _disconnect(self) -> None:
         if self._is_connected:
             self._is_connected = self._is_driving = False
             self._bridge.__exit__(None, None, None)
 
-    def _exchange(self, command: Array) -> None:
+    def _exchange(self) -> None:
         """Publish a new state and send the command, or stop the board where there is none."""
         reading = self._bridge.read()
         if reading.stamp != self._stamp:
             self._stamp = reading.stamp
             self._publish(reading)
+        command = self._link.command(time.monotonic())
         if not self._link.reason:
             self._is_driving = True
             proposal = torch.from_numpy(np.asarray(command, np.float32)).unsqueeze(0)
@@ -126,7 +127,7 @@ class SerialBridgeNode(Node):
     def _find(self) -> Finding:
         self._reported = f"{self._problem}{self._link.reason}"
         stopped = self._link.reason
-        level = ERROR if self._problem or stopped.startswith("refused") else OK
+        level = ERROR if self._problem or self._link.is_refusing else OK
         said = self._problem or (f"stopped: {stopped}" if stopped else "follows commands")
         values = {
             "deadline_s": self._link.deadline_s,

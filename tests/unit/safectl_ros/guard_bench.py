@@ -11,14 +11,8 @@ from torch import Tensor
 from safectl.safeguards import Clip, Memory, StopProfile, decide_stop, slowed
 from safectl.spec import Signal, Spec
 from safectl.types import Decision, Safeguard
-from safectl_ros.guard_logic import (
-    GuardLogic,
-    GuardSettings,
-    Output,
-    Row,
-    Stop,
-    StopProfiles,
-)
+from safectl_ros.guard_logic import GuardLogic, Output, Row, Stop, StopProfiles
+from safectl_ros.guard_settings import GuardSettings
 
 PERIOD = 0.02
 SPEC = Spec(
@@ -68,10 +62,11 @@ class Bench:
         *,
         safeguard: Safeguard | None = None,
         memories: Sequence[Memory] = (),
+        is_steady: bool = False,
     ) -> None:
         self.filter = Filter(safeguard or Clip(SPEC))
         stops = StopProfiles(stop(deceleration), stop(math.inf), slowed=partial(slowed, RAMP))
-        self.logic = GuardLogic(SPEC, settings, stops, self.filter, memories)
+        self.logic = GuardLogic(SPEC, settings, stops, self.filter, memories, is_steady=is_steady)
         self.now = 100.0
         self.is_stuck = False
         self.logic.activate(self.now)

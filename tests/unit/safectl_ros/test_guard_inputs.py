@@ -8,7 +8,8 @@ import pytest
 
 from safectl.spec import Signal
 from safectl_ros.guard_inputs import EmergencyStop, Input
-from safectl_ros.guard_logic import GuardLogic, GuardSettings, Row, State
+from safectl_ros.guard_logic import GuardLogic, Row, State
+from safectl_ros.guard_settings import GuardSettings
 from safectl_ros.robot_file import load_robot
 from tests.unit.safectl_ros.guard_bench import (
     PERIOD,

@@ -10,14 +10,8 @@ import torch
 from safectl.errors import RangeError
 from safectl.safeguards import Brake, Clip, StopProfile, decide_stop
 from safectl.spec import Signal, Spec
-from safectl_ros.guard_logic import (
-    GuardLogic,
-    GuardSettings,
-    Row,
-    State,
-    Stop,
-    StopProfiles,
-)
+from safectl_ros.guard_logic import GuardLogic, Row, State, Stop, StopProfiles
+from safectl_ros.guard_settings import GuardSettings
 from tests.unit.safectl_ros.guard_bench import (
     COMMAND,
     PERIOD,
@@ -299,6 +293,98 @@ def test_a_latched_stop_waits_for_a_reset_that_is_refused_while_its_cause_persis
     )
     assert bench.logic.reset(bench.now) == ""
     assert bench.drive(PERIOD).row is Row.DRIVE
+
+
+def test_a_bad_observation_between_two_ticks_is_latched_and_recovered_from() -> None:
+    for latch in (False, True):
+        settings = GuardSettings(
+            use_estop=False, recover_s=0.1, min_dwell_s=0.0, latch_stop=latch, reentry_s=1e-3
+        )
+        bench = driving(settings)
+        bench.see(math.nan, 0.0, 0.0)
+        bench.see()
+        assert bench.tick().row is Row.OBSERVATION
+        rows = [bench.drive(PERIOD).row for _ in range(20)]
+        assert rows[1] is Row.OBSERVATION
+        assert rows[-1] is (Row.OBSERVATION if latch else Row.DRIVE)
+
+
+def test_a_gap_of_observations_during_an_e_stop_is_recovered_from() -> None:
+    for latch in (False, True):
+        settings = GuardSettings(
+            recover_s=0.1, min_dwell_s=0.0, estop_timeout=9.0, latch_stop=latch, reentry_s=1e-3
+        )
+        bench = Bench(settings)
+        bench.logic.estop.hear(pressed=False, now=bench.now)
+        assert bench.logic.reset(bench.now) == ""
+        assert bench.drive(0.2).row is Row.DRIVE
+        bench.logic.estop.hear(pressed=True, now=bench.now)
+        for _ in range(100):
+            assert bench.tick(PERIOD).row is Row.ESTOP  # and nothing is observed
+        bench.logic.estop.hear(pressed=False, now=bench.now)
+        bench.see()
+        bench.command()
+        assert bench.tick().row is Row.ESTOP
+        if latch:
+            assert bench.logic.standing
+        bench.logic.estop.reset()  # what `reset` does, without taking the latch of the stop off
+        assert bench.tick().row is Row.OBSERVATION
+        assert bench.drive(0.3).row is (Row.OBSERVATION if latch else Row.DRIVE)
+
+
+def held_up(seconds: float, *, is_steady: bool = True, **settings: float) -> Bench:
+    """Return a guard that drove, was not served for a while, and then reads what waited."""
+    bench = Bench(
+        GuardSettings(
+            recover_s=0.1, min_dwell_s=0.0, reentry_s=1e-3, estop_timeout=0.5, **settings
+        ),
+        is_steady=is_steady,
+    )
+    bench.logic.estop.hear(pressed=False, now=bench.now)
+    assert bench.logic.reset(bench.now) == ""
+    for _ in range(10):
+        bench.logic.estop.hear(pressed=False, now=bench.now + PERIOD)
+        assert bench.drive(PERIOD).row is not None
+    assert bench.drive(PERIOD).row is Row.DRIVE
+    bench.now += seconds
+    bench.see()
+    bench.command()
+    bench.logic.estop.hear(pressed=False, now=bench.now)
+    return bench
+
+
+def test_what_waited_while_the_guard_was_held_up_is_not_fresh() -> None:
+    bench = held_up(0.3)
+    output = bench.tick()
+    assert (output.row, output.state) == (Row.OBSERVATION, State.STOP)
+    assert "the guard was held up for 0.2" in output.reason
+    assert bench.drive(0.02).row is Row.OBSERVATION
+    assert bench.drive(0.3).row is Row.DRIVE
+
+
+def test_a_short_delay_of_a_tick_changes_nothing() -> None:
+    bench = held_up(0.19)
+    assert bench.tick().row is Row.DRIVE
+
+
+def test_a_command_that_waited_longer_than_its_timeout_is_lost() -> None:
+    bench = held_up(0.3, state_timeout=9.0)
+    output = bench.tick()
+    assert (output.row, output.state) == (Row.COMMAND, State.BACKUP)
+
+
+def test_a_guard_that_was_held_up_for_longer_than_the_e_stop_may_be_silent_latches_it() -> None:
+    bench = held_up(0.9)
+    output = bench.tick()
+    assert output.row is Row.ESTOP
+    assert "the guard was held up for 0.88" in output.reason
+    bench.logic.estop.hear(pressed=False, now=bench.now)
+    assert bench.logic.reset(bench.now) == ""
+    assert bench.drive(0.3).row is Row.DRIVE
+
+
+def test_in_lock_step_ticks_come_with_the_commands() -> None:
+    assert held_up(0.9, is_steady=False).tick().reason == "observation: good again, recovering"
 
 
 def test_waiting_for_the_first_observation_is_not_latched() -> None:

@@ -219,6 +219,40 @@ def test_a_pressed_e_stop_is_zero_at_once_and_latched(site):
     here.wait_for("NOMINAL")
 
 
+def test_a_source_of_the_e_stop_that_cannot_be_heard_latches_it(site):
+    here = site(use_estop=True, estop_timeout=30.0)
+    here.drive()
+    here.estop.publish(Bool(data=False))
+    wait_until(lambda: here.call(Trigger, "guard/reset", Trigger.Request()).success)
+    here.wait_for("NOMINAL")
+    volatile = here.probe.node.create_publisher(Bool, "estop", 10)
+    here.wait_for("ESTOP: e-stop: one of its sources cannot be heard")
+    here.wait_for_output(0.0, 0.0)
+    diagnostics = Inbox(here.probe.node, DiagnosticArray, "/diagnostics", DIAGNOSTICS)
+    told = "the e-stop has 2 publishers, merge them into one"
+    diagnostics.wait(lambda all_: any(told in s.message for r in all_ for s in r.status))
+    here.probe.node.destroy_publisher(volatile)
+
+
+def test_a_stop_by_enable_outlasts_a_new_configuration(site):
+    here = site()
+    here.drive()
+    here.wait_for("NOMINAL")
+    assert here.call(SetBool, "guard/enable", SetBool.Request(data=False)).success
+    here.wait_for("STOP: stopped by ~/enable")
+    for transition in (
+        Transition.TRANSITION_DEACTIVATE,
+        Transition.TRANSITION_CLEANUP,
+        Transition.TRANSITION_CONFIGURE,
+        Transition.TRANSITION_ACTIVATE,
+    ):
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert here.call(ChangeState, "guard/change_state", request).success
+    here.wait_for("STOP: stopped by ~/enable")
+    assert here.call(Trigger, "guard/reset", Trigger.Request()).success
+    here.wait_for("NOMINAL")
+
+
 def test_silent_odometry_stops_by_the_ramp_from_the_measured_speed(site):
     here = site()
     here.drive()

@@ -4,8 +4,8 @@ from dataclasses import fields
 
 import pytest
 
-from safectl_ros.guard_logic import GuardSettings
 from safectl_ros.guard_parameters import PARAMETERS, why_looser
+from safectl_ros.guard_settings import GuardSettings
 
 SMALLER = ("cmd_timeout", "state_timeout", "estop_timeout", "stamp_tolerance", "stuck_s")
 LARGER = ("recover_s", "min_dwell_s", "reentry_s")

@@ -47,6 +47,16 @@ def test_a_stop_and_a_new_start_forget_the_last_command():
         assert link.reason
 
 
+def test_after_a_new_start_a_command_that_may_have_waited_is_passed_over():
+    link = LastLink(2, DEADLINE_S)
+    link.forget(queued=1)
+    assert not link.receive(FORWARD, 1.0)
+    assert link.command(1.0).tolist() == [0.0, 0.0]
+    assert not link.is_refusing
+    assert link.receive(FORWARD, 1.1)
+    assert link.command(1.1).tolist() == FORWARD.tolist()
+
+
 @given(
     events=st.lists(st.tuples(st.floats(0.0, 1.0), st.floats(width=64) | st.none()), max_size=30)
 )

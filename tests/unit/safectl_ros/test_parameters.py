@@ -3,12 +3,16 @@
 import math
 
 import pytest
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterValue
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from safectl.errors import ConfigError
 from safectl_ros.parameters import Parameter, declare
 from safectl_ros.process import RosThread
+from tests.ros_graph import DISCOVERY_S
 
 PARAMETERS = (
     Parameter("rate_hz", 50.0, "output rate [Hz]", low=1.0, high=500.0, read_only=True),
@@ -88,3 +92,21 @@ def test_the_description_reaches_the_graph(make_node):
     assert descriptor.read_only
     assert descriptor.floating_point_range[0].to_value == 500.0
     assert node.describe_parameter("mode").additional_constraints == "one of realtime, lockstep"
+
+
+@pytest.mark.parametrize("is_atomic", [False, True])
+def test_a_value_of_no_known_type_is_refused_and_the_node_goes_on(make_node, probe, is_atomic):
+    node = make_node()
+    declare(node, PARAMETERS)
+    kind = SetParametersAtomically if is_atomic else SetParameters
+    name = "set_parameters_atomically" if is_atomic else "set_parameters"
+    client = probe.node.create_client(kind, f"robot/{name}")
+    assert client.wait_for_service(DISCOVERY_S)
+    strange = ParameterMessage(name="steps", value=ParameterValue(type=42))
+    answer = probe.call(client, kind.Request(parameters=[strange]), DISCOVERY_S)
+    result = answer.result if is_atomic else answer.results[0]
+    assert (result.successful, result.reason) == (False, "'steps' has no known type")
+    good = RosParameter("steps", value=4).to_parameter_msg()
+    answer = probe.call(client, kind.Request(parameters=[good]), DISCOVERY_S)
+    assert (answer.result if is_atomic else answer.results[0]).successful
+    assert node.get_parameter("steps").value == 4

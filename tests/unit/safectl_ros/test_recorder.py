@@ -187,3 +187,15 @@ def test_nothing_is_overwritten_and_what_is_no_bag_is_refused(tmp_path):
 def test_a_parameter_that_cannot_be_used_is_one_clear_error(ros_domain):
     with pytest.raises(ConfigError, match="did you mean 'folder'"):
         RosThread(lambda context: RecorderNode(context), arguments=["--ros-args", "-p", "foldr:=x"])
+
+
+def test_a_later_publisher_that_offers_less_is_told(probe, tmp_path):
+    first_one = probe.node.create_publisher(Float64MultiArray, "action_safe", safe_command(20.0))
+    with record(tmp_path / "bag", "-p", "topics:=action_safe"):
+        counted = Inbox(probe.node, UInt64, "/recorder/recorded", LATCHED)
+        reports = Inbox(probe.node, DiagnosticArray, "/diagnostics", 10)
+        first(first_one, counted)
+        probe.node.create_publisher(Float64MultiArray, "action_safe", SENSOR)
+        told = "/action_safe: a later publisher is not recorded"
+        reports.wait(lambda got: any(told in report.status[0].message for report in got))
+        assert reports.messages[-1].status[0].level == DiagnosticStatus.WARN

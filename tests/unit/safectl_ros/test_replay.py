@@ -163,6 +163,19 @@ def test_numbers_that_are_no_numbers_and_foreign_messages_are_counted(tmp_path):
         to_minari(recording, robot.spec, "robot/none-v0")
 
 
+def test_the_robots_of_two_namespaces_are_not_mixed(tmp_path):
+    tape = Tape(tmp_path / "bag")
+    kind = message_name(Float64MultiArray)
+    tape.topics["other"] = tape.bag.add_topic("/other/observation", kind)
+    robot = load_robot(ENV)
+    tape.put("action", [0.0, 0.0], 1)
+    for topic in ("observation", "other"):
+        tape.put(topic, np.zeros(robot.spec.nx), 2)
+    tape.bag.close()
+    with pytest.raises(FileFormatError, match=r"/other/observation, /robot/observation"):
+        read_recording(tmp_path / "bag", robot.interface)
+
+
 def test_what_is_no_bag_or_was_not_closed_is_one_error(tmp_path, bag):
     interface = load_robot(ENV).interface
     with pytest.raises(FileFormatError, match="is no bag"):

@@ -17,7 +17,8 @@ from safectl_agents.commands.export import trained_program
 from safectl_agents.guards import guard_factory, save_guard_name
 from safectl_agents.settings import PPOSettings, TrainConfig
 from safectl_agents.train import train
-from safectl_ros.guard_logic import GuardSettings, State
+from safectl_ros.guard_logic import State
+from safectl_ros.guard_settings import GuardSettings
 from safectl_ros.planners import HasGoal, load_planner
 from safectl_ros.policies import load_policy
 from safectl_ros.robot_file import limited, load_robot

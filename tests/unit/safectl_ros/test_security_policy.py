@@ -91,7 +91,7 @@ def test_every_node_of_the_launch_files_has_a_profile():
 def files(tmp_path):
     """A robot of each kind and a safeguard."""
     kinds = {
-        "vector": '{name = "x", unit = "m", low = -1.0, high = 1.0}',
+        "vector": '{name = "x", unit = "m/s", low = -1.0, high = 1.0}',
         "base": '{name = "speed", unit = "m/s", low = -1.0, high = 1.0}',
         "arm": '{name = "joint_1", unit = "rad", low = -1.0, high = 1.0}',
     }

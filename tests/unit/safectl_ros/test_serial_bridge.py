@@ -1,5 +1,6 @@
 """The serial bridge node against a fake board on a pseudo-terminal: the last link must stop it."""
 
+import threading
 import time
 
 import numpy as np
@@ -8,10 +9,11 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Float64MultiArray
 
-from safectl.errors import ConfigError
+from safectl.errors import BridgeError, ConfigError
 from safectl_hardware.board import load_board
 from safectl_hardware.fake_board import FakeBoard
 from safectl_hardware.firmware import build_robot
+from safectl_hardware.serial import SerialBridge
 from safectl_hardware.virtual import VirtualBoard
 from safectl_ros.adapters.vector import numbers_to_message
 from safectl_ros.nodes.serial_bridge import SerialBridgeNode
@@ -121,6 +123,40 @@ def test_a_refused_command_stops_the_board(board, bridge, publisher, refused):
     publisher.publish(refused)
     wait_until(lambda: board.stops > 0)
     wait_until(lambda: not board.is_running)
+
+
+def test_what_was_commanded_before_the_board_was_there_is_not_followed(
+    board, bridge, probe, publisher, monkeypatch
+):
+    """The board boots; commands come at the promised rate until it is about to be there."""
+    enter, attempts, is_silent = SerialBridge.__enter__, [], threading.Event()
+
+    def boot(serial):
+        attempts.append(time.monotonic())
+        if len(attempts) == 1:
+            raise BridgeError("the board is not there yet")
+        if len(attempts) == 2:
+            time.sleep(0.5)
+            is_silent.set()
+            time.sleep(PERIOD_S)  # less than the deadline: its event does not stop the link
+        return enter(serial)
+
+    monkeypatch.setattr(SerialBridge, "__enter__", boot)
+
+    def tick():
+        if not is_silent.is_set():
+            publisher.publish(command(0.5, 0.5))
+
+    states = Inbox(probe.node, Float64MultiArray, "observation", SENSOR)
+    timer = probe.node.create_timer(PERIOD_S / 2.0, tick)
+    bridge(board.port)
+    wait_until(is_silent.is_set)
+    states.wait(lambda messages: len(messages) > 8)
+    assert board.commands == []
+    is_silent.clear()
+    wait_until(lambda: board.is_running)
+    assert board.commands[-1] == (0.5, 0.5)
+    probe.node.destroy_timer(timer)
 
 
 def test_a_driver_that_promises_no_deadline_is_not_connected(board, bridge, probe):
