@@ -22,7 +22,7 @@ from safectl_agents.models import make_env
 _RANDOM, _WARM_UP, _ROUND, _ROUNDS = 1_000, 2_000, 150, 5
 _HIDDEN = (256, 256)  # as on AntRun
 _BUFFER = 20_000
-_LEAST_COST = 1e-3  # violating steps per episode; keeps a ratio to no cost at all finite
+_LEAST_COST = 1e-3  # violating steps per episode; less counts as this, so that ratios are finite
 _BASELINES = ("usl", "recovery", "safety-layer", "td3-lag", "sac-lag", "shaping", "td3")
 
 
@@ -83,13 +83,12 @@ def _training_speed() -> Measurement:
     )
 
 
-def _recorded(task: str) -> dict[str, list[dict[str, Any]]]:
+def _recorded(task: str, method: str = "acs") -> dict[str, list[dict[str, Any]]]:
     folder = results_folder() / "acs" / task
     found = {name: [dict(seed) for seed in seeds] for name, seeds in read_results(folder).items()}
-    if "acs" not in found:
-        raise FileFormatError(
-            folder, "holds no seed of acs", f"run: safectl bench acs --task {task}"
-        )
+    if method not in found:
+        advice = f"run: safectl bench acs --task {task} --method {method}"
+        raise FileFormatError(folder, f"holds no seed of {method}", advice)
     return found
 
 
@@ -135,9 +134,10 @@ def _ant_run_cost_vs_safety_layer() -> Measurement:
 
 def _pretrained_violations() -> Measurement:
     """Return violations in training from an untrained critic over those from a learned one."""
-    found = _recorded("speed-limit")["acs"]
-    folder = results_folder() / "acs-pretrained" / "speed-limit"
-    learned = [dict(seed) for seed in read_results(folder)["acs"]]
+    found, learned = (
+        [dict(seed) for seed in read_results(results_folder() / name / "speed-limit")["acs"]]
+        for name in ("acs-untrained", "acs-pretrained")
+    )
     ours = [float(seed["training_violations"]) for seed in learned]
     theirs = [float(seed["training_violations"]) for seed in found]
     few, many = float(np.mean(ours)), float(np.mean(theirs))
@@ -158,24 +158,24 @@ def _pretrained_violations() -> Measurement:
     )
 
 
-def _cost_vs_baselines(task: str) -> Callable[[], Measurement]:
-    """Return the lowest cost of any baseline over that of ACS, with the returns beside it."""
+def _cost_vs_baselines(task: str, method: str) -> Callable[[], Measurement]:
+    """Return the lowest cost of any baseline over that of ours, with the returns beside it."""
 
     def measure() -> Measurement:
-        found = _compared(task)
-        ours = _mean(found["acs"], "cost_mean")
+        found = _compared(task, method)
+        ours = _mean(found[method], "cost_mean")
         lowest = min(_mean(found[name], "cost_mean") for name in _BASELINES if name in found)
-        ratio = lowest / max(ours, _LEAST_COST)
-        return Measurement(ratio, ours=ours, theirs=lowest, details=_table(found))
+        ratio = max(lowest, _LEAST_COST) / max(ours, _LEAST_COST)
+        return Measurement(ratio, ours=ours, theirs=lowest, details=_table(found, method))
 
     return measure
 
 
-def _return_share(task: str) -> Callable[[], Measurement]:
-    """Return the return of ACS over the best of any baseline whose cost is within the limit."""
+def _return_share(task: str, method: str) -> Callable[[], Measurement]:
+    """Return the return of ours over the best of any baseline whose cost is within the limit."""
 
     def measure() -> Measurement:
-        found, limit = _compared(task), find_task(task).cost_limit
+        found, limit = _compared(task, method), find_task(task).cost_limit
         constrained = [
             _mean(found[name], "return_mean")
             for name in _BASELINES
@@ -184,16 +184,16 @@ def _return_share(task: str) -> Callable[[], Measurement]:
         if not constrained or max(constrained) <= 0.0:
             why = f"holds no baseline with a return and a cost of at most {limit:g}"
             raise FileFormatError(results_folder() / "acs" / task, why, "compare the costs alone")
-        ours, best = _mean(found["acs"], "return_mean"), max(constrained)
-        details = {"cost_limit": limit, **_table(found)}
+        ours, best = _mean(found[method], "return_mean"), max(constrained)
+        details = {"cost_limit": limit, **_table(found, method)}
         return Measurement(ours / best, ours=ours, theirs=best, details=details)
 
     return measure
 
 
-def _compared(task: str) -> dict[str, list[dict[str, Any]]]:
-    """Return the recorded seeds by method, with a baseline among them."""
-    found = _recorded(task)
+def _compared(task: str, method: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the recorded seeds by method, with ours and a baseline among them."""
+    found = _recorded(task, method)
     if not any(name in found for name in _BASELINES):
         advice = f"run: safectl bench acs --task {task} --method all"
         raise FileFormatError(results_folder() / "acs" / task, "holds no baseline", advice)
@@ -204,12 +204,12 @@ def _mean(rows: list[dict[str, Any]], name: str) -> float:
     return float(np.mean(_finals(rows, name)))
 
 
-def _table(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def _table(found: dict[str, list[dict[str, Any]]], method: str) -> dict[str, Any]:
     return {
         "seeds": {name: _seeds(rows) for name, rows in found.items()},
         "cost_per_seed": {name: _finals(rows, "cost_mean") for name, rows in found.items()},
         "return_per_seed": {name: _finals(rows, "return_mean") for name, rows in found.items()},
-        "settings": found["acs"][0]["settings"],
+        "settings": found[method][0]["settings"],
     }
 
 
@@ -234,6 +234,33 @@ _PRETRAINED = Benchmark(
     quick=True,
     measure=_pretrained_violations,
 )
+
+
+def _comparison(task: str, title: str, method: str, name: str) -> tuple[Benchmark, Benchmark]:
+    """Return how a method of ours compares to the baselines of a task, in cost and in return."""
+    return (
+        Benchmark(
+            name=f"{name}_cost_vs_baselines",
+            summary=f"cost of {method} on {title}, recorded seeds; less than 0.001 counts as that",
+            unit="x",
+            baseline="the lowest cost of any baseline by the same protocol",
+            target=1.0,
+            better="higher",
+            quick=True,
+            measure=_cost_vs_baselines(task, method),
+        ),
+        Benchmark(
+            name=f"{name}_return_share",
+            summary=f"return of {method} on {title}, recorded seeds",
+            unit="1",
+            baseline="the best by the same protocol with at most 25 violations per episode",
+            target=0.95,
+            better="higher",
+            quick=True,
+            measure=_return_share(task, method),
+        ),
+    )
+
 
 _RECORDED = {
     "ant-run": (
@@ -269,26 +296,8 @@ _RECORDED = {
         ),
     ),
     "speed-limit": (
-        Benchmark(
-            name="acs.speed_limit_cost_vs_baselines",
-            summary="cost of ACS on SpeedLimit, recorded seeds",
-            unit="x",
-            baseline="the lowest cost of any baseline by the same protocol",
-            target=1.0,
-            better="higher",
-            quick=True,
-            measure=_cost_vs_baselines("speed-limit"),
-        ),
-        Benchmark(
-            name="acs.speed_limit_return_share",
-            summary="return of ACS on SpeedLimit, recorded seeds",
-            unit="1",
-            baseline="the best by the same protocol with at most 25 violations per episode",
-            target=0.95,
-            better="higher",
-            quick=True,
-            measure=_return_share("speed-limit"),
-        ),
+        *_comparison("speed-limit", "SpeedLimit", "acs", "acs.speed_limit"),
+        *_comparison("speed-limit", "SpeedLimit", "acs-sac", "acs.speed_limit_sac"),
     ),
 }
 """Benchmarks of what `safectl bench acs` recorded, by task."""

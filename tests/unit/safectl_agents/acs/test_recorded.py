@@ -45,6 +45,16 @@ def test_costs_and_returns_are_compared_with_the_best_baseline(record):
     assert cost.value == pytest.approx(4.0 / 2.0)
 
 
+def test_a_method_on_another_trainer_has_figures_of_its_own(record):
+    record("acs-sac", (80.0, 0.0))
+    record("sac-lag", (100.0, 0.0))
+    with pytest.raises(FileFormatError, match="holds no seed of acs;"):
+        SHARE.measure()
+    assert BENCHMARKS["acs.speed_limit_sac_return_share"].measure().value == pytest.approx(0.8)
+    cost = BENCHMARKS["acs.speed_limit_sac_cost_vs_baselines"].measure()
+    assert (cost.ours, cost.theirs, cost.value) == (0.0, 0.0, 1.0)  # a tie
+
+
 def test_without_a_constrained_baseline_there_is_no_share(record):
     record("acs", (80.0, 1.0))
     with pytest.raises(FileFormatError, match="run: safectl bench acs --task speed-limit"):
