@@ -51,8 +51,10 @@ class GymnasiumVecEnv(VecEnv):
         """
         observation, rewards, terminated, truncated, info = self.env.step(self._actions)
         dones = terminated | truncated
-        costs = np.asarray(info.get("cost", np.zeros(self.num_envs))).tolist()
-        infos: Infos = [{"cost": cost, "TimeLimit.truncated": False} for cost in costs]
+        infos: Infos = [{"TimeLimit.truncated": False} for _ in range(self.num_envs)]
+        if "cost" in info:
+            for one, cost in zip(infos, _costs(info, dones), strict=True):
+                one["cost"] = cost
         for index in np.flatnonzero(dones):
             infos[index]["terminal_observation"] = info["final_obs"][index]
             infos[index]["TimeLimit.truncated"] = bool(truncated[index] & ~terminated[index])
@@ -86,3 +88,13 @@ class GymnasiumVecEnv(VecEnv):
         """Return one picture per copy, or None each without a render mode."""
         pictures: tuple[Array, ...] | None = self.env.render()
         return [None] * self.num_envs if pictures is None else list(pictures)
+
+
+def _costs(info: dict[str, Any], dones: Array) -> list[float]:
+    """Return the cost of this step per copy; that of a last step may lie in `final_info`."""
+    costs = np.array(info["cost"], dtype=np.float64)
+    final = info.get("final_info", {})
+    if "cost" in final:
+        costs = np.where(dones, final["cost"], costs)
+    found: list[float] = costs.tolist()
+    return found

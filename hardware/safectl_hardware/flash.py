@@ -14,7 +14,7 @@ from pathlib import Path
 from safectl.errors import ConfigError, DoesNotFit, FlashError, MissingTool
 from safectl.export.toolchain import COMPILE_TIMEOUT_S, find_tool, run_tool
 from safectl_hardware.board import Board
-from safectl_hardware.intel_hex import hex_span
+from safectl_hardware.intel_hex import Span, hex_span
 from safectl_hardware.linker import find_program
 from safectl_hardware.programmer import Format, Job, Programmer, cause_of
 from safectl_hardware.programmers import find_programmer
@@ -182,7 +182,7 @@ def _formats(
             raise ConfigError(
                 str(image), f"the tool takes {' and '.join(needed)}; give an ELF file"
             )
-        size = image.stat().st_size if given == "bin" else _hex_size(board, image)
+        size = image.stat().st_size if given == "bin" else _reach(board, image, hex_span(image))
         _require_fit(board, image, size)
         return {given: image}
     files: dict[Format, Path] = {"elf": image}
@@ -194,13 +194,17 @@ def _formats(
             timeout_s=COMPILE_TIMEOUT_S,
         )
         files["bin" if name == "bin" else "hex"] = target
-    _require_fit(board, image, files["bin"].stat().st_size)
+    span = hex_span(files["hex"])
+    _require_fit(board, image, _reach(board, image, span))
+    if "bin" in needed and span.start != board.flash.origin:
+        problem = f"begins at {span.start:#x}; the tool writes it to {board.flash.origin:#x}"
+        raise ConfigError(str(image), f"{problem}, where it would not run; choose another tool")
     return files
 
 
-def _hex_size(board: Board, image: Path) -> int:
-    """Return how far a file reaches into the flash."""
-    origin, span = board.flash.origin, hex_span(image)
+def _reach(board: Board, image: Path, span: Span) -> int:
+    """Return how far an image reaches into the flash."""
+    origin = board.flash.origin
     if span.start < origin:
         problem = f"writes from {span.start:#x} on, but the flash of {board.name} begins at"
         raise ConfigError(str(image), f"{problem} {origin:#x}; build it for this board")

@@ -93,6 +93,9 @@ class SerialLine:
         spec: The specification that the board must have.
         role: The role that it must have.
         program_digest: The controller that it must have; None where any will do.
+
+    Attributes:
+        answered: The board's clock [us] in its answer to the handshake, and ours when it came [s].
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class SerialLine:
         self._decoder = Decoder()
         self._waiting: deque[Frame] = deque()
         self._sequence = 0
+        self.answered = (0, 0.0)
 
     @property
     def refused(self) -> int:
@@ -183,6 +187,7 @@ class SerialLine:
             until = min(deadline, time.monotonic() + _ASK_AGAIN_S)
             while (frame := self.receive(until)) is not None:
                 if frame.kind == Kind.LIMITS and frame.sequence == number:
+                    self.answered = frame.time_us, time.monotonic()
                     return self._accept(frame.payload)
         raise BridgeError(
             "no board answered the handshake; check port, power and that firmware of this project "

@@ -106,8 +106,10 @@ class SerialBridge:
 
     def __enter__(self) -> "SerialBridge":
         """Connect; the handshake leaves the board stopped until the first command."""
-        self._clock, self._newest = _BoardClock(), None
+        self._newest = None
         self.identity = self._line.connect()
+        self._clock = _BoardClock()
+        self._clock.stamp(*self._line.answered)  # states that then wait in a buffer are old
         return self
 
     def __exit__(self, *exception: object) -> None:

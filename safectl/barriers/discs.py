@@ -105,7 +105,8 @@ class ObservedDiscs:
         offset = select(state, flat).reshape(len(state), len(self.centres), self.dimension)
         if self.positions:
             offset = offset - select(state, self.positions).unsqueeze(1)
-        return _length(offset) - self.radius
+        # Its gradient, unlike that of hypot, is finite on the axes and zero at the centre.
+        return torch.linalg.vector_norm(offset, dim=-1) - self.radius
 
 
 def _length(offset: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from safectl.export.ops import Op
 from safectl.export.program import (
     ACTION,
     FAIL_SAFE,
+    LIMITED,
     MARGIN,
     OBSERVATION,
     STATUS,
@@ -128,7 +129,7 @@ def guarded_policy_program(
     """
     tracer = start_program(name, spec, fail_safe)
     proposal = append_network(tracer, policy, name="policy", outputs=spec.nu)
-    limited = _limit(tracer, proposal, "limited")
+    limited = _limit(tracer, proposal, LIMITED)
     model = append_network(tracer, signal.network, name="signal", outputs=1 + spec.nu, like=policy)
     normal, offset, backoff = _half_space(tracer, model, signal)
     limits = limit_constants(tracer)

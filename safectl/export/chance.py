@@ -78,7 +78,7 @@ def chance_constrained_program(
     tracer = start_program(name, spec, fail_safe)
     proposal = append_network(tracer, policy, name="policy", outputs=spec.nu)
     limits = limit_constants(tracer)
-    limited = tracer.op(Op("clip", (proposal,), ("limited",), limits))
+    limited = tracer.limited(proposal, limits)
     layers, activation = _layers(constraint.critic)
     costs = layers[-1].out_features
     bound = append_network(tracer, constraint.bound, name="bound", outputs=costs)

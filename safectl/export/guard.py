@@ -118,7 +118,7 @@ def filter_program(name: str, spec: Spec, safeguard: Safeguard) -> Program:
 
 def _behind(tracer: Tracer, proposal: str, safeguard: Safeguard, entries: Sequence[int]) -> Program:
     limits = limit_constants(tracer)
-    limited = tracer.op(Op("clip", (proposal,), ("limited",), limits))
+    limited = tracer.limited(proposal, limits)
     guard = _Guard(tracer, limited, tuple(entries))
     guard.collect(safeguard)
     guard.finish(limits)

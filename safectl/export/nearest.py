@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from safectl.export.arithmetic import clip
 from safectl.export.ops import Array
 from safectl.export.selection import UNKNOWN
 from safectl.types import Status
@@ -15,7 +16,8 @@ def nearest_admissible(
 
     An action is admissible if its constraint values are finite and zero or more, and it is within
     the limits. Where none is, the one whose smallest value is largest is the fallback; where no
-    value is finite, the proposal, with a margin of `UNKNOWN`.
+    value is finite, the proposal. The margin is `UNKNOWN` there, and where the limits change a
+    fallback.
 
     Args:
         proposal: Within the limits, shape (batch, nu).
@@ -44,6 +46,10 @@ def nearest_admissible(
     found, some = np.any(holds, axis=1), np.any(known, axis=1)
     index = np.where(found, nearest, np.where(some, loosest, 0))
     rows = np.arange(len(proposal))
-    margin = np.where(some, least[rows, index], UNKNOWN)
+    margin = np.where(some & within[rows, index], least[rows, index], UNKNOWN)
     status = np.where(index == 0, np.int8(Status.KEPT), np.int8(Status.CORRECTED))
-    return choices[rows, index], margin, np.where(found, status, np.int8(Status.FALLBACK))
+    return (
+        clip(choices[rows, index], low, high),
+        margin,
+        np.where(found, status, np.int8(Status.FALLBACK)),
+    )

@@ -32,6 +32,8 @@ OBSERVATION, ACTION, MARGIN, STATUS, FAIL_SAFE = (
     "status",
     "fail_safe",
 )
+LIMITED = "limited"
+"""The proposal within the limits, where a program continues with a safeguard."""
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 """Stands for infinity where a program needs a finite number."""
 MARGIN_NONE = FLOAT32_MAX

@@ -6,6 +6,9 @@ to overflow). Pools, slices and rearrangements between them stay integer, and in
 do, by tables of 256 entries; relu and relu6 cost nothing. Everything else, recurrent layers,
 layer normalisation, add, concat, softmax, stays float between a `dequantise` and a `quantise`. A
 layer that only floats read gives floats straight from its sums.
+
+Behind a safeguard only the policy becomes integer: what finds and certifies the action stays float,
+as an integer saturates where the calibration ended and would certify what it no longer sees.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +29,16 @@ from safectl.export.interpret import replay, run_ops
 from safectl.export.kinds.activation import FUNCTIONS, activate
 from safectl.export.kinds.spatial import patches
 from safectl.export.ops import AnyArray, Array, Integers, Op, Quantisation, Window
-from safectl.export.program import ACTION, FAIL_SAFE, OBSERVATION, Program, needed_ops
+from safectl.export.program import (
+    ACTION,
+    FAIL_SAFE,
+    LIMITED,
+    MARGIN,
+    OBSERVATION,
+    STATUS,
+    Program,
+    needed_ops,
+)
 
 Numbers = npt.NDArray[np.float64]
 
@@ -71,8 +83,8 @@ def quantise_with_bound(program: Program, observations: Array, *, bits: int = 8)
         bits: 8 or 16, of the values; weights have 8.
 
     Raises:
-        RangeError: If the bits are others, nothing is left to calibrate with, or a range is tiny
-            beside the weights.
+        RangeError: If the bits are others, nothing is left to calibrate with, a range is tiny
+            beside the weights, or the program is a safeguard without a policy.
         ShapeError: If the observations do not fit the specification.
     """
     if bits not in (8, 16):
@@ -84,10 +96,26 @@ def quantise_with_bound(program: Program, observations: Array, *, bits: int = 8)
         raise RangeError("observations", value="NaN or infinity", expected="finite numbers")
     split = tuple(part for op in program.ops for part in _split(op))
     whole = replace(program, ops=split)
-    builder = _Builder(whole, bits, _calibrate(whole, observations), _wanted(split, bits))
+    kept = _certifying(whole)
+    if kept and not any(op.kind in _WEIGHTED and op.outputs[0] not in kept for op in split):
+        expected = "a policy before the safeguard; what certifies stays float"
+        raise RangeError("program", value=program.name, expected=expected)
+    wanted = _wanted([op for op in split if op.outputs[0] not in kept], bits)
+    builder = _Builder(whole, bits, _calibrate(whole, observations), wanted, kept)
     for op in split:
         builder.append(op)
     return builder.finish()
+
+
+def _certifying(program: Program) -> frozenset[str]:
+    """Return the first outputs of what evidence follows from, other than through the proposal."""
+    reached = {MARGIN, STATUS}
+    kept: set[str] = set()
+    for op in reversed(program.ops):
+        if reached & set(op.outputs) and LIMITED not in op.outputs:
+            reached |= set(op.inputs) - {LIMITED}
+            kept.add(op.outputs[0])
+    return frozenset(kept)
 
 
 def _split(op: Op) -> tuple[Op, ...]:
@@ -134,12 +162,14 @@ class _Builder:
         bits: Of the integer values.
         seen: What the calibration saw, (rows, size) per value.
         wanted: Values that are wanted as integers.
+        kept: First outputs of operations that stay float.
     """
 
     program: Program
     bits: int
     seen: Mapping[str, AnyArray]
     wanted: frozenset[str]
+    kept: frozenset[str]
     _ops: list[Op] = field(default_factory=list)
     _constants: dict[str, AnyArray] = field(default_factory=dict)
     _forms: dict[str, Quantisation] = field(default_factory=dict)
@@ -155,7 +185,9 @@ class _Builder:
     def append(self, op: Op) -> None:
         """Append the integer twin of an operation, or the operation itself."""
         is_wanted = op.outputs[0] in self.wanted
-        if op.kind in _WEIGHTED:
+        if op.outputs[0] in self.kept:
+            self._float(op)
+        elif op.kind in _WEIGHTED:
             self._weighted(op, is_wanted)
         elif is_wanted and op.kind in _MOVING:
             self._moving(op)

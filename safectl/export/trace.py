@@ -17,7 +17,15 @@ from safectl.export.ops import (
     Strides,
     Value,
 )
-from safectl.export.program import FAIL_SAFE, FLOAT32_MAX, OBSERVATION, Program, State, needed_ops
+from safectl.export.program import (
+    FAIL_SAFE,
+    FLOAT32_MAX,
+    LIMITED,
+    OBSERVATION,
+    Program,
+    State,
+    needed_ops,
+)
 from safectl.export.recorder import slope, weights
 from safectl.spec import Spec
 
@@ -186,6 +194,10 @@ class Tracer:
     def slice(self, value: str, start: int, stop: int, *, name: str) -> str:
         """Append a view of the entries from `start` to before `stop`."""
         return self.op(Op("slice", (value,), (name,), start=start, stop=stop))
+
+    def limited(self, proposal: str, limits: tuple[str, str]) -> str:
+        """Append the proposal within the limits, with which a safeguard goes on."""
+        return self.op(Op("clip", (proposal,), (LIMITED,), limits))
 
     def permute(
         self, value: str, shape: tuple[int, ...], order: tuple[int, ...], *, name: str

@@ -50,7 +50,7 @@ class Watchdog:
             newer_by = (stamp - self._stamp) % _WORD
             if newer_by == 0 or newer_by >= _HALF:
                 return False
-        self._stamp = stamp
+        self._stamp = stamp % _WORD
         return True
 
     def arm(self, now: int) -> bool:
@@ -62,15 +62,20 @@ class Watchdog:
     def check(self, now: int) -> bool:
         """Trip if it runs on a stale observation; return whether it still runs."""
         if not self._is_fresh(now):
+            self._stamp = None  # when the counter has gone round it would look fresh again
             self._trip()
         return self.mode == Mode.RUNNING
 
     def run(self, stamp: int, now: int) -> bool:
-        """Observe; trip if this observation or the newest is stale; return whether it runs."""
+        """Observe; trip if this observation or the newest is stale.
+
+        Returns:
+            Whether it runs and this is the newest observation, for the first time or again.
+        """
         self.observe(stamp, now)
         if (now - stamp) % _WORD > self.limit:
             self._trip()
-        return self.check(now)
+        return self.check(now) and stamp % _WORD == self._stamp
 
     def stop(self) -> None:
         """Stop at once, without a trip."""

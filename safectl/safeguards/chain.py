@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 from torch import Tensor
 
 from safectl.errors import RangeError
@@ -90,6 +90,13 @@ class Chain:
         usable = agreed & ((sweep.action == action).all(-1) | ~fell_back)
         limits = action_limits(self.fallback.spec, action)
         return decide(action, _evidence(sweep), _evidence(last), limits=limits, usable=usable)
+
+    def reset(self, rows: Bool[Tensor, " batch"], /) -> None:
+        """Forget the marked rows in every safeguard that remembers: a new episode begins there."""
+        for safeguard in self.safeguards:
+            forget = getattr(safeguard, "reset", None)
+            if forget is not None:
+                forget(rows)
 
     def _pass(self, observation: Tensor, action: Tensor) -> _Sweep:
         start = at_the_door(finite_rows(action), action)

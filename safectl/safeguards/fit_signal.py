@@ -163,7 +163,8 @@ def calibrate(model: AffineSignalModel, data: Transitions, *, delta: float) -> C
     """Measure a model's error on transitions that it was not trained on.
 
     The margin is a split-conformal quantile of the rows' largest scaled errors, the rank-th
-    smallest with rank = ceil((samples + 1) (1 - delta)): one event for all signals.
+    smallest with rank = ceil((samples + 1) (1 - delta)): one event for all signals. The scale is
+    the model's, from its training: one that depends on these rows would promise too much.
 
     Raises:
         RangeError: If there are too few transitions for the quantile.
@@ -171,7 +172,7 @@ def calibrate(model: AffineSignalModel, data: Transitions, *, delta: float) -> C
     error = data.signal_next - model.predict(data.observations, data.actions)
     rank = _rank(len(error), delta)
     rms = error.square().mean(0).sqrt()
-    scale = rms.clamp(min=torch.finfo(error.dtype).tiny)
+    scale = model.signal_deviation.to(error).clamp(min=torch.finfo(error.dtype).tiny)
     score = (error / scale).amax(-1).sort().values[rank - 1]
     return Calibration(score * scale, delta, len(error), rms)
 

@@ -145,7 +145,7 @@ class OnlineSafetyLayer:
             **moments,
             **served,
             "counts": torch.tensor([self._seen, self._fitted_at, self.dropped]),
-            "delta": torch.tensor(self.options.delta, dtype=torch.float64),
+            "promise": self._promise(),
             "generator": self._generator.get_state(),
         }
 
@@ -162,9 +162,17 @@ class OnlineSafetyLayer:
                 "state of the safety layer", f"does not fit ({error})", "train from the start"
             ) from error
 
+    def _promise(self) -> Tensor:
+        """Return what a calibrated margin depends on, besides the data."""
+        options = self.options
+        numbers = (options.delta, options.near, options.rate, options.interval, options.capacity)
+        return torch.tensor((self.limit, *numbers), dtype=torch.float64)
+
     def _load(self, state: Mapping[str, Tensor]) -> None:
-        if float(state["delta"]) != self.options.delta:
-            raise RangeError("delta", value=float(state["delta"]), expected=str(self.options.delta))
+        promised, expected = state["promise"].tolist(), self._promise().tolist()
+        if promised != expected:
+            names = "limit, delta, near, rate, interval, capacity"
+            raise RangeError(names, value=tuple(promised), expected=str(tuple(expected)))
         self._seen, self._fitted_at, self.dropped = state["counts"].tolist()
         filled = min(self._seen, self.options.capacity)
         for index, store in enumerate(self._data):

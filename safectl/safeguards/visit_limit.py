@@ -86,6 +86,7 @@ class VisitLimit:
         seen = at_the_door(finite_rows(observation), observation)
         proposal = at_the_door(usable, action)
         tried = limits.low + self.unit_points.to(action) * (limits.high - limits.low)
+        tried = tried.clamp(*limits)  # rounding may end an ulp beyond
         choices = torch.cat(
             [proposal.clamp(*limits)[:, None], tried.expand(len(action), *tried.shape)], 1
         )

@@ -8,7 +8,10 @@ import torch
 
 from safectl.errors import RangeError
 from safectl.export import interpret, verify
+from safectl.export.assemble import limit_constants, start_program
 from safectl.export.nearest import nearest_admissible
+from safectl.export.ops import Op
+from safectl.export.program import ACTION, LIMITED, MARGIN, OBSERVATION, STATUS
 from safectl.export.selection import UNKNOWN
 from safectl.export.visits import task_policy_program, visit_limit_program
 from safectl.models import ForwardBackward, Sizes, VisitCritic, VisitTable
@@ -118,3 +121,31 @@ def test_the_nearest_admissible_action_is_taken():
     assert np.array_equal(action[:, 0], np.float32([0.9, 0.5, 0.5, 0.9]))
     assert np.array_equal(margin, np.float32([0.1, 0.1, -0.05, UNKNOWN]))
     assert status.tolist() == [Status.KEPT, Status.CORRECTED, Status.FALLBACK, Status.FALLBACK]
+
+
+def test_what_is_beyond_the_limits_is_never_taken():
+    proposal, low, high = np.float32([[0.9]]).repeat(2, 0), np.float32([-1.0]), np.float32([1.0])
+    points = np.float32([[[50.0]], [[50.0]]])
+    room = np.float32([[[-0.2], [0.3]], [[np.nan], [-0.1]]])
+    action, margin, status = nearest_admissible(proposal, points, room, low, high)
+    assert action.tolist() == [[1.0], [1.0]]
+    assert margin.tolist() == [UNKNOWN, UNKNOWN]
+    assert status.tolist() == [Status.FALLBACK] * 2
+
+
+def test_beyond_the_limits_c_and_the_interpreter_agree(tmp_path):
+    tracer = start_program("beyond", SPEC, None)
+    limits = limit_constants(tracer)
+    asked = tracer.slice(OBSERVATION, 0, 2, name="asked")
+    limited = tracer.op(Op("clip", (asked,), (LIMITED,), limits))
+    others = tracer.op(Op("clip", (limited,), ("same",), limits))
+    others = tracer.affine(others, [0.0, 0.0], [50.0, -50.0], name="points")
+    room = tracer.affine(limited, [-1.0, -1.0], [-9.0, -8.0], name="room")
+    outputs = (ACTION, MARGIN, STATUS)
+    tracer.op(Op("nearest_admissible", (limited, others, room), outputs, limits, rows=2))
+    program = tracer.finish()
+    rows = np.random.default_rng(0).standard_normal((50, SPEC.nx)).astype(np.float32)
+    verify(program, observations=rows)
+    steps = interpret(program, rows)
+    assert (np.abs(steps.action) <= np.array(SPEC.action_high)).all()
+    assert UNKNOWN in steps.margin

@@ -101,6 +101,26 @@ def test_repeated_delayed_and_future_observations_are_no_news():
     assert not watchdog.run(94, 105), "this observation is stale, whatever came before it"
 
 
+def test_an_action_is_computed_from_the_newest_observation_alone():
+    watchdog = Watchdog(10)
+    watchdog.observe(100, 100)
+    watchdog.arm(100)
+    assert watchdog.run(108, 108)
+    assert watchdog.run(108, 109), "again, as of a slow sensor"
+    assert not watchdog.run(101, 110), "delayed, though not stale"
+    assert watchdog.mode == Mode.RUNNING
+    assert watchdog.run(111, 111)
+
+
+def test_what_was_stale_does_not_look_fresh_when_the_counter_has_gone_round():
+    watchdog = Watchdog(10)
+    watchdog.observe(108, 108)
+    watchdog.stop()
+    for now in range(108, 108 + WORD, 2**30):
+        assert not watchdog.check(now % WORD)
+    assert not watchdog.arm(111)
+
+
 def test_a_limit_that_no_difference_of_ticks_can_tell_is_refused():
     with pytest.raises(RangeError, match="2\\^31"):
         Watchdog(2**31)

@@ -85,6 +85,14 @@ def test_an_action_that_is_not_finite_stops_the_robot(line):
     assert fault_of(next_of(line, Kind.FAULT)).code is FaultCode.STOPPED
 
 
+def test_a_command_of_another_size_stops_the_robot(line):
+    command(line, 1.0, 0.0)
+    command(line, 1.0)
+    assert fault_of(next_of(line, Kind.FAULT)).code is FaultCode.MALFORMED
+    command(line, 1.0, 0.0)
+    assert fault_of(next_of(line, Kind.FAULT)).code is FaultCode.STOPPED
+
+
 def test_the_serial_bridge_connects_to_it(robot):
     with VirtualBoard(robot.board, robot.path, shift=3) as virtual:
         bridge = SerialBridge(serial_port(virtual.port), SPEC)

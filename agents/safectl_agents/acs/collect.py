@@ -118,10 +118,14 @@ class Collector:
         self.begin(rows, seed)
 
     def begin(self, rows: int, seed: int) -> None:
-        """Forget the steps before: episodes begin, and draws follow from the seed."""
+        """Forget the steps before, and let draws follow from the seed."""
+        self.forget(rows)
+        self._generator = numpy_generator(seed, "violating rows")
+
+    def forget(self, rows: int) -> None:
+        """Forget the steps before: episodes begin."""
         self._before = np.zeros((rows, 1), dtype=np.float32)
         self._proposal = np.zeros((0,))
-        self._generator = numpy_generator(seed, "violating rows")
 
     def guards(self, step: int, total: int) -> bool:
         """Return whether the lower layer corrects at a step of a training of `total` steps."""

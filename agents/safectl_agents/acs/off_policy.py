@@ -4,9 +4,11 @@ from typing import Any
 
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import update_learning_rate
 from torch import Tensor
 from torch.optim import Optimizer
@@ -60,6 +62,21 @@ class Corrected(OffPolicyAlgorithm):
         self.replay_buffer_class = CostReplayBuffer
         super()._setup_model()
         self.collector = collector_of(self, self.constraint, self.cost)
+
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        *options: Any,  # noqa: ANN401  the library's own
+        **more: Any,  # noqa: ANN401
+    ) -> tuple[int, BaseCallback]:
+        if reset_num_timesteps or self._last_obs is None:  # the environments are reset
+            self.collector.forget(self.n_envs)
+            self.replay_buffer.end_episodes()
+        return super()._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, *options, **more
+        )
 
     @property
     def lower(self) -> Lower:

@@ -121,6 +121,11 @@ class CostReplayBuffer(ReplayBuffer):
         self._marked = np.argwhere(self.violating)
         self._age[:] = 0
 
+    def end_episodes(self) -> None:
+        """End what is open: the next transition begins an episode."""
+        for env in np.flatnonzero(self._age):
+            self._end_episode(self.pos - 1, int(env))
+
     def _end_episode(self, row: int, env: int) -> None:
         rows = np.arange(row - self._age[env] + 1, row + 1) % self.buffer_size
         self._age[env] = 0

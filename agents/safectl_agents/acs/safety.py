@@ -94,7 +94,8 @@ class _Memory(nn.Module):
         return _Rows(*self.rows[: int(self.count)].split_with_sizes(self.widths, 1))
 
     def keep(self, new: _Rows) -> None:
-        rows = torch.cat([torch.cat(new, 1), self.rows[: int(self.count)]])[: len(self.rows)]
+        newest_first = torch.cat(new, 1).flip(0)
+        rows = torch.cat([newest_first, self.rows[: int(self.count)]])[: len(self.rows)]
         self.rows[: len(rows)] = rows
         self.count.fill_(len(rows))
 

@@ -59,8 +59,13 @@ sf_status sf_nearest_admissible(float *action, float *margin, const sf_choices *
     }
     const size_t chosen = is_found != 0 ? nearest : loosest;
     const float *const room = &choices->room[chosen * choices->rows];
-    sf_copy(action, choice(choices, chosen), size);
-    *margin = is_known != 0 ? smallest(room, choices->rows) : SF_MARGIN_UNKNOWN;
+    const float *const point = choice(choices, chosen);
+    for (size_t j = 0; j < size; j++) {
+        action[j] = point[j] < low[j] ? low[j] : (point[j] > high[j] ? high[j] : point[j]);
+    }
+    *margin = is_known != 0 && is_within(point, low, high, size) != 0
+                  ? smallest(room, choices->rows)
+                  : SF_MARGIN_UNKNOWN;
     if (is_found == 0) {
         return SF_FALLBACK;
     }

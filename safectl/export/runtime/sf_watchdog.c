@@ -42,6 +42,7 @@ int sf_watchdog_arm(sf_watchdog *watchdog, uint32_t now) {
 
 int sf_watchdog_check(sf_watchdog *watchdog, uint32_t now) {
     if (is_fresh(watchdog, now) == 0) {
+        watchdog->seen = 0u; /* when the counter has gone round it would look fresh again */
         trip(watchdog);
     }
     return watchdog->mode == SF_RUNNING;
@@ -52,7 +53,7 @@ int sf_watchdog_run(sf_watchdog *watchdog, uint32_t stamp, uint32_t now) {
     if (now - stamp > watchdog->limit) {
         trip(watchdog);
     }
-    return sf_watchdog_check(watchdog, now);
+    return sf_watchdog_check(watchdog, now) != 0 && stamp == watchdog->stamp;
 }
 
 void sf_watchdog_stop(sf_watchdog *watchdog) {

@@ -2,7 +2,8 @@
  *
  * It starts stopped. Arming succeeds only with a fresh observation. A stale one trips it, and it
  * stays tripped until it is armed again. Time is a free-running 32-bit counter of ticks: ages are
- * differences modulo 2^32, so its overflow does not matter, and a stamp from the future is stale. */
+ * differences modulo 2^32, and a stamp from the future is stale. Call a function of this file more
+ * often than the counter goes round: a stale observation is then forgotten before it looks fresh. */
 #ifndef SF_WATCHDOG_H
 #define SF_WATCHDOG_H
 
@@ -36,7 +37,8 @@ int sf_watchdog_arm(sf_watchdog *watchdog, uint32_t now);
 int sf_watchdog_check(sf_watchdog *watchdog, uint32_t now);
 
 /* One period with an observation: takes note of it, and trips if it, or the newest one, is stale.
- * Returns 1 if an action may be computed from it. */
+ * Returns 1 if an action may be computed from it: it is the newest one, for the first time or again.
+ * A program with states advances each time. */
 int sf_watchdog_run(sf_watchdog *watchdog, uint32_t stamp, uint32_t now);
 
 /* Stops at once, without a trip. */

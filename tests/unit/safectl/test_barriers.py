@@ -256,3 +256,11 @@ def test_stopping_distance_refuses_invalid_arguments(change: dict[str, object]) 
     }
     with pytest.raises((RangeError, ShapeError)):
         StoppingDistance(**(arguments | change))  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_the_gradient_of_an_observed_disc_is_finite_on_the_axes():
+    barrier = ObservedDiscs([(2, 3)], 0.2, positions=(0, 1))
+    state = torch.tensor([[0.0, 0.0, 0.0, 0.45], [0.0, 0.0, 0.3, 0.0]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(barrier.value(state).sum(), state)
+    expected = [[0.0, -1.0, 0.0, 1.0], [-1.0, 0.0, 1.0, 0.0]]
+    torch.testing.assert_close(gradient, torch.tensor(expected))

@@ -5,8 +5,12 @@ import pytest
 import torch
 from torch import nn
 
+from safectl.barriers import StoppingDistance
+from safectl.dynamics import double_integrator
 from safectl.errors import RangeError, ShapeError
 from safectl.export import (
+    Network,
+    guarded_program,
     interpret,
     load_program,
     quantise,
@@ -16,11 +20,15 @@ from safectl.export import (
     torch_network,
     verify,
 )
+from safectl.export.guard import filter_program
 from safectl.export.integer_layer import integer_weights, quantisation, requantisation
 from safectl.export.ops import Quantisation
 from safectl.export.program import OBSERVATION
 from safectl.export.torch_import import network_spec
 from safectl.export.trace import Tracer
+from safectl.safeguards import BarrierQP, Brake
+from safectl.spec import Signal, Spec
+from safectl.types import Status
 
 
 def rows_of(program, count=200, seed=0):
@@ -178,3 +186,43 @@ def test_a_state_that_a_table_reads_too_is_not_cut_where_the_table_becomes_flat(
     rows = np.linspace(-1.0, 1.0, 50, dtype=np.float32)[:, None]
     found = replay(quantise(program, rows), rows).action
     assert np.abs(found - replay(program, rows).action).max() < 0.1
+
+
+SPACE = Spec(
+    observation=(Signal("x", "m", -9.0, 9.0), Signal("v", "m/s", -9.0, 9.0)),
+    action=(Signal("a", "m/s^2", -2.0, 2.0),),
+    period=0.1,
+)
+BOX = StoppingDistance([-1.0], [1.0], braking=2.0, period=0.1, positions=(0,), velocities=(1,))
+
+
+def safeguarded(policy):
+    """Return a policy behind a barrier for the double integrator on a line."""
+    model = double_integrator(0.1, axes=1)
+    guard = BarrierQP(BOX, model, fallback=Brake(SPACE, velocities=(1,)), rate=0.5)
+    return guarded_program("guarded", SPACE, Network(policy), guard)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_behind_a_safeguard_only_the_policy_becomes_integer(bits):
+    torch.manual_seed(0)
+    program = safeguarded(nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1)))
+    quantised = quantise(program, 0.3 * rows_of(program), bits=bits)
+    assert any(op.kind == "integer_dense" for op in quantised.ops)
+    rows = np.array([[k, k] for k in (0.0, 0.3, 1.0, 2.0, 5.0, 100.0, 1e6)], np.float32)
+    far, exact = interpret(quantised, rows), interpret(program, rows)
+    assert np.array_equal(far.status[2:], exact.status[2:])
+    for row, action, margin, status in zip(rows, far.action, far.margin, far.status, strict=True):
+        if status != Status.FALLBACK:
+            assert margin >= 0.0
+            after = rows.dtype.type([row[0] + 0.1 * row[1], row[1] + 0.1 * action[0]])
+            assert float(BOX.value(torch.tensor(after[None])).min()) >= 0.0
+    assert Status.FALLBACK in far.status[3:]
+
+
+def test_a_safeguard_without_a_policy_stays_float():
+    model = double_integrator(0.1, axes=1)
+    guard = BarrierQP(BOX, model, fallback=Brake(SPACE, velocities=(1,)), rate=0.5)
+    program = filter_program("filter", SPACE, guard)
+    with pytest.raises(RangeError, match="what certifies stays float"):
+        quantise(program, rows_of(program))

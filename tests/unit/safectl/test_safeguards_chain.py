@@ -5,7 +5,7 @@ from torch import Tensor
 from safectl.barriers import box
 from safectl.dynamics import LinearDynamics
 from safectl.errors import RangeError
-from safectl.safeguards import BarrierQP, Brake, Chain, Clip
+from safectl.safeguards import BarrierQP, Brake, Chain, Clip, RateLimit, Remembering
 from safectl.safeguards.evidence import Candidate, action_limits, decide
 from safectl.spec import Signal, Spec
 from safectl.types import Certificate, Decision, Status
@@ -164,3 +164,14 @@ def test_an_empty_chain_is_refused() -> None:
         Chain(fallback=Brake(SPEC))
     with pytest.raises(RangeError):
         Chain(Clip(SPEC), fallback=Brake(SPEC), sweeps=1)
+
+
+def test_a_chain_forgets_with_its_members() -> None:
+    spec = Spec((Signal("p", "m", -9.0, 9.0),), (Signal("u", "m/s", -1.0, 1.0),), 0.1)
+    limit = RateLimit(spec, [2.0], rows=1)
+    chain = Chain(Remembering(limit, [limit]), Clip(spec), fallback=Brake(spec))
+    seen, full = torch.zeros(1, 1), torch.ones(1, 1)
+    steps = [float(chain.filter(seen, full).action) for _ in range(2)]
+    assert steps[1] > steps[0] > 0.0
+    chain.reset(torch.tensor([True]))
+    assert float(chain.filter(seen, full).action) == steps[0]

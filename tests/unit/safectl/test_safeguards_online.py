@@ -189,9 +189,10 @@ def test_rows_and_widths_must_match(shapes, name):
         make().observe(*(torch.zeros(shape) for shape in shapes))
 
 
-def test_a_state_for_another_delta_is_refused():
-    other = make(dataclasses.replace(SMALL, delta=0.2))
-    with pytest.raises(FileFormatError, match=r"delta is 0\.2"):
+@pytest.mark.parametrize("change", [{"delta": 0.2}, {"near": 0.5}, {"rate": 0.9}])
+def test_a_state_of_another_promise_is_refused(change):
+    other = make(dataclasses.replace(SMALL, **change))
+    with pytest.raises(FileFormatError, match=r"delta, near, rate, interval, capacity is"):
         make().load_state(other.state())
 
 

@@ -4,6 +4,7 @@ import os
 import select
 import struct
 import subprocess
+import sys
 import threading
 import time
 import tty
@@ -12,8 +13,9 @@ from dataclasses import replace
 import pytest
 
 from safectl.errors import ConfigError, DoesNotFit, FlashError, UnknownNameError
+from safectl_hardware import flash as flashing
 from safectl_hardware.board import Memory, board_names, load_board
-from safectl_hardware.flash import flash, flash_plan
+from safectl_hardware.flash import flash
 from safectl_hardware.programmer import cause_of
 from safectl_hardware.programmers import PROGRAMMERS, find_programmer
 
@@ -59,6 +61,31 @@ WAITS = {"teensy_loader_cli": "-w", "picotool": "-F"}
 """Options that would make a tool wait for a person; `pyocd` waits unless -W is given."""
 
 
+FAKE_OBJCOPY = """
+import struct, sys
+option, source, target = sys.argv[1:]
+data = open(source, "rb").read()
+if option == "ihex":
+    (start,) = struct.unpack("<I", data[4:8])
+    def record(kind, address, payload):
+        body = bytes([len(payload), address >> 8, address & 255, kind]) + payload
+        return ":" + (body + bytes([-sum(body) & 255])).hex().upper()
+    lines = []
+    for at in range(0, len(data), 16):
+        high, low = divmod(start + at, 65536)
+        lines += [record(4, 0, high.to_bytes(2, "big")), record(0, low, data[at : at + 16])]
+    data = "\\n".join([*lines, record(1, 0, b"")]).encode()
+open(target, "wb").write(data)
+"""
+
+
+def flash_plan(board, image, **options):
+    """Plan, with a fake ELF file placed where the flash of the board begins."""
+    if image.exists() and image.read_bytes()[:4] == b"\x7fELF" and image.stat().st_size == 64:
+        image.write_bytes(b"\x7fELF" + struct.pack("<I", board.flash.origin) + bytes(56))
+    return flashing.flash_plan(board, image, **options)
+
+
 @pytest.fixture
 def elf(tmp_path):
     """A file that looks like an ELF; the converters of the toolchain are faked."""
@@ -84,9 +111,11 @@ def tools(tmp_path, monkeypatch):
         (folder / name).chmod(0o755)
         return folder / f"{name}.argv"
 
+    script = folder / "objcopy.py"
+    script.write_text(FAKE_OBJCOPY)
     for prefix in ("arm-none-eabi", "riscv64-unknown-elf", "avr"):
         copier = folder / f"{prefix}-objcopy"
-        copier.write_text('#!/bin/sh\ncp "$3" "$4"\n')
+        copier.write_text(f'#!/bin/sh\nexec {sys.executable} {script} "$2" "$3" "$4"\n')
         copier.chmod(0o755)
     return fake
 
@@ -153,6 +182,33 @@ def test_images_that_are_missing_too_large_or_of_another_format_are_refused(elf,
         pytest.raises(ConfigError, match="the tool takes elf"),
         flash_plan(board, tmp_path / "image.bin", tool="openocd"),
     ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("board", "tool", "address", "problem"),
+    [
+        ("netduinoplus2", "dfu-util", 0x0, "build it for this board"),
+        ("netduinoplus2", "openocd", 0x0, "build it for this board"),
+        ("raspberry-pi-pico", "picotool", 0x08000000, "build it for this board"),
+        ("netduinoplus2", "dfu-util", 0x08004000, "choose another tool"),
+        ("feather-stm32f405", "pyocd", 0x08004000, "choose another tool"),
+    ],
+)
+def test_an_image_of_another_chip_is_refused(elf, tools, board, tool, address, problem):
+    elf.write_bytes(b"\x7fELF" + struct.pack("<I", address) + bytes(56))
+    with (
+        pytest.raises(ConfigError, match=problem),
+        flashing.flash_plan(load_board(board), elf, tool=tool),
+    ):
+        pass
+
+
+def test_an_image_that_reaches_beyond_the_flash_is_refused(elf, tools):
+    board = load_board("netduinoplus2")
+    last = board.flash.origin + board.flash.size - 32
+    elf.write_bytes(b"\x7fELF" + struct.pack("<I", last) + bytes(56))
+    with pytest.raises(DoesNotFit), flashing.flash_plan(board, elf, tool="openocd"):
         pass
 
 
@@ -306,7 +362,8 @@ def test_real_tools_without_a_device_fail_with_our_words(tool, board, port, stat
         source = tmp_path / "image.s"
         source.write_text(".text\n.globl _start\n_start: .word 1, 2, 3, 4\n")
         image = tmp_path / "image.elf"
-        command = ["arm-none-eabi-gcc", "-nostdlib", source, "-o", image]
+        place = f"-Wl,-Ttext={load_board(board).flash.origin:#x}"
+        command = ["arm-none-eabi-gcc", "-nostdlib", place, source, "-o", image]
         subprocess.run(command, check=True, timeout=60)
     with (
         flash_plan(load_board(board), image, tool=tool, port=port) as plan,

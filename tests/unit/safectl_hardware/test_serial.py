@@ -2,6 +2,7 @@
 
 import time
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from safectl_hardware.fake_board import BoardFaults, FakeBoard
 from safectl_hardware.frames import Frame, Kind
 from safectl_hardware.line import BoardFault, FaultCode, Role, SerialLine
 from safectl_hardware.port import serial_port
-from safectl_hardware.serial import SerialBridge, _BoardClock
+from safectl_hardware.serial import SerialBridge, _BoardClock, pack_state
 from tests.waiting import wait_until
 
 
@@ -218,3 +219,13 @@ def test_stamps_follow_the_board_and_never_come_after_the_arrival():
     assert clock.stamp(100_000, 50.2 + 3.0) == pytest.approx(50.2, abs=1e-3)
     assert clock.stamp(200_000, 50.25) == 50.25
     assert clock.stamp(300_000, 50.4) == pytest.approx(50.35, abs=1e-3)
+
+
+def test_a_state_that_waited_in_a_buffer_is_as_old_as_it_is():
+    with FakeBoard(SPEC) as board, SerialBridge(serial_port(board.port), SPEC) as bridge:
+        board_us, ours = bridge._line.answered
+        values = np.zeros(SPEC.nx + SPEC.nu, np.float32)
+        payload = pack_state(values[: SPEC.nx], values[SPEC.nx :], mode=0)
+        time.sleep(0.3)
+        bridge._take(Frame(Kind.STATE, 1, (board_us + 50_000) % 2**32, payload))
+        assert bridge._newest[1].stamp == pytest.approx(ours + 0.05, abs=0.02)

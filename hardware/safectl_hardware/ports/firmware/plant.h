@@ -1,4 +1,8 @@
-/* What the robot firmware needs from a robot: sensors and motors. Write these three functions. */
+/* What the robot firmware needs from a robot: sensors and motors. Write these three functions.
+ *
+ * None may block: each returns within a quarter of a period, and well before the counter of the port
+ * wraps (2^24 core clocks, 0.1 s at 168 MHz), as time that is not counted delays the stop by
+ * silence. Read slow sensors in an interrupt. */
 #ifndef PLANT_H
 #define PLANT_H
 

@@ -2,7 +2,7 @@
  *
  * It starts stopped, runs with the first command after a handshake, and stops by itself before two
  * periods without a new command. The limits compiled in here hold whatever the host sends; a
- * command that is not finite stops the robot. Every state repeats the action that was applied. */
+ * command that is not finite, or of another size, stops the robot. Every state repeats the action that was applied. */
 #include <string.h>
 
 #include "board.h"
@@ -49,10 +49,16 @@ static void send_state(uint32_t now) {
     (void)line_send(&frame, body, wire);
 }
 
+static void refuse(const sf_frame *frame) {
+    sf_watchdog_stop(&host.watchdog);
+    host.may_arm = 0;
+    send_fault(FAULT_MALFORMED, frame->sequence, 0u);
+}
+
 static void take_command(const sf_frame *frame) {
     float action[SF_NU];
     if (frame->size != ACTION_BYTES) {
-        send_fault(FAULT_MALFORMED, frame->sequence, 0u);
+        refuse(frame);
         return;
     }
     if (host.is_connected && line_take(&host, frame->sequence) != LINE_NEW) {
@@ -60,9 +66,7 @@ static void take_command(const sf_frame *frame) {
     }
     memcpy(action, frame->payload, ACTION_BYTES);
     if (!sf_all_finite(action, SF_NU)) {
-        sf_watchdog_stop(&host.watchdog);
-        host.may_arm = 0;
-        send_fault(FAULT_MALFORMED, frame->sequence, 0u);
+        refuse(frame);
         return;
     }
     const uint8_t fault = line_arm(&host, line_now());

@@ -6,6 +6,8 @@ from gymnasium.spaces import Box
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from safectl_agents.acs.replay import COST, COST_BEFORE, PROPOSAL, CostReplayBuffer
+from safectl_agents.acs.td3 import ACSTD3
+from safectl_agents.models import make_env
 
 SPACES = Box(-9.0, 9.0, (1,), np.float32), Box(-1.0, 1.0, (1,), np.float32)
 
@@ -55,6 +57,27 @@ def test_rows_of_violating_episodes_are_drawn_once_the_episode_ended():
     _fill(buffer, [0.0], ["time"])
     drawn = buffer.sample_violating(40, generator)
     assert set(drawn.observations.flatten().tolist()) == {0.0, 2.0}  # rows 2 and 3 of the buffer
+
+
+def test_an_episode_that_was_cut_is_not_joined_to_the_next_one():
+    buffer = CostReplayBuffer(20, *SPACES, device="cpu")
+    _fill(buffer, [0.0, 1.0, 0.0], ["", "", ""])
+    buffer.end_episodes()
+    _fill(buffer, [0.0, 0.0], ["", "time"])
+    drawn = buffer.sample_violating(60, np.random.default_rng(0))
+    assert set(drawn.observations.flatten().tolist()) == {0.0, 1.0, 2.0}
+    assert buffer.violating[:5, 0].tolist() == [True, True, True, False, False]
+
+
+def test_a_second_training_begins_new_episodes():
+    env = make_env("safectl/SpeedLimit-v0")
+    options = {"learning_starts": 1000, "buffer_size": 50, "device": "cpu", "seed": 0}
+    fast = ACSTD3("MlpPolicy", env, cost=lambda info: 1.0, **options).learn(5)
+    fast.collector._cost = lambda info: 0.0
+    fast.learn(7)
+    assert fast.replay_buffer.violating[:12, 0].tolist() == [True] * 5 + [False] * 7
+    assert fast.replay_buffer.costs_before[5, 0] == 0.0
+    env.close()
 
 
 def test_overwritten_rows_are_not_drawn_any_more():
