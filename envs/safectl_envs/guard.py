@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from safectl.errors import RangeError, ShapeError
+from safectl.safeguards.memory import require_remembered
 from safectl.types import Decision, Safeguard, Status
 
 Array = Float[np.ndarray, "..."]
@@ -65,10 +66,13 @@ class Guard(gymnasium.Wrapper[Array, Array, Array, Array]):
         env: Environment with one-dimensional boxes.
         safeguard: Sees a batch of one. One with a `reset(rows)` is reset with the environment.
         state: What the safeguard sees, for example `true_state`; the observation by default.
-        dtype: In which the observation is given to the safeguard; a `state` keeps its own.
+        dtype: In which the observation is given to the safeguard; a `state` keeps its own. What a
+            safeguard in float64 certifies is then rounded to the box's dtype: the executed action
+            may be an ulp of that off.
 
     Raises:
         ShapeError: If a space is not a one-dimensional box.
+        RangeError: If nobody tells a memory inside the safeguard what was decided.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class Guard(gymnasium.Wrapper[Array, Array, Array, Array]):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(env)
+        require_remembered(safeguard)
         _require_box("observation space", env.observation_space)
         self._action_box = _require_box("action space", env.action_space)
         self.safeguard, self.state, self.dtype = safeguard, state, dtype
@@ -127,10 +132,10 @@ class VectorGuard(VectorWrapper):
         env: Vector environment with one-dimensional boxes.
         safeguard: Sees all copies. One with a `reset(rows)` is told where episodes begin.
         state: What the safeguard sees, for example `true_state`; the observations by default.
-        dtype: In which the observations are given to the safeguard; a `state` keeps its own.
+        dtype: As for `Guard`.
 
     Raises:
-        ShapeError: If a space is not a one-dimensional box.
+        ShapeError, RangeError: As `Guard`.
     """
 
     def __init__(
@@ -142,6 +147,7 @@ class VectorGuard(VectorWrapper):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(env)
+        require_remembered(safeguard)
         _require_box("observation space", env.single_observation_space)
         self._action_box = _require_box("action space", env.single_action_space)
         self.safeguard, self.state, self.dtype = safeguard, state, dtype

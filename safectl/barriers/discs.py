@@ -106,7 +106,8 @@ class ObservedDiscs:
         if self.positions:
             offset = offset - select(state, self.positions).unsqueeze(1)
         # Its gradient, unlike that of hypot, is finite on the axes and zero at the centre.
-        return torch.linalg.vector_norm(offset, dim=-1) - self.radius
+        length: Tensor = torch.linalg.vector_norm(offset, dim=-1)
+        return length - self.radius
 
 
 def _length(offset: Tensor) -> Tensor:

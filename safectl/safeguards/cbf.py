@@ -64,7 +64,8 @@ class BarrierQP:
     standard deviations of h there (to first order), z the normal quantile of 1 - delta / m, so that
     all m constraints hold with probability >= 1 - delta. That is exact for half-spaces and a normal
     prediction, on the cautious side for discs to keep out of, and an approximation for other
-    barriers. With `safectl.dynamics.Uncertain` the error of a measured state counts too.
+    barriers. With `safectl.dynamics.Uncertain` the error of a measured state counts in h(x[k+1]);
+    h(x[k]), which matters where the rate is below 1, is taken at the state as measured.
 
     Not promised: anything about the error of the model, about time between samples, or that the
     constraint can be met at all states; a state with h < 0 is led back at the given rate only. The
@@ -121,6 +122,7 @@ class BarrierQP:
         for_what = "for the mean prediction of the model"
         if self.tolerance is not None:
             for_what = f"with probability >= {1.0 - self.tolerance:g} under the noise of the model"
+            for_what += "" if self.rate == 1.0 else " and h(x[k]) as measured"
         return (
             f"h(x[k+1]) >= {1.0 - self.rate:g} h(x[k]){outside} {for_what}; "
             f"fallback: {self.fallback.name}"

@@ -55,7 +55,8 @@ class CorrectionOptions:
     penalty: float = 100.0
     """rho of bfgs."""
     candidates: int = 0
-    """Random actions that are tried where the steps fail; 0 for none."""
+    """Random actions that are tried where the steps fail; 0 for none. Which ones a row gets depends
+    on the rows before it that need some."""
     spread: float = 0.25
     """Their standard deviation around the proposal, as a share of the width of the limits."""
 

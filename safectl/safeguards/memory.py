@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
+from safectl.errors import RangeError
 from safectl.types import Decision, Safeguard
 
 
@@ -51,3 +52,23 @@ class Remembering:
         """Forget the marked rows everywhere: a new episode begins there."""
         for memory in self.memories:
             memory.reset(rows)
+
+
+def require_remembered(safeguard: object, known: Sequence[object] = ()) -> None:
+    """Refuse a rate limit that nobody tells what was decided: it would certify any jump.
+
+    Args:
+        safeguard: About to guard a loop, with what is inside it.
+        known: Memories that are told.
+
+    Raises:
+        RangeError: If it is, or a chain holds, a memory that is not told.
+    """
+    if isinstance(safeguard, Remembering):
+        require_remembered(safeguard.safeguard, (*known, *safeguard.memories))
+    elif isinstance(safeguard, Memory) and not any(safeguard is one for one in known):
+        name = type(safeguard).__name__
+        expected = f"Remembering(safeguard, [the {name}]), which tells it what was decided"
+        raise RangeError("safeguard", value=name, expected=expected)
+    for part in getattr(safeguard, "safeguards", ()):
+        require_remembered(part, known)

@@ -8,7 +8,7 @@ from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from safectl.errors import RangeError, ShapeError
-from safectl.safeguards import BarrierQP, Brake, RateLimit, Remembering
+from safectl.safeguards import BarrierQP, Brake, Chain, Clip, RateLimit, Remembering
 from safectl.types import Certificate, Decision, Status
 from safectl_envs import Guard, SafeEnv, SafeVectorEnv, SpeedLimit, VectorGuard, true_state
 
@@ -246,3 +246,21 @@ def test_a_safeguard_with_a_memory_works_over_episodes():
     full = np.ones((3, 2), dtype=np.float32)
     executed = [env.step(full)[4]["action_executed"][0, 0] for _ in range(7)]
     np.testing.assert_allclose(executed, [0.1, 0.2, 0.3, 0.4, 0.5, 0.1, 0.2], atol=1e-6)
+
+
+@pytest.mark.parametrize("is_vector", [False, True])
+def test_a_memory_that_is_not_told_what_was_decided_is_refused(is_vector):
+    world = SpeedLimit(horizon=5)
+    limit, brake = RateLimit(world.spec, (2.0, 2.0), rows=1), Brake(world.spec)
+    chain = Chain(limit, Clip(world.spec), fallback=brake)
+
+    def guard(safeguard):
+        if is_vector:
+            return VectorGuard(SafeVectorEnv(world, num_envs=1), safeguard)
+        return Guard(SafeEnv(world), safeguard)
+
+    for safeguard in (limit, chain, Remembering(chain, [])):
+        with pytest.raises(RangeError, match="Remembering"):
+            guard(safeguard)
+    guard(Remembering(chain, [limit]))
+    guard(Chain(Remembering(limit, [limit]), fallback=brake))
