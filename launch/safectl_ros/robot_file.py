@@ -35,7 +35,8 @@ _COMMAND_OF: Mapping[str, Command] = {
 
 @dataclass(frozen=True, slots=True)
 class StopSettings:
-    """How a robot comes to rest from its measured motion; without velocities, by zeros at once."""
+    """How a robot comes to rest from its measured motion; without velocities, by zeros at once,
+    which stops commands of velocity alone."""
 
     command: Command = "velocity"
     """What an action is: `velocity`, `acceleration` or `position`."""

@@ -13,6 +13,7 @@ from safectl.safeguards import (
     SafetyLayer,
     fit_affine_signal,
 )
+from safectl.safeguards.fit_signal import Transitions, calibrate
 from safectl.spec import Signal, Spec
 from safectl.types import Status
 from tests.finite_differences import jacobian
@@ -281,3 +282,16 @@ def test_parts_that_do_not_fit_are_refused(fitted: FittedSignal) -> None:
     for rate in (0.0, 0.5, 2.0):
         with pytest.raises(RangeError):
             layer(fitted, rate=rate)
+
+
+def test_the_scale_of_a_margin_does_not_depend_on_the_rows_that_calibrate() -> None:
+    """Else a new row would not be exchangeable with them, and several signals promise too much."""
+    generator = torch.Generator().manual_seed(5)
+    model = AffineSignalModel(2, 1, 3, hidden=(4,), generator=generator)
+    model.signal_deviation.copy_(torch.tensor([1.0, 2.0, 4.0]))
+    rows = torch.zeros(99, 2), torch.zeros(99, 1)
+    noise = torch.randn(99, 3, generator=generator) * torch.tensor([9.0, 0.1, 1.0])
+    with torch.no_grad():
+        held_out = Transitions(*rows, model.predict(*rows) + noise)
+    margin = calibrate(model, held_out, delta=0.1).margin
+    torch.testing.assert_close(margin / margin[0], torch.tensor([1.0, 2.0, 4.0]))

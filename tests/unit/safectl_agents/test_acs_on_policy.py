@@ -201,6 +201,16 @@ def test_rows_of_violating_episodes_are_remembered_the_newest_first():
     assert kept.label.flatten().tolist() == [0.0] * 4
 
 
+def test_of_a_rollout_that_exceeds_the_memory_the_last_rows_are_kept():
+    learner = SafetyLearner(2, 1, replace(QUICK, label="horizon"), rows=20, seed=0, device=CPU)
+    observation = torch.arange(6.0).reshape(6, 1, 1).expand(6, 1, 2)
+    rollout = rollout_of(
+        observation, torch.zeros(6, 1, 1), torch.ones(6, 1), torch.zeros(6, 1, dtype=torch.bool)
+    )
+    learner.fit(rollout, torch.zeros(1))
+    assert learner.memory.recall().observation[:, 0].tolist() == [5.0, 4.0, 3.0, 2.0]
+
+
 def set_constant(network, score):
     with torch.no_grad():
         for weight in network.parameters():

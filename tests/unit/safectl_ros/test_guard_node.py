@@ -100,6 +100,12 @@ class Site:
 
         self.driver = self.probe.node.create_timer(0.02, tick)
 
+    def release(self):
+        """Release the e-stop, and wait until the guard drives."""
+        self.estop.publish(Bool(data=False))
+        wait_until(lambda: self.call(Trigger, "guard/reset", Trigger.Request()).success)
+        self.wait_for("NOMINAL")
+
     def state(self):
         newest = self.interventions.messages[-1]
         return {pair.key: pair.value for pair in newest.values} | {"level": newest.level}
@@ -208,23 +214,17 @@ def test_without_an_e_stop_the_robot_rests_until_heartbeat_and_reset(site):
 def test_a_pressed_e_stop_is_zero_at_once_and_latched(site):
     here = site(use_estop=True, estop_timeout=30.0)
     here.drive()
-    here.estop.publish(Bool(data=False))
-    wait_until(lambda: here.call(Trigger, "guard/reset", Trigger.Request()).success)
-    here.wait_for("NOMINAL")
+    here.release()
     here.estop.publish(Bool(data=True))
     here.wait_for("ESTOP: e-stop: pressed")
     here.wait_for_output(0.0, 0.0)
-    here.estop.publish(Bool(data=False))
-    wait_until(lambda: here.call(Trigger, "guard/reset", Trigger.Request()).success)
-    here.wait_for("NOMINAL")
+    here.release()
 
 
 def test_a_source_of_the_e_stop_that_cannot_be_heard_latches_it(site):
     here = site(use_estop=True, estop_timeout=30.0)
     here.drive()
-    here.estop.publish(Bool(data=False))
-    wait_until(lambda: here.call(Trigger, "guard/reset", Trigger.Request()).success)
-    here.wait_for("NOMINAL")
+    here.release()
     volatile = here.probe.node.create_publisher(Bool, "estop", 10)
     here.wait_for("ESTOP: e-stop: one of its sources cannot be heard")
     here.wait_for_output(0.0, 0.0)

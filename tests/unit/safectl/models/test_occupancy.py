@@ -1,6 +1,7 @@
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
@@ -179,6 +180,20 @@ def test_the_bound_covers_rare_visits_in_95_percent_of_calibrations():
     for chance in torch.logspace(-4.0, -0.5, 200, dtype=torch.float64):
         mass = torch.from_numpy(binom.pmf(hits.numpy(), count, float(chance)))
         assert float(mass[upper >= chance].sum()) >= 0.95
+
+
+def test_no_action_is_an_ulp_beyond_the_limits():
+    """Only the corner is within the limit, and low + 1 (high - low) may round to beyond high."""
+    generator = np.random.default_rng(0)
+    for low, width in generator.uniform(0.1, 4.0, (200, 2)).tolist():
+        spec = Spec(SPEC.observation, (Signal("u", "m/s", -low, width - low),), SPEC.period)
+        high = float(torch.tensor(width - low))
+        guard = VisitLimit(
+            lambda s, a, high=high: 1.0 * (a[:, 0] < high - 1e-5), spec=spec, limit=0.5
+        )
+        decision = guard.filter(torch.zeros(1, spec.nx), torch.full((1, 1), -low))
+        assert decision.certificate.status.tolist() == [Status.CORRECTED.value]
+        assert float(decision.action) <= high
 
 
 def test_the_safeguard_vetoes_an_action_whose_bound_is_above_the_limit():
