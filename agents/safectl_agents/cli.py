@@ -72,6 +72,9 @@ COMMANDS = {
     "experiment": Command(
         "experiment", "train and compare methods of safe learning; also: safectl bench acs"
     ),
+    "experiment tolerances": Command(
+        "experiment_tolerances", "evaluate a seed of bench acs at other tolerances", "folder"
+    ),
     "experiment plans": Command(
         "experiment_plans",
         "compare methods of safe planning: table, plots, GIF; also: safectl bench safediffuser",

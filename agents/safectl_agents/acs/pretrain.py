@@ -44,7 +44,7 @@ def adopt_lower(model: BaseAlgorithm, method: str, folder: Path) -> None:
         ConfigError: If the folder holds no finished seed of this method with layers of these sizes.
         FileFormatError: If its result cannot be read.
     """
-    source = f"critic_from = {str(folder)!r}"
+    source = str(folder)
     if not (folder / "result.json").exists():
         raise ConfigError(source, f"holds no finished seed; {_ADVICE}")
     theirs = read_json(folder / "result.json", advice=_ADVICE).get("settings", {}).get("method")

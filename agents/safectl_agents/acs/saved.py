@@ -52,7 +52,7 @@ def load_critic(path: Path, spec: Spec) -> CostCritic:
     Raises:
         FileFormatError: If it holds no such critic for signals of this number.
     """
-    tensors = _read_folder(path) if path.is_dir() else _read_archive(path)
+    tensors = _read_folder(path) if path.is_dir() else read_archive(path)
     try:
         if "learner.safety.mean" in tensors:
             critic: CostCritic = LearnedSafety(
@@ -100,7 +100,7 @@ def load_seed(folder: Path, spec: Spec) -> tuple[CostCritic, ACSOptions]:
 
 def _read_folder(folder: Path) -> Tensors:
     if (folder / "model.zip").exists():
-        return _read_archive(folder / "model.zip")
+        return read_archive(folder / "model.zip")
     found = checkpoints(folder / "checkpoints")
     if not found:
         raise FileFormatError(folder, "holds neither a model nor a checkpoint", _ADVICE)
@@ -108,8 +108,12 @@ def _read_folder(folder: Path) -> Tensors:
     return read_tensors(found[-1] / "policy.safetensors")
 
 
-def _read_archive(path: Path) -> Tensors:
-    """Read the parts of a critic from an archive of `model.save`, named as in `model_state`."""
+def read_archive(path: Path) -> Tensors:
+    """Read policy and critics from an archive of `model.save`, named as in `model_state`.
+
+    Raises:
+        FileFormatError: If it cannot be read, or its policy has activations of its own.
+    """
     tensors: dict[str, Tensor] = {}
     try:
         with zipfile.ZipFile(path) as archive:

@@ -206,7 +206,7 @@ class _Run:
 
     def model(self, env: DummyVecEnv, counters: Counters) -> BaseAlgorithm:
         """Return the untrained model, or that of the last checkpoint."""
-        model = _make(self.settings, env)
+        model = make_model(self.settings, env)
         if counters.segment:
             load_model(checkpoints(self.folder / "checkpoints")[-1], model, counters)
         return model
@@ -272,7 +272,8 @@ class _Run:
         )
 
 
-def _make(settings: RunSettings, env: DummyVecEnv) -> BaseAlgorithm:
+def make_model(settings: RunSettings, env: DummyVecEnv) -> BaseAlgorithm:
+    """Return the untrained model of a seed."""
     task = find_task(settings.task)
     options: dict[str, Any] = {
         "learning_starts": task.learning_starts,
