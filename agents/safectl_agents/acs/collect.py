@@ -10,6 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
 from safectl.errors import ConfigError, RangeError
@@ -176,13 +177,27 @@ class Collector:
             self._before[index] = 0.0 if dones[index] else cost
 
     def learn(
-        self, buffer: CostReplayBuffer, batch: CostSamples, next_action: Tensor, actors: Actors
+        self,
+        buffer: CostReplayBuffer,
+        batch: CostSamples,
+        next_action: Tensor,
+        actors: Actors,
+        *,
+        normalizer: VecNormalize | None = None,
     ) -> dict[str, float]:
-        """Update the lower layer, with its share of rows from violating episodes."""
+        """Update the lower layer, with its share of rows from violating episodes.
+
+        Args:
+            buffer: Holds them.
+            batch: What the reward critics learned from.
+            next_action: The policy's at the next observations, shape (batch, nu).
+            actors: The task policy.
+            normalizer: The one that normalised the batch, if any.
+        """
         if not self.settings.learns:
             return {}
         count = round(self.settings.violating_share * len(batch.rewards))
-        extra = buffer.sample_violating(count, self._generator) if count else None
+        extra = buffer.sample_violating(count, self._generator, normalizer) if count else None
         if extra is None:
             return self.lower.update(batch, next_action, actors)
         with torch.no_grad():

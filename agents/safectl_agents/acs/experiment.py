@@ -28,7 +28,7 @@ def plan(
     methods: Sequence[str],
     seeds: Sequence[int],
 ) -> list[Run]:
-    """List every seed; methods vary fastest, so that comparisons are complete early.
+    """List every seed once; methods vary fastest, so that comparisons are complete early.
 
     Args:
         protocol: What all seeds share; its task, method and seed are replaced.
@@ -46,9 +46,9 @@ def plan(
             replace(protocol, task=task, method=method, seed=seed),
             folder / task / method / f"seed-{seed}",
         )
-        for task in tasks
-        for seed in seeds
-        for method in methods
+        for task in dict.fromkeys(tasks)
+        for seed in dict.fromkeys(seeds)
+        for method in dict.fromkeys(methods)
     ]
 
 

@@ -58,7 +58,10 @@ class LinearLayer:
 
     @torch.no_grad()
     def correct(self, proposed: Proposed, actors: Actors) -> Corrected:
-        """Return the projection onto the predicted limit, clipped to the box."""
+        """Return the projection onto the predicted limit, clipped to the box.
+
+        Where the model is not finite, the middle of the limits.
+        """
         gain = self.gain(proposed.observation)
         predicted = (gain * proposed.action).sum(1, keepdim=True) + proposed.cost_before
         square = (gain * gain).sum(1, keepdim=True) + _FLAT
@@ -66,6 +69,7 @@ class LinearLayer:
         action = (proposed.action - multiplier * gain).clamp(-1.0, 1.0)
         after = (gain * action).sum(1, keepdim=True) + proposed.cost_before
         residual = (after - self.settings.limit).clamp(min=0.0).squeeze(1)
+        action = action.where(predicted.isfinite() & action.isfinite().all(1, keepdim=True), 0.0)
         return Corrected(action, (multiplier > 0.0).squeeze(1), residual)
 
     def update(

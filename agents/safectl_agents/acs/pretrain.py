@@ -16,7 +16,7 @@ from safectl.files import new_file, read_json
 from safectl_agents import model_state
 
 _FILE = "lower.safetensors"
-_ADVICE = "name the folder of a finished seed of the same method"
+_ADVICE = "name the folder of a finished seed of the same task and method"
 
 
 def save_lower(model: BaseAlgorithm, folder: Path) -> None:
@@ -32,31 +32,35 @@ def save_lower(model: BaseAlgorithm, folder: Path) -> None:
             draft.write_bytes(save({**weights, **optimizers}))
 
 
-def adopt_lower(model: BaseAlgorithm, method: str, folder: Path) -> None:
+def adopt_lower(model: BaseAlgorithm, task: str, method: str, folder: Path) -> None:
     """Fill the lower layer of a new model with that of a finished seed; nothing is unpickled.
 
     Args:
         model: Its layer corrects from step 0: `ConstraintSettings(guard_from=0)`.
+        task: What it is trained on; a critic of another task says nothing of its costs.
         method: Its name; the same method means the same algorithm and target of the critic.
         folder: Of the finished seed.
 
     Raises:
-        ConfigError: If the folder holds no finished seed of this method with layers of these sizes.
+        ConfigError: If the folder holds no finished seed of this task and method, or layers of
+            other sizes.
         FileFormatError: If its result cannot be read.
     """
     source = str(folder)
     if not (folder / "result.json").exists():
         raise ConfigError(source, f"holds no finished seed; {_ADVICE}")
-    theirs = read_json(folder / "result.json", advice=_ADVICE).get("settings", {}).get("method")
-    if theirs != method:
-        raise ConfigError(source, f"is of method {theirs!r}, not {method!r}; {_ADVICE}")
+    theirs = read_json(folder / "result.json", advice=_ADVICE).get("settings", {})
+    for name, ours in (("method", method), ("task", task)):
+        if theirs.get(name) != ours:
+            problem = f"is of {name} {theirs.get(name)!r}, not {ours!r}; {_ADVICE}"
+            raise ConfigError(source, problem)
     try:
         found = load_file(folder / _FILE)
     except (OSError, SafetensorError) as error:
         raise ConfigError(source, f"holds no learned layer ({error}); {_ADVICE}") from error
-    ours, _ = _lower(model)
+    layer, _ = _lower(model)
     weights = {name: tensor for name, tensor in found.items() if "/" not in name}
-    if _sizes(ours) != _sizes(weights):
+    if _sizes(layer) != _sizes(weights):
         raise ConfigError(source, "its layer has other sizes; name a seed of the same task")
     optimizers = {name: tensor for name, tensor in found.items() if "/" in name}
     model_state.load_weights(model, {**model_state.weights(model), **weights})

@@ -55,9 +55,9 @@ class Recovery:
 
     @torch.no_grad()
     def correct(self, proposed: Proposed, actors: Actors) -> Corrected:
-        """Switch to the recovery policy where the proposal is too risky."""
+        """Switch to the recovery policy where the proposal is too risky, or its risk no number."""
         risk = self.learner.critic_target(proposed.observation, proposed.action)
-        risky = risk > self.settings.limit
+        risky = ~(risk <= self.settings.limit)
         if not bool(risky.any()):
             none = torch.zeros_like(risk).squeeze(1)
             return Corrected(proposed.action, none, none)

@@ -23,8 +23,7 @@ from safectl.safeguards.acs import ACSOptions
 from safectl.safeguards.cost_critic import CostCritic
 from safectl.spec import Spec, require_same
 from safectl_agents.acs.critic import CostNetwork, PolicyCritic, perceptron
-from safectl_agents.acs.methods import MethodContext, find_method
-from safectl_agents.acs.seed_run import RunSettings
+from safectl_agents.acs.seed_run import RunSettings, make_model
 from safectl_agents.acs.tasks import find_task
 from safectl_agents.model_state import with_prefix
 from safectl_agents.models import make_env
@@ -86,16 +85,20 @@ def load_seed(folder: Path, spec: Spec) -> tuple[CostCritic, ACSOptions]:
     settings = overlay(RunSettings("point-hazard", "acs", 1, 0), stored, source=str(path))
     if settings.method not in GUARDED:
         raise ConfigError(str(path), f"{settings.method} trains no safeguard, but {GUARDED} do")
-    context = MethodContext(0, 0, 0.0, settings.eps, options={"buffer_size": 1, "device": "cpu"})
     env = make_env(find_task(settings.task).env)
     try:
         require_same(spec_of(env), spec, left_name=str(folder), right_name="the robot")
-        untrained = find_method(settings.method).make(DummyVecEnv([lambda: env]), context)
+        untrained = make_model(untrained_of(settings), DummyVecEnv([lambda: env]))
     finally:
         env.close()
     options: ACSOptions = untrained.safeguard.options  # type: ignore[attr-defined]  # GUARDED
     bound = replace(options.bound, tolerance=settings.eps)  # ACSPPO's own has a schedule
     return load_critic(folder, spec), replace(options, bound=bound)
+
+
+def untrained_of(settings: RunSettings) -> RunSettings:
+    """Return settings of the same model with the smallest replay buffer and a layer of its own."""
+    return replace(settings, steps=1, critic_from="")
 
 
 def _read_folder(folder: Path) -> Tensors:

@@ -88,6 +88,8 @@ class RunSettings:
     """Gradient steps per round, >= 1."""
     policy_delay: int = 2
     """Critic updates per actor update of TD3, >= 1."""
+    hidden: int | None = None
+    """Units of each of the two hidden layers of TD3 and SAC, >= 1; None for the task's networks."""
     threads: int = 1
     """Threads of torch, >= 1."""
     critic_from: str = ""
@@ -100,6 +102,8 @@ class RunSettings:
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise RangeError(name, value=getattr(self, name), expected="an integer >= 1")
+        if self.hidden is not None and self.hidden < 1:
+            raise RangeError("hidden", value=self.hidden, expected="an integer >= 1, or None")
         if self.seed < 0:
             raise RangeError("seed", value=self.seed, expected="an integer >= 0")
         if not self.eps > 0.0:
@@ -288,14 +292,14 @@ def make_model(settings: RunSettings, env: DummyVecEnv) -> BaseAlgorithm:
         settings.guard_from,
         task.reward_penalty,
         settings.eps,
-        task.hidden,
+        task.hidden if settings.hidden is None else (settings.hidden,) * 2,
         task.learning,
         not settings.critic_from,
         options,
     )
     model = find_method(settings.method).make(env, context)
     if settings.critic_from:
-        adopt_lower(model, settings.method, Path(settings.critic_from))
+        adopt_lower(model, settings.task, settings.method, Path(settings.critic_from))
     return model
 
 

@@ -78,6 +78,7 @@ _FAST_CRITICS = Learning(  # decision 0090
     mode="newton",
     corrected_target=True,
 )
+_DESCRIBED = Learning(mode="newton", corrected_target=True)  # decision 0092
 _LONG_WARMUP = 1.0 / 3.0  # of the small tasks in the toolkit that cart-pole comes from
 
 
@@ -88,15 +89,19 @@ TASKS: Mapping[str, Task] = {
         "safectl/CartPoleStab-v0", warmup_ratio=_LONG_WARMUP, reward_penalty=0.1, **_LITE
     ),
     "planar-reach": Task("safectl/PlanarReach-v0", **_LITE),
-    "ant-run": Task("safectl/AntRun-v0", learning=Learning(mode="newton", corrected_target=True)),
-    "jaka": Task("safectl/JakaReach-v0", 500_000),
-    "half-cheetah-velocity": Task("SafetyHalfCheetahVelocity-v1"),
-    "hopper-velocity": Task("SafetyHopperVelocity-v1"),
-    "swimmer-velocity": Task("SafetySwimmerVelocity-v1"),
-    "walker2d-velocity": Task("SafetyWalker2dVelocity-v1"),
-    "ant-velocity": Task("SafetyAntVelocity-v1"),
-    "humanoid-velocity": Task("SafetyHumanoidVelocity-v1"),
-    "point-goal": Task("SafetyPointGoal1-v0", reference=Reference(25.179, 53.109, 0.063)),
+    "ant-run": Task("safectl/AntRun-v0", learning=_DESCRIBED),
+    "jaka": Task("safectl/JakaReach-v0", 500_000, learning=_DESCRIBED),
+    "half-cheetah-velocity": Task("SafetyHalfCheetahVelocity-v1", learning=_DESCRIBED),
+    "hopper-velocity": Task("SafetyHopperVelocity-v1", learning=_DESCRIBED),
+    "swimmer-velocity": Task("SafetySwimmerVelocity-v1", learning=_DESCRIBED),
+    "walker2d-velocity": Task("SafetyWalker2dVelocity-v1", learning=_DESCRIBED),
+    "ant-velocity": Task("SafetyAntVelocity-v1", learning=_DESCRIBED),
+    "humanoid-velocity": Task("SafetyHumanoidVelocity-v1", learning=_DESCRIBED),
+    "point-goal": Task(
+        "SafetyPointGoal1-v0",
+        reference=Reference(25.179, 53.109, 0.063),
+        learning=_DESCRIBED,
+    ),
 }
 """Tasks by name."""
 

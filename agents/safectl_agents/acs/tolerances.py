@@ -18,7 +18,7 @@ from safectl_agents.acs.evaluation import Scores, evaluate
 from safectl_agents.acs.off_policy import Corrected
 from safectl_agents.acs.pretrain import adopt_lower
 from safectl_agents.acs.projection import Projection
-from safectl_agents.acs.saved import read_archive
+from safectl_agents.acs.saved import read_archive, untrained_of
 from safectl_agents.acs.seed_run import RunSettings, make_model
 from safectl_agents.acs.tasks import find_task
 from safectl_agents.model_state import with_prefix
@@ -80,10 +80,9 @@ def restore(folder: Path) -> tuple[RunSettings, BaseAlgorithm]:
     settings = overlay(
         RunSettings("point-hazard", "acs", 1, 0), stored, source=str(folder / "settings.json")
     )
-    untrained = replace(settings, critic_from="")
     env = DummyVecEnv([lambda: make_env(find_task(settings.task).env)])
-    model = make_model(untrained, env)
-    adopt_lower(model, settings.method, folder)
+    model = make_model(untrained_of(settings), env)
+    adopt_lower(model, settings.task, settings.method, folder)
     weights = with_prefix(read_archive(folder / "model.zip"), "policy.")
     try:
         model.policy.load_state_dict(weights)

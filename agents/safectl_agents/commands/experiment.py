@@ -50,6 +50,8 @@ class ExperimentSettings:
     """Gradient steps per round."""
     policy_delay: int = 2
     """Critic updates per actor update of TD3."""
+    hidden: int | None = None
+    """Units of each of the two hidden layers of TD3 and SAC; the task's networks without."""
     threads: int = 1
     """Threads of torch per process."""
     critic_from: str = ""
@@ -103,7 +105,7 @@ def _protocol(settings: ExperimentSettings, task: str) -> RunSettings:
     return RunSettings(
         task=task,
         method=next(iter(METHODS)),
-        steps=settings.steps or find_task(task).steps,
+        steps=find_task(task).steps if settings.steps is None else settings.steps,
         seed=0,
         evaluate_every=settings.evaluate_every,
         episodes=settings.episodes,
@@ -113,6 +115,7 @@ def _protocol(settings: ExperimentSettings, task: str) -> RunSettings:
         train_every=settings.train_every,
         updates=settings.updates,
         policy_delay=settings.policy_delay,
+        hidden=settings.hidden,
         threads=settings.threads,
         critic_from=settings.critic_from,
     )

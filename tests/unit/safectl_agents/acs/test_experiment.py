@@ -234,8 +234,9 @@ def test_the_last_ten_evaluations_count_but_never_more_than_a_fifth():
     assert final_rows(rows[:2]) == rows[1:2]
 
 
-def test_a_plan_lists_methods_of_one_seed_side_by_side(tmp_path):
-    runs = plan(QUICK, tmp_path, tasks=["speed-limit"], methods=["acs", "usl"], seeds=[0, 1])
+def test_a_plan_lists_methods_of_one_seed_side_by_side_and_each_once(tmp_path):
+    methods, seeds = ["acs", "usl", "acs"], [0, 1, 0]
+    runs = plan(QUICK, tmp_path, tasks=["speed-limit"] * 2, methods=methods, seeds=seeds)
     assert [run.folder.relative_to(tmp_path).as_posix() for run in runs] == [
         "speed-limit/acs/seed-0",
         "speed-limit/usl/seed-0",
@@ -252,6 +253,7 @@ def test_a_plan_lists_methods_of_one_seed_side_by_side(tmp_path):
         {"checkpoint_every": 15},
         {"threads": 0},
         {"policy_delay": 0},
+        {"hidden": 0},
         {"seed": -1},
         {"eps": -1.0},
         {"warmup_ratio": 7.0},
@@ -274,6 +276,12 @@ def test_both_spellings_of_the_command_list_tasks_and_methods(capsys, words):
     printed = capsys.readouterr().out
     assert "ant-run" in printed
     assert "safety-layer" in printed
+
+
+def test_no_steps_are_refused_and_not_taken_for_the_steps_of_the_task(tmp_path, capsys):
+    assert main(["bench", "acs", "--steps", "0", "--folder", str(tmp_path)]) == 1
+    assert "steps" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_command_answers_a_wrong_task_with_one_line(capsys):

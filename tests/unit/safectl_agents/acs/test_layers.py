@@ -94,6 +94,18 @@ def test_the_linear_layer_projects_onto_its_predicted_limit():
     torch.testing.assert_close(found.action, torch.tensor([[0.2], [0.0]]), rtol=0.0, atol=1e-6)
 
 
+def test_a_layer_that_knows_no_number_does_not_let_the_proposal_pass():
+    recovery = RecoverySettings(limit=0.1, critic=LINEAR).build(SIZES)
+    linear = LinearLayerSettings(limit=0.1, hidden=()).build(SIZES)
+    with torch.no_grad():
+        recovery.actor[0].weight.zero_()
+        recovery.actor[0].bias.fill_(-20.0)  # tanh gives -1
+        recovery.learner.critic_target.heads[0][0].bias.fill_(torch.nan)
+        linear.gain[0].bias.fill_(torch.nan)
+    assert recovery.correct(PROPOSED, ACTORS).action.flatten().tolist() == [-1.0, -1.0]
+    assert linear.correct(PROPOSED, ACTORS).action.flatten().tolist() == [0.0, 0.0]
+
+
 @pytest.mark.parametrize(
     ("store", "read", "unread"),
     [("executed", "actions", "proposals"), ("proposal", "proposals", "actions")],

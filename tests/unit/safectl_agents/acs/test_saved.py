@@ -23,7 +23,8 @@ from safectl_agents.acs.projection import ProjectionSettings
 from safectl_agents.acs.sac import ACSSAC
 from safectl_agents.acs.safety import SafetySettings
 from safectl_agents.acs.saved import GUARDED, load_critic, load_seed
-from safectl_agents.acs.seed_run import RunSettings, run_seed
+from safectl_agents.acs.seed_run import RunSettings, make_model, run_seed
+from safectl_agents.acs.tasks import find_task
 from safectl_agents.acs.td3 import ACSTD3
 from safectl_agents.models import make_env
 from safectl_agents.training_state import Counters, save_state
@@ -102,6 +103,19 @@ def test_what_holds_no_fitting_critic_is_refused_with_one_message(tmp_path):
     for name in ("text.zip", "absent.zip", "empty"):
         with pytest.raises(FileFormatError, match=name):
             load_critic(tmp_path / name, SPEC)
+
+
+@pytest.mark.parametrize("method", ["acs", "acs-sac", "usl"])
+@pytest.mark.parametrize("task", ["speed-limit", "point-hazard", "ant-run"])
+def test_a_seed_brings_the_correction_of_its_task(task, method, tmp_path):
+    settings = replace(SEED, task=task, method=method, hidden=8, eps=0.2)
+    spec = spec_of(env := make_env(find_task(task).env))
+    trained = make_model(settings, DummyVecEnv([lambda: env]))
+    trained.save(tmp_path / "model.zip")
+    write_json(tmp_path / "settings.json", asdict(settings))
+    _, options = load_seed(tmp_path, spec)
+    assert options == trained.safeguard.options
+    assert (options.correction.mode == "newton") == (task != "point-hazard" and method != "usl")
 
 
 @pytest.fixture(scope="module")

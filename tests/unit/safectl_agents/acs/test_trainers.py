@@ -6,6 +6,7 @@ import torch
 from gymnasium.spaces import Box
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from wall import SMALL, Wall, constraint, quick
 
 from safectl.errors import ConfigError, RangeError
@@ -121,8 +122,6 @@ def test_a_saved_model_proposes_and_corrects_as_before(tmp_path, layer):
 
 
 def test_a_loaded_model_trains_on_in_several_environments(tmp_path):
-    from stable_baselines3.common.vec_env import DummyVecEnv
-
     model = ACSSAC(
         "MlpPolicy", DummyVecEnv([Wall, Wall]), constraint=constraint(), seed=0, **quick()
     )
@@ -170,6 +169,22 @@ def test_a_safeguard_of_actions_of_unequal_widths_is_refused():
     box = Box(np.array([-1.0, -10.0]), np.array([1.0, 10.0]), dtype=np.float64)
     with pytest.raises(ConfigError, match="RescaleAction"):
         safeguard_of(layer, actors, PLANE, box)
+
+
+@pytest.mark.parametrize("kind", [ACSTD3, ACSSAC])
+def test_all_rows_that_the_layer_learns_from_are_normalised_alike(kind, monkeypatch):
+    env = VecNormalize(DummyVecEnv([Wall]), norm_reward=False)
+    env.obs_rms.mean, env.obs_rms.count = np.array([100.0]), 1e9
+    settings = constraint(violating_share=0.5)
+    model = kind("MlpPolicy", env, constraint=settings, cost=lambda _: 1.0, seed=0, **quick())
+    seen = []
+    update = model.lower.update
+    monkeypatch.setattr(
+        model.lower, "update", lambda batch, *rest: seen.append(batch) or update(batch, *rest)
+    )
+    model.learn(90)
+    rows = torch.cat([batch.observations for batch in seen])
+    assert rows.max() == -10.0  # (x - 100) / 1 is clipped there; x itself is between -5 and 5
 
 
 def test_the_middle_of_the_limits_is_executed_where_the_critic_is_not_finite():
