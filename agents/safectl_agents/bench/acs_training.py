@@ -129,7 +129,9 @@ def _ant_run_cost_vs_safety_layer() -> Measurement:
         raise FileFormatError(results_folder() / "acs" / "ant-run", "lacks safety-layer", advice)
     ours = float(np.mean(_finals(found["acs"], "cost_mean")))
     theirs = float(np.mean(_finals(found["safety-layer"], "cost_mean")))
-    return Measurement(theirs / max(ours, _LEAST_COST), ours=ours, theirs=theirs)
+    seeds = {"acs": _seeds(found["acs"]), "safety-layer": _seeds(found["safety-layer"])}
+    ratio = theirs / max(ours, _LEAST_COST)
+    return Measurement(ratio, ours=ours, theirs=theirs, details={"seeds": seeds})
 
 
 def _pretrained_violations() -> Measurement:
