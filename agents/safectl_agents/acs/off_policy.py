@@ -146,6 +146,13 @@ class Corrected(OffPolicyAlgorithm):
         """Return the actions that the reward critics learn from, shape (batch, nu)."""
         return batch.actions if self.constraint.store == "executed" else batch.proposals
 
+    def learn_costs(self, batch: CostSamples, following: Tensor) -> dict[str, float]:
+        """Update the lower layer; `following` is the policy's action at the next observations."""
+        normalizer = self._vec_normalize_env
+        return self.collector.learn(
+            self.replay_buffer, batch, following, self.actors, normalizer=normalizer
+        )
+
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[Array, Array]:

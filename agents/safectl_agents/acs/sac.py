@@ -56,13 +56,7 @@ class ACSSAC(Corrected, SAC):
         self.critic.optimizer.zero_grad()
         torch.autograd.backward(loss)
         self.critic.optimizer.step()
-        curves = self.collector.learn(
-            self.replay_buffer,
-            batch,
-            following,
-            self.actors,
-            normalizer=self._vec_normalize_env,
-        )
+        curves = self.learn_costs(batch, following)
         values = torch.cat(self.critic(batch.observations, action), dim=1)
         value, _ = torch.min(values, dim=1, keepdim=True)
         actor_loss = (weight * log_probability - value).mean()

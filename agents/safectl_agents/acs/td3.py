@@ -68,13 +68,7 @@ class ACSTD3(Corrected, TD3):
         self.critic.optimizer.zero_grad()
         torch.autograd.backward(loss)
         self.critic.optimizer.step()
-        curves = self.collector.learn(
-            self.replay_buffer,
-            batch,
-            following,
-            self.actors,
-            normalizer=self._vec_normalize_env,
-        )
+        curves = self.learn_costs(batch, following)
         self.logger.record("train/critic_loss", float(loss.detach()))
         for name, number in curves.items():
             self.logger.record(f"train/{name}", number)

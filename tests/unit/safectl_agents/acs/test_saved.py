@@ -113,8 +113,9 @@ def test_a_seed_brings_the_correction_of_its_task(task, method, tmp_path):
     trained = make_model(settings, DummyVecEnv([lambda: env]))
     trained.save(tmp_path / "model.zip")
     write_json(tmp_path / "settings.json", asdict(settings))
-    _, options = load_seed(tmp_path, spec)
+    critic, options = load_seed(tmp_path, spec)
     assert options == trained.safeguard.options
+    assert [layer.out_features for layer in critic.network.heads[0][::2]] == [8, 8, 1]
     assert (options.correction.mode == "newton") == (task != "point-hazard" and method != "usl")
 
 
