@@ -19,7 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from safectl.errors import FileFormatError, NonFiniteError
 from safectl.files import new_file, new_folder, read_json, write_json
 from safectl_agents.fb.domains import facts_of
-from safectl_agents.fb.evaluate import Policies, play, score
+from safectl_agents.fb.evaluate import LOWER, Policies, play, score
 from safectl_agents.fb.settings import FBConfig
 from safectl_agents.training_state import checkpoints, discard_drafts
 
@@ -76,6 +76,7 @@ def fit(
                 if progress is not None:
                     progress(step, figures)
             if step % config.evaluate_every == 0 or step == config.steps:
+                _require_finite(trainee.state())
                 scores = _evaluate(trainee.policies(), config)
                 _log(folder / "evaluations.csv", step, scores, writer, "score")
             if step % config.checkpoint_every == 0 or step == config.steps:
@@ -106,16 +107,19 @@ def restore(load: Callable[[Mapping[str, Tensor]], None], folder: Path, device: 
 
 def _save(trainee: Trainee, parent: Path, step: int, *, keep: int) -> None:
     state = {name: value.detach().clone() for name, value in trainee.state().items()}
-    for name, value in state.items():
-        bad = int((~torch.isfinite(value)).sum())
-        if bad:
-            advice = "lower the learning rate"
-            raise NonFiniteError(name, count=bad, size=value.numel(), advice=advice)
+    _require_finite(state)
     with new_folder(parent / f"step-{step:010d}", replace=True) as draft:
         save_file(state, draft / "state.safetensors")
         write_json(draft / "state.json", {"step": step})
     for old in checkpoints(parent)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _require_finite(state: Mapping[str, Tensor]) -> None:
+    for name, value in state.items():
+        bad = int((~torch.isfinite(value)).sum())
+        if bad:
+            raise NonFiniteError(name, count=bad, size=value.numel(), advice=LOWER)
 
 
 def _evaluate(policies: Policies, config: FBConfig) -> dict[str, float]:

@@ -1,0 +1,56 @@
+"""What a training does about numbers that go wrong, and about damaged folders."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from safectl.errors import NonFiniteError
+from safectl_agents.fb import loop
+from safectl_agents.fb.evaluate import Policies, play
+from safectl_agents.fb.loop import fit
+from safectl_agents.fb.settings import FBConfig
+
+CONFIG = FBConfig(steps=4, evaluate_every=2, episodes=2, checkpoint_every=2, log_every=1)
+
+
+class Counter:
+    """A method whose only weight counts its updates, up to where it breaks."""
+
+    def __init__(self, *, breaks_at: int = 10**9, mass: float | None = None) -> None:
+        self.weight, self.breaks_at, self.mass = torch.zeros(3), breaks_at, mass
+
+    def update(self, step: int) -> dict[str, torch.Tensor]:
+        self.weight = self.weight + 1.0
+        if step + 1 >= self.breaks_at:
+            self.weight[1] = float("nan")
+        metrics = {"loss": torch.tensor(float(step))}
+        return metrics if self.mass is None else {"mass": torch.tensor(self.mass), **metrics}
+
+    def policies(self) -> Policies:
+        return Policies(("reach_top_left",), lambda rows: self.weight[0] * rows[..., :2])
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {"weight": self.weight}
+
+    def load_state(self, named) -> None:
+        self.weight = named["weight"]
+
+
+@pytest.fixture
+def unplayed(monkeypatch):
+    scored: list[int] = []
+    monkeypatch.setattr(loop, "_evaluate", lambda *_: scored.append(1) or {"a": 0.0})
+    return scored
+
+
+def test_weights_are_checked_before_they_are_played(tmp_path, unplayed):
+    with pytest.raises(NonFiniteError, match=r"weight holds 1 .* lower the learning rates"):
+        fit(Counter(breaks_at=3), replace(CONFIG, evaluate_every=3), tmp_path)
+    assert unplayed == []
+
+
+def test_an_action_that_is_no_number_is_named_with_its_cause():
+    policies = Policies(("reach_top_left",), lambda rows: rows[..., :2] * float("inf") * 0.0)
+    with pytest.raises(NonFiniteError, match=r"action holds 4 .* lower the learning rates"):
+        play(policies, "point_mass_maze", 2)
