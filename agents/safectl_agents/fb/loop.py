@@ -5,6 +5,7 @@ Folder of a run: `updates.csv`, `evaluations.csv`, `tensorboard/` and
 """
 
 import csv
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +26,10 @@ from safectl_agents.training_state import checkpoints, discard_drafts
 
 Progress = Callable[[int, Mapping[str, float]], None]
 """Called at every logged update with its number and figures."""
+
+_LOG = logging.getLogger(__name__)
+_WARM_UP = 2_000
+"""Updates after which the mass of a model that learns is on its way to 1 / (1 - discount)."""
 
 _ADVICE = "delete this folder to go on from the checkpoint before it, or train again"
 
@@ -59,6 +64,8 @@ def fit(
 ) -> None:
     """Train up to `steps` from the last checkpoint of the folder.
 
+    Warns once in the log when the mass says that the model diverges.
+
     Raises:
         FileFormatError: If the checkpoint cannot be read.
         NonFiniteError: If a weight becomes NaN or infinite; the last checkpoint is before that.
@@ -66,12 +73,16 @@ def fit(
     """
     step = restore(trainee.load_state, folder, config.device)
     _forget_after(step, folder)
+    has_warned = False
     with SummaryWriter(str(folder / "tensorboard")) as writer:
         while step < config.steps:
             metrics = trainee.update(step)
             step += 1
             if step % config.log_every == 0 or step == config.steps:
                 figures = {name: float(value) for name, value in metrics.items()}
+                if not has_warned and step > _WARM_UP and _diverges(figures, config):
+                    has_warned = True
+                    _warn(step, figures["mass"], config)
                 _log(folder / "updates.csv", step, figures, writer, "update")
                 if progress is not None:
                     progress(step, figures)
@@ -113,6 +124,22 @@ def _save(trainee: Trainee, parent: Path, step: int, *, keep: int) -> None:
         write_json(draft / "state.json", {"step": step})
     for old in checkpoints(parent)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _diverges(figures: Mapping[str, float], config: FBConfig) -> bool:
+    """Tell whether the mass lies outside [0, 2 / (1 - discount)]; False for a method without."""
+    highest = 2.0 / (1.0 - config.learning.discount)
+    return "mass" in figures and not 0.0 <= figures["mass"] <= highest
+
+
+def _warn(step: int, mass: float, config: FBConfig) -> None:
+    is_mean = config.update.target_heads == "mean"
+    _LOG.warning(
+        "%s, seed %d: mass is %.3g at update %d and should approach %.3g: the model diverges; "
+        "train anew with %s",
+        *(config.update.method, config.seed, mass, step, 1.0 / (1.0 - config.learning.discount)),
+        "lower learning rates" if is_mean else "--update.target-heads mean",
+    )
 
 
 def _require_finite(state: Mapping[str, Tensor]) -> None:

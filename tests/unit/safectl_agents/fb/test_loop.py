@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from safectl.errors import NonFiniteError
+from safectl.models import UpdateSettings
 from safectl_agents.fb import loop
 from safectl_agents.fb.evaluate import Policies, play
 from safectl_agents.fb.loop import fit
@@ -54,3 +55,26 @@ def test_an_action_that_is_no_number_is_named_with_its_cause():
     policies = Policies(("reach_top_left",), lambda rows: rows[..., :2] * float("inf") * 0.0)
     with pytest.raises(NonFiniteError, match=r"action holds 4 .* lower the learning rates"):
         play(policies, "point_mass_maze", 2)
+
+
+@pytest.mark.parametrize(
+    ("heads", "mass", "advice"),
+    [
+        ("min", -0.5, "--update.target-heads mean"),
+        ("min", 201.0, "--update.target-heads mean"),
+        ("mean", -0.5, "lower learning rates"),
+        ("min", 199.0, ""),
+        ("min", None, ""),
+    ],
+)
+def test_a_mass_out_of_its_range_is_told_once_after_the_warm_up(
+    tmp_path, unplayed, monkeypatch, caplog, heads, mass, advice
+):
+    monkeypatch.setattr(loop, "_WARM_UP", 1)
+    config = replace(CONFIG, update=UpdateSettings(target_heads=heads))
+    fit(Counter(mass=mass), config, tmp_path)
+    told = [record.getMessage() for record in caplog.records if record.name == loop.__name__]
+    assert len(told) == bool(advice)
+    if advice:
+        assert f"mass is {mass:.3g} at update 2 and should approach 100" in told[0]
+        assert advice in told[0]
