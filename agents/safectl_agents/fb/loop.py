@@ -71,6 +71,7 @@ def fit(
         NonFiniteError: If a weight becomes NaN or infinite; the last checkpoint is before that.
         StorageError: If a file cannot be written.
     """
+    discard_drafts(folder / "checkpoints")
     step = restore(trainee.load_state, folder, config.device)
     _forget_after(step, folder)
     has_warned = False
@@ -97,6 +98,8 @@ def fit(
 def restore(load: Callable[[Mapping[str, Tensor]], None], folder: Path, device: str) -> int:
     """Load the last checkpoint, if there is one, and return the number of updates done.
 
+    Nothing is written, so that a run can be read while it is trained.
+
     Args:
         load: Takes over a state.
         folder: Of the run.
@@ -105,7 +108,6 @@ def restore(load: Callable[[Mapping[str, Tensor]], None], folder: Path, device: 
     Raises:
         FileFormatError: If it cannot be read.
     """
-    discard_drafts(folder / "checkpoints")
     found = checkpoints(folder / "checkpoints")
     if not found:
         return 0

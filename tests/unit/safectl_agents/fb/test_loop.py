@@ -9,7 +9,7 @@ from safectl.errors import NonFiniteError
 from safectl.models import UpdateSettings
 from safectl_agents.fb import loop
 from safectl_agents.fb.evaluate import Policies, play
-from safectl_agents.fb.loop import fit
+from safectl_agents.fb.loop import fit, restore
 from safectl_agents.fb.settings import FBConfig
 
 CONFIG = FBConfig(steps=4, evaluate_every=2, episodes=2, checkpoint_every=2, log_every=1)
@@ -78,3 +78,13 @@ def test_a_mass_out_of_its_range_is_told_once_after_the_warm_up(
     if advice:
         assert f"mass is {mass:.3g} at update 2 and should approach 100" in told[0]
         assert advice in told[0]
+
+
+def test_only_a_training_discards_the_draft_of_a_checkpoint(tmp_path, unplayed):
+    fit(Counter(), CONFIG, tmp_path)
+    draft = tmp_path / "checkpoints" / ".step-0000000006.abcd"
+    draft.mkdir()
+    assert restore(Counter().load_state, tmp_path, "cpu") == 4
+    assert draft.exists()
+    fit(Counter(), replace(CONFIG, steps=6), tmp_path)
+    assert not draft.exists()
