@@ -1,7 +1,8 @@
 """The loop of a training on a data set: log, evaluate, keep checkpoints, go on after a kill.
 
 Folder of a run: `updates.csv`, `evaluations.csv`, `tensorboard/` and
-`checkpoints/step-<updates>/`.
+`checkpoints/step-<updates>/`, whose `state.json` holds the SHA-256 of the weights. Checkpoints of
+versions before that hold the number of updates only, and are read without.
 """
 
 import csv
@@ -22,7 +23,13 @@ from safectl.files import new_file, new_folder, read_json, write_json
 from safectl_agents.fb.domains import facts_of
 from safectl_agents.fb.evaluate import LOWER, Policies, play, score
 from safectl_agents.fb.settings import FBConfig
-from safectl_agents.training_state import checkpoints, discard_drafts
+from safectl_agents.training_state import (
+    STATE_VERSION,
+    checkpoints,
+    digests_of,
+    discard_drafts,
+    verified,
+)
 
 Progress = Callable[[int, Mapping[str, float]], None]
 """Called at every logged update with its number and figures."""
@@ -111,11 +118,27 @@ def restore(load: Callable[[Mapping[str, Tensor]], None], folder: Path, device: 
     found = checkpoints(folder / "checkpoints")
     if not found:
         return 0
+    step = _step_of(found[-1])
     try:
-        load(load_file(found[-1] / "state.safetensors", device=device))
+        state = load_file(found[-1] / "state.safetensors", device=device)
+        bad = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+        if bad:
+            raise FileFormatError(found[-1], f"holds NaN or infinity in {bad[0]}", _ADVICE)
+        load(state)
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:
         raise FileFormatError(found[-1], f"does not fit the settings ({error})", _ADVICE) from error
-    return int(read_json(found[-1] / "state.json", advice=_ADVICE)["step"])
+    return step
+
+
+def _step_of(folder: Path) -> int:
+    """Return the number of updates of a checkpoint, whose files are checked where it says how."""
+    state = read_json(folder / "state.json", advice=_ADVICE)
+    if state.keys() != {"step"}:
+        state = verified(folder)
+    step = state.get("step")
+    if not isinstance(step, int) or step < 0:
+        raise FileFormatError(folder / "state.json", "holds no number of updates", _ADVICE)
+    return step
 
 
 def _save(trainee: Trainee, parent: Path, step: int, *, keep: int) -> None:
@@ -123,7 +146,8 @@ def _save(trainee: Trainee, parent: Path, step: int, *, keep: int) -> None:
     _require_finite(state)
     with new_folder(parent / f"step-{step:010d}", replace=True) as draft:
         save_file(state, draft / "state.safetensors")
-        write_json(draft / "state.json", {"step": step})
+        facts = {"version": STATE_VERSION, "step": step, "sha256": digests_of(draft)}
+        write_json(draft / "state.json", facts)
     for old in checkpoints(parent)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
 

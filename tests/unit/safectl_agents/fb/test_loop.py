@@ -4,13 +4,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from safectl.errors import NonFiniteError
+from safectl.errors import FileFormatError, NonFiniteError
 from safectl.models import UpdateSettings
+from safectl_agents.bench.fb_visits import SHIPPED
 from safectl_agents.fb import loop
 from safectl_agents.fb.evaluate import Policies, play
 from safectl_agents.fb.loop import fit, restore
 from safectl_agents.fb.settings import FBConfig
+from safectl_agents.fb.train import load_run
+from safectl_agents.training_state import checkpoints
 
 CONFIG = FBConfig(steps=4, evaluate_every=2, episodes=2, checkpoint_every=2, log_every=1)
 
@@ -88,3 +92,38 @@ def test_only_a_training_discards_the_draft_of_a_checkpoint(tmp_path, unplayed):
     assert draft.exists()
     fit(Counter(), replace(CONFIG, steps=6), tmp_path)
     assert not draft.exists()
+
+
+def saved(tmp_path):
+    fit(Counter(), CONFIG, tmp_path)
+    return checkpoints(tmp_path / "checkpoints")[-1]
+
+
+def test_a_checkpoint_whose_weights_were_altered_is_refused(tmp_path, unplayed):
+    place = saved(tmp_path) / "state.safetensors"
+    content = bytearray(place.read_bytes())
+    content[-1] ^= 0x01
+    place.write_bytes(content)
+    with pytest.raises(FileFormatError, match="is truncated or altered"):
+        restore(Counter().load_state, tmp_path, "cpu")
+
+
+def test_a_checkpoint_of_an_older_version_is_read_and_checked_for_nan(tmp_path, unplayed):
+    place = saved(tmp_path)
+    (place / "state.json").write_text('{"step": 4}')
+    assert restore(Counter().load_state, tmp_path, "cpu") == 4
+    save_file({"weight": torch.tensor([1.0, float("nan")])}, place / "state.safetensors")
+    with pytest.raises(FileFormatError, match="NaN or infinity in weight"):
+        restore(Counter().load_state, tmp_path, "cpu")
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "", '{"step": "4"}', '{"step": -1}'])
+def test_a_damaged_state_is_named(tmp_path, unplayed, content):
+    (saved(tmp_path) / "state.json").write_text(content)
+    with pytest.raises(FileFormatError, match=r"state\.json|version"):
+        restore(Counter().load_state, tmp_path, "cpu")
+
+
+def test_the_shipped_model_is_read_with_its_digest():
+    assert "sha256" in (checkpoints(SHIPPED / "checkpoints")[-1] / "state.json").read_text()
+    assert load_run(SHIPPED)[2] == 36_000

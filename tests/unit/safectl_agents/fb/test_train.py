@@ -84,7 +84,7 @@ def test_a_run_keeps_its_settings_and_names_what_is_wrong(data, tmp_path):
     with pytest.raises(ShapeError, match="observation of the data"):
         train(replace(SMALL, domain="walker"), data, tmp_path / "walker")
     (checkpoints(tmp_path / "checkpoints")[-1] / "state.safetensors").write_bytes(b"torn")
-    with pytest.raises(FileFormatError, match="does not fit"):
+    with pytest.raises(FileFormatError, match="truncated or altered"):
         load_run(tmp_path)
     with pytest.raises(FileFormatError, match="does not exist"):
         load_run(tmp_path / "none")
