@@ -195,11 +195,19 @@ def _log(
 
 
 def _forget_after(step: int, folder: Path) -> None:
-    """Drop what was logged after the checkpoint; those updates are made again."""
+    """Drop what was logged after the checkpoint; those updates are made again.
+
+    Raises:
+        FileFormatError: If a log is damaged.
+    """
     for name in ("updates.csv", "evaluations.csv"):
         path = folder / name
         if path.exists():
-            head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if int(line.partition(",")[0]) <= step]
+            try:
+                head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+                kept = [line for line in lines if int(line.partition(",")[0]) <= step]
+            except (OSError, ValueError) as error:
+                advice = "delete it; the run then goes on with a new log"
+                raise FileFormatError(path, f"is no log ({error})", advice) from error
             with new_file(path) as draft:
                 draft.write_text("".join([head, *kept]), encoding="utf-8")

@@ -6,11 +6,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from safectl.errors import FileFormatError, NonFiniteError
+from safectl.errors import FileFormatError, NonFiniteError, RangeError
 from safectl.models import UpdateSettings
 from safectl_agents.bench.fb_visits import SHIPPED
 from safectl_agents.fb import loop
+from safectl_agents.fb.collect import CollectConfig
 from safectl_agents.fb.evaluate import Policies, play
+from safectl_agents.fb.experiment import _standing
 from safectl_agents.fb.loop import fit, restore
 from safectl_agents.fb.settings import FBConfig
 from safectl_agents.fb.train import load_run
@@ -127,3 +129,23 @@ def test_a_damaged_state_is_named(tmp_path, unplayed, content):
 def test_the_shipped_model_is_read_with_its_digest():
     assert "sha256" in (checkpoints(SHIPPED / "checkpoints")[-1] / "state.json").read_text()
     assert load_run(SHIPPED)[2] == 36_000
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"step,a\nxx,1\n"])
+def test_a_damaged_log_is_named_and_the_bar_of_a_training_goes_on(tmp_path, unplayed, content):
+    fit(Counter(), CONFIG, tmp_path)
+    assert _standing(tmp_path) == (4, "score 0.0")
+    (tmp_path / "evaluations.csv").write_bytes(content)
+    assert _standing(tmp_path) == (4, "")
+    (tmp_path / "updates.csv").write_bytes(content)
+    assert _standing(tmp_path) == (0, "")
+    with pytest.raises(FileFormatError, match=r"updates\.csv: is no log"):
+        fit(Counter(), replace(CONFIG, steps=6), tmp_path)
+
+
+@pytest.mark.parametrize("make", [FBConfig, CollectConfig])
+@pytest.mark.parametrize("name", ["foo", "cuda"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(monkeypatch, make, name):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RangeError, match="device"):
+        make(device=name)
