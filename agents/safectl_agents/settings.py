@@ -182,7 +182,7 @@ class TrainConfig:
         if self.algorithm not in ALGORITHMS:
             raise UnknownNameError("algorithm", self.algorithm, known=ALGORITHMS)
         _at_least("train", 0, seed=self.seed)
-        _require_device(self.device)
+        require_device(self.device)
         _at_least("train", 1, steps=self.steps, n_envs=self.n_envs, keep=self.keep)
         _at_least("train", 1, checkpoint_every=self.checkpoint_every, threads=self.threads)
         rows = self.ppo.rollout * self.n_envs
@@ -198,7 +198,12 @@ class TrainConfig:
         return self.sac if self.algorithm == "sac" else self.td3
 
 
-def _require_device(name: str) -> None:
+def require_device(name: str) -> None:
+    """Refuse a torch device that does not exist or that this machine lacks.
+
+    Raises:
+        RangeError: If it does not.
+    """
     try:
         kind = torch.device(name).type
     except RuntimeError as error:

@@ -89,7 +89,7 @@ def save_state(parent: Path, model: BaseAlgorithm, counters: Counters, *, keep: 
                 "observation": _space_to_json(model.observation_space),
                 "action": _space_to_json(model.action_space),
             },
-            "sha256": {path.name: _digest(path) for path in sorted(draft.iterdir())},
+            "sha256": digests_of(draft),
         }
         (draft / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     for old in checkpoints(parent)[:-keep]:
@@ -114,7 +114,7 @@ def load_counters(folder: Path) -> Counters:
     Raises:
         FileFormatError: If a file is missing, truncated or altered.
     """
-    state = _verified(folder)
+    state = verified(folder)
     try:
         row = state["counters"]
         return Counters(**{**row, "interruptions": tuple(row["interruptions"])})
@@ -155,7 +155,7 @@ def load_policy(folder: Path, config: TrainConfig) -> SB3Policy:
     Raises:
         FileFormatError: If a file is missing, truncated, altered or of another model.
     """
-    state = _verified(folder)
+    state = verified(folder)
     try:
         spaces = {name: _space_from_json(row) for name, row in state["spaces"].items()}
         with torch.random.fork_rng(devices=[]):
@@ -173,7 +173,7 @@ def load_learner(folder: Path, learner: Learner) -> None:
     Raises:
         FileFormatError: If the checkpoint holds nothing learned, or that of another safeguard.
     """
-    _verified(folder)
+    verified(folder)
     learner.load_state(_part(folder, "safeguard"))
 
 
@@ -194,11 +194,20 @@ def file_digests(folder: Path) -> dict[str, str]:
     Raises:
         FileFormatError: If a file is missing, truncated or altered.
     """
-    return dict(_verified(folder)["sha256"])
+    return dict(verified(folder)["sha256"])
 
 
-def _verified(folder: Path) -> dict[str, Any]:
-    """Read `state.json` and compare the digest of every file it names."""
+def digests_of(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of a checkpoint that is being written."""
+    return {path.name: _digest(path) for path in sorted(folder.iterdir())}
+
+
+def verified(folder: Path) -> dict[str, Any]:
+    """Read `state.json` and compare the digest of every file it names.
+
+    Raises:
+        FileFormatError: If a file is missing, truncated or altered.
+    """
     state = read_json(folder / "state.json", advice=_ADVICE)
     if state.get("version") != STATE_VERSION:
         problem = f"has version {state.get('version')}, this program reads {STATE_VERSION}"

@@ -29,6 +29,7 @@ from safectl_agents.fb.domains import Domain, facts_of
 from safectl_agents.fb.episodes import Episode, load_episode, save_episode
 from safectl_agents.fb.maze_batch import wander
 from safectl_agents.fb.rnd import RNDAgent, RNDSettings
+from safectl_agents.settings import require_device
 
 Collector = Literal["rnd", "random", "wander"]
 
@@ -69,6 +70,7 @@ class CollectConfig:
         for name in ("episodes", "processes"):
             if getattr(self, name) < 1:
                 raise RangeError(name, value=getattr(self, name), expected=">= 1")
+        require_device(self.device)
         if self.collector == "wander" and (self.domain, self.processes) != (_WANDERED, 1):
             expected = f"{_WANDERED} by one process where the collector is wander"
             raise RangeError("domain", value=self.domain, expected=expected)

@@ -5,6 +5,7 @@ array belongs to the state after step t; row 0 is the reset, with action, reward
 no meaning. Transition t is (observation[t-1], action[t], observation[t]).
 """
 
+import hashlib
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -152,6 +153,16 @@ def episode_paths(folder: Path) -> list[Path]:
             advice = "name it episode_<index>_<length>.npz"
             raise FileFormatError(path, "has a name of another form", advice)
     return sorted(paths, key=lambda path: int(path.stem.split("_")[1]))
+
+
+def digest_of_data(folder: Path) -> str:
+    """Return a SHA-256 of names, which hold the lengths, and of sizes of the episodes.
+
+    Raises:
+        FileFormatError: As `episode_paths`.
+    """
+    lines = (f"{path.name} {path.stat().st_size}\n" for path in episode_paths(folder))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def load_transitions(

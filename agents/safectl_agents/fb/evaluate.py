@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from safectl.errors import FileFormatError, TaskNotInferable
+from safectl.errors import FileFormatError, NonFiniteError, TaskNotInferable
 from safectl.models import ForwardBackward
 from safectl.types import Task
 from safectl_agents.fb.domains import Domain, facts_of
 from safectl_agents.fb.episodes import Transitions
+
+LOWER = "lower the learning rates"
+"""What helps a training whose weights or actions become NaN or infinite."""
 
 _START_SEED = 7
 """Of the starts of evaluation episodes, equal for every training."""
@@ -99,6 +102,9 @@ def play(policies: Policies, domain: str, episodes: int) -> dict[str, NDArray[np
 
     All episodes of all tasks go in step, so that policies are asked once per step; every task
     meets the same starts.
+
+    Raises:
+        NonFiniteError: If an action is NaN or infinite, as large weights make it.
     """
     names = policies.tasks
     if not names:
@@ -111,6 +117,9 @@ def play(policies: Policies, domain: str, episodes: int) -> dict[str, NDArray[np
         with torch.no_grad():
             rows = torch.from_numpy(observation).reshape(len(names), episodes, -1)
             action = policies.act(rows).flatten(0, 1).cpu().numpy()
+        bad = int((~np.isfinite(action)).sum())
+        if bad:
+            raise NonFiniteError("action", count=bad, size=action.size, advice=LOWER)
         moved = [world.step(one) for world, one in zip(worlds, action, strict=True)]
         observation = np.stack(moved)
         returns += [world.reward(name) for world, name in zip(worlds, asked, strict=True)]

@@ -19,7 +19,7 @@ from safectl.files import read_json, write_json
 from safectl_agents.bench.benchmark import describe_machine
 from safectl_agents.fb.episodes import episode_paths
 from safectl_agents.fb.methods import find_method
-from safectl_agents.fb.report import Evaluations, read_evaluations
+from safectl_agents.fb.report import Evaluations, read_evaluations, read_log
 from safectl_agents.fb.settings import FBConfig
 from safectl_agents.fb.train import check_run, train_as
 from safectl_agents.pool import Work, run_side_by_side
@@ -144,12 +144,15 @@ def _scores(found: Evaluations, row: int) -> dict[str, object]:
 
 
 def _standing(folder: Path) -> tuple[int, str]:
-    """Return the updates done and the mean score of the last evaluation."""
-    log, scores = folder / "updates.csv", folder / "evaluations.csv"
-    if not log.exists():
+    """Return the updates done and the mean score of the last evaluation; 0 and "" where unknown.
+
+    Only a bar is made of it, so a log that is damaged or half written raises nothing.
+    """
+    try:
+        step = int(read_log(folder / "updates.csv")[1][-1, 0])
+    except FileFormatError:
         return 0, ""
-    last = log.read_text(encoding="utf-8").splitlines()[-1].partition(",")[0]
-    step = int(last) if last.isdigit() else 0
-    if not scores.exists():
+    try:
+        return step, f"score {read_evaluations(folder).scores[-1].mean():.1f}"
+    except FileFormatError:
         return step, ""
-    return step, f"score {read_evaluations(folder).scores[-1].mean():.1f}"

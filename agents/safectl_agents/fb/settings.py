@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass, field, replace
 
-import torch
-
 from safectl.errors import RangeError
 from safectl.models import Sizes, UpdateSettings
 from safectl_agents.fb.domains import facts_of
 from safectl_agents.fb.episodes import Subset
+from safectl_agents.settings import require_device
 
 _OWN_DISCOUNT = UpdateSettings().discount
 
@@ -89,9 +88,7 @@ class FBConfig:
         if self.update.discount != _OWN_DISCOUNT:
             expected = "the default; set the discount of the run, which knows the domain's"
             raise RangeError("update.discount", value=self.update.discount, expected=expected)
-        if torch.device(self.device).type == "cuda" and not torch.cuda.is_available():
-            expected = "cpu: this machine has no CUDA device"
-            raise RangeError("device", value=self.device, expected=expected)
+        require_device(self.device)
 
     @property
     def learning(self) -> UpdateSettings:

@@ -3,13 +3,15 @@
 The batch and the noise of an update depend on the seed and on its number only, so on a CPU a run
 that was killed and resumed gives the same bits as one that was not.
 
-Folder of a run: `config.json` and what `safectl_agents.fb.loop` writes.
+Folder of a run: `config.json` and what `safectl_agents.fb.loop` writes. `config.json` holds a
+SHA-256 of names and sizes of the episodes, by which data that changed are refused; runs of versions
+before that have none, and get it when they go on.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,7 +23,7 @@ from safectl.models import Batch, ForwardBackward, Learner, draw
 from safectl.models.saved import load_named_state
 from safectl.seed import torch_generator
 from safectl_agents.fb.domains import Domain
-from safectl_agents.fb.episodes import Transitions, load_transitions
+from safectl_agents.fb.episodes import Transitions, digest_of_data, load_transitions
 from safectl_agents.fb.evaluate import Policies, infer_tasks, make_labels, task_policies
 from safectl_agents.fb.loop import Progress, Trainee, fit, restore
 from safectl_agents.fb.settings import FBConfig
@@ -113,6 +115,7 @@ def train_as(
     domain = Domain(config.domain)
     config.sizes(domain.nx, domain.nu)
     facts = {"version": _VERSION, "kind": kind, "data": str(data.resolve())}
+    facts |= {"data_sha256": digest_of_data(data)}
     write_json(folder / "config.json", facts | to_mapping(config))
     torch.set_num_threads(config.threads)
     transitions = load_transitions(data, count=config.transitions, subset=config.subset)
@@ -134,7 +137,7 @@ def load_run(folder: Path, *, device: str | None = None) -> tuple[FBConfig, Forw
     Raises:
         FileFormatError: If there is none, or it cannot be read.
     """
-    kind, config, _ = _read_config(folder, device)
+    kind, config, *_ = _read_config(folder, device)
     if kind != MODEL:
         advice = "name a training of a forward-backward model"
         raise FileFormatError(folder, f"holds a training of {kind}", advice)
@@ -154,7 +157,7 @@ def load_config(folder: Path, *, device: str | None = None) -> FBConfig:
     Raises:
         FileFormatError: If the folder holds no run.
     """
-    return _read_config(folder, device)[1]
+    return _read_config(folder, device).config
 
 
 def make_learner(config: FBConfig, domain: Domain) -> Learner:
@@ -168,19 +171,31 @@ def _make_model(config: FBConfig, domain: Domain) -> ForwardBackward:
     return model
 
 
-def _read_config(folder: Path, device: str | None) -> tuple[str, FBConfig, Any]:
-    """Return what a folder holds, its settings and its data."""
+class _Stored(NamedTuple):
+    """What a folder holds, its settings, its data, and their digest where it is known."""
+
+    kind: str
+    config: FBConfig
+    data: str | None
+    digest: str | None
+
+
+def _read_config(folder: Path, device: str | None) -> _Stored:
     path = folder / "config.json"
     stored = read_json(path, advice="name the folder of a training of a forward-backward model")
     if stored.pop("version", None) != _VERSION:
         raise FileFormatError(path, "has another version", f"this program reads {_VERSION}")
-    kind, data = str(stored.pop("kind", MODEL)), stored.pop("data", None)
+    kind = str(stored.pop("kind", MODEL))
+    data, digest = stored.pop("data", None), stored.pop("data_sha256", None)
+    for name, value in (("data", data), ("data_sha256", digest)):
+        if not isinstance(value, str | None):
+            raise FileFormatError(path, f"holds {name} {value!r}", "name the folder of a training")
     stored |= {} if device is None else {"device": device}
-    return kind, overlay(FBConfig(), stored, source=str(path)), data
+    return _Stored(kind, overlay(FBConfig(), stored, source=str(path)), data, digest)
 
 
 def check_run(kind: str, config: FBConfig, data: Path, folder: Path) -> None:
-    """Refuse a folder that holds another training.
+    """Refuse a folder that holds another training, or one of data that have changed since.
 
     Raises:
         ConfigError: If it does.
@@ -188,7 +203,7 @@ def check_run(kind: str, config: FBConfig, data: Path, folder: Path) -> None:
     """
     if not (folder / "config.json").exists():
         return
-    before, stored, data_before = _read_config(folder, None)
+    before, stored, data_before, digest = _read_config(folder, None)
     if before != kind:
         problem = f"holds a training of {before}, not of {kind}; name another folder"
         raise ConfigError(str(folder), problem)
@@ -200,6 +215,9 @@ def check_run(kind: str, config: FBConfig, data: Path, folder: Path) -> None:
     if data_before != str(data.resolve()):
         problem = f"data were {data_before!r} when the run began, now they are {str(data)!r}"
         raise ConfigError(str(folder), f"{problem}; name another folder for this run")
+    if digest is not None and data.is_dir() and digest_of_data(data) != digest:
+        problem = f"the episodes in {data} are not those of when the run began"
+        raise ConfigError(str(folder), f"{problem}; restore them, or name another folder")
 
 
 def _require_fit(domain: Domain, transitions: Transitions) -> None:

@@ -1,3 +1,5 @@
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from safectl.errors import ConfigError, FileFormatError, RangeError, ShapeError
+from safectl.files import write_json
 from safectl.models import UpdateSettings
 from safectl_agents.cli import main
 from safectl_agents.fb.collect import CollectConfig, collect
@@ -84,7 +87,7 @@ def test_a_run_keeps_its_settings_and_names_what_is_wrong(data, tmp_path):
     with pytest.raises(ShapeError, match="observation of the data"):
         train(replace(SMALL, domain="walker"), data, tmp_path / "walker")
     (checkpoints(tmp_path / "checkpoints")[-1] / "state.safetensors").write_bytes(b"torn")
-    with pytest.raises(FileFormatError, match="does not fit"):
+    with pytest.raises(FileFormatError, match="truncated or altered"):
         load_run(tmp_path)
     with pytest.raises(FileFormatError, match="does not exist"):
         load_run(tmp_path / "none")
@@ -93,6 +96,22 @@ def test_a_run_keeps_its_settings_and_names_what_is_wrong(data, tmp_path):
         load_run(tmp_path / "td3")
     with pytest.raises(ConfigError, match="not of forward-backward"):
         train(replace(SMALL, steps=2), data, tmp_path / "td3")
+
+
+@pytest.mark.slow
+def test_data_that_changed_are_refused_when_a_run_goes_on(data, tmp_path):
+    copied = tmp_path / "copy"
+    shutil.copytree(data, copied)
+    train(replace(SMALL, steps=1), copied, tmp_path / "run")
+    (path,) = copied.iterdir()
+    path.rename(copied / path.name.replace("episode_000000", "episode_000001"))
+    with pytest.raises(ConfigError, match="are not those of when the run began"):
+        train(replace(SMALL, steps=2), copied, tmp_path / "run")
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    del stored["data_sha256"]
+    write_json(tmp_path / "run" / "config.json", stored)
+    train(replace(SMALL, steps=2), copied, tmp_path / "run")
+    assert "data_sha256" in (tmp_path / "run" / "config.json").read_text()
 
 
 def test_a_scale_that_does_not_fit_is_refused_before_anything_is_written(data, tmp_path):
