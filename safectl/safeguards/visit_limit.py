@@ -4,7 +4,7 @@ from collections.abc import Callable
 from itertools import product
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from safectl.errors import RangeError
@@ -29,7 +29,8 @@ class VisitLimit:
 
     The candidates are the same for every row: the middle of the action limits, their corners where
     there are at most 6 actions, and points of a Sobol sequence between. The fallback is the
-    candidate of least `order`.
+    candidate of least `order`; of equal ones the first of that list, so the middle where nothing is
+    known of any.
 
     Not promised: anything where the bound does not hold, see `claim`.
 
@@ -113,12 +114,12 @@ class VisitLimit:
 
     def _least(self, observation: Tensor, choices: Tensor, bounds: Tensor) -> Tensor:
         """Return which choice the fallback takes; it matters where none is within the limit."""
-        least, lost = bounds.argmin(1), (bounds > self.limit).all(1)
+        least, lost = _first_least(bounds), (bounds > self.limit).all(1)
         if self.order is not None and bool(lost.any()):
             asked = choices[lost]
             repeated = observation[lost].repeat_interleave(asked.shape[1], 0)
             order = self.order(repeated, asked.flatten(0, 1)).reshape(asked.shape[:2])
-            least[lost] = torch.where(order.isnan(), torch.inf, order).argmin(1)
+            least[lost] = _first_least(torch.where(order.isnan(), torch.inf, order))
         return least
 
     def _candidate(self, choices: Tensor, bounds: Tensor, chosen: Tensor) -> Candidate:
@@ -127,6 +128,11 @@ class VisitLimit:
         bound = bounds[rows, chosen]
         margin = self.limit - bound
         return Candidate(choices[rows, chosen], margin, (-margin).clamp(min=0.0), bound)
+
+
+def _first_least(values: Float[Tensor, "batch n"]) -> Int[Tensor, " batch"]:
+    """Return where a row is least; of equal places the first one after the proposal's, place 0."""
+    return (values.roll(-1, 1).argmin(1) + 1) % values.shape[1]
 
 
 def _unit_points(nu: int, count: int) -> Float[Tensor, "points nu"]:

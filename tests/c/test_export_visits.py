@@ -118,9 +118,18 @@ def test_the_nearest_admissible_action_is_taken():
     )
     low, high = np.float32([-1.0, -1.0]), np.float32([1.0, 1.0])
     action, margin, status = nearest_admissible(proposal, points, room, low, high)
-    assert np.array_equal(action[:, 0], np.float32([0.9, 0.5, 0.5, 0.9]))
+    assert np.array_equal(action[:, 0], np.float32([0.9, 0.5, 0.5, 0.0]))
     assert np.array_equal(margin, np.float32([0.1, 0.1, -0.05, UNKNOWN]))
     assert status.tolist() == [Status.KEPT, Status.CORRECTED, Status.FALLBACK, Status.FALLBACK]
+
+
+def test_of_equal_fallbacks_the_first_point_is_taken_and_never_the_proposal():
+    proposal, points = np.float32([[0.9]]).repeat(2, 0), np.float32([[[0.0], [1.0]]]).repeat(2, 0)
+    room = np.float32([[[-1.0], [-1.0], [-1.0]], [[-1.0], [-2.0], [-2.0]]])
+    low, high = np.float32([-1.0]), np.float32([1.0])
+    action, _, status = nearest_admissible(proposal, points, room, low, high)
+    assert action.tolist() == [[0.0], [np.float32(0.9)]]
+    assert status.tolist() == [Status.FALLBACK] * 2
 
 
 def test_what_is_beyond_the_limits_is_never_taken():

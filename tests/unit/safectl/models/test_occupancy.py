@@ -170,6 +170,24 @@ def test_the_fallback_is_the_least_of_the_order_where_the_bound_ties():
     assert decision.certificate.status.tolist() == [Status.FALLBACK.value] * 2
 
 
+@pytest.mark.parametrize("value", [torch.inf, torch.nan, 7.0])
+def test_where_nothing_tells_the_candidates_apart_the_fallback_is_the_middle(value):
+    def certain(observation, action):
+        del observation
+        return 1.0 + 0.0 * action[:, 0]
+
+    def order(observation, action):
+        return value * certain(observation, action)
+
+    for guard in (
+        VisitLimit(certain, spec=SPEC, limit=0.5, order=order),
+        VisitLimit(certain, spec=SPEC, limit=0.5),
+    ):
+        decision = guard.filter(torch.zeros(2, 3), torch.tensor([[1.0, 1.0], [0.3, -0.7]]))
+        assert decision.action.tolist() == [[0.0, 0.0]] * 2
+        assert decision.certificate.status.tolist() == [Status.FALLBACK.value] * 2
+
+
 def test_the_bound_covers_rare_visits_in_95_percent_of_calibrations():
     """Exact coverage: the binomial chance of the counts whose bound is at or above the truth."""
     count = 100
