@@ -36,12 +36,14 @@ class VisitLimit:
 
     Args:
         bound: Upper bound on the probability of a visit, (batch, nx) and (batch, nu) to (batch,).
+        steps: Within how many steps the bound counts a visit, >= 1.
         spec: Signals of the robot; gives the action limits, which must be finite.
         limit: Largest admissible bound, in (0, 1).
         candidates: How many points of the sequence are tried besides the proposal, the middle and
             the corners, >= 1.
-        order: What the fallback makes least, of the shapes of `bound`; the bound where absent. A
-            bound from a table is the same for many actions and tells them apart no further.
+        order: Predicted occupancy, which the fallback makes least, of the shapes of `bound`; the
+            bound where absent. A bound from a table is the same for many actions and tells them
+            apart no further.
 
     Raises:
         RangeError: If a number is out of range.
@@ -53,6 +55,7 @@ class VisitLimit:
         *,
         spec: Spec,
         limit: float,
+        steps: int,
         candidates: int = 64,
         order: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
@@ -60,16 +63,21 @@ class VisitLimit:
             raise RangeError("limit", value=limit, expected="a number in (0, 1)")
         if candidates < 1:
             raise RangeError("candidates", value=candidates, expected=">= 1")
+        if steps < 1:
+            raise RangeError("steps", value=steps, expected=">= 1")
         self.bound, self.spec, self.limit, self.order = bound, spec, limit, order
+        self.steps = steps
         self.unit_points = _unit_points(spec.nu, candidates)
 
     @property
     def claim(self) -> str:
         """What the certificate asserts, and under which assumption."""
+        least = "bound" if self.order is None else "occupancy"
         return (
-            f"the unsafe set is visited with probability <= {self.limit:g} if the task's policy "
-            "follows and the bound holds, that is for starts and tasks drawn like the calibration "
-            "rollouts; fallback: the candidate of least predicted bound"
+            f"the unsafe set is visited within {self.steps} steps with probability <= "
+            f"{self.limit:g} if the task's policy follows and the bound holds, that is for starts "
+            "drawn like those of the calibration rollouts; fallback: the candidate of least "
+            f"predicted {least}, the middle of the limits where it is unknown"
         )
 
     @torch.no_grad()

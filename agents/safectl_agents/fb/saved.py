@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from safectl.barriers import Discs
 from safectl.errors import FileFormatError, RangeError, ShapeError, UnknownNameError
 from safectl.files import new_file
-from safectl.models import ForwardBackward, VisitCritic, VisitTable
+from safectl.models import ForwardBackward, VisitCritic, VisitScope, VisitTable
 from safectl.safeguards import VisitLimit
 from safectl.spec import Spec
 from safectl.types import Task
@@ -69,7 +69,7 @@ def load_task_policy(
     if goal:
         return TaskPolicy(model, model.infer_goal(torch.tensor(goal)))
     if not task and (folder / VISITS).exists():
-        return TaskPolicy(model, Task(_read_visits(folder / VISITS, model.sizes.nz)["task"]))
+        return TaskPolicy(model, Task(_read_visits(folder / VISITS, model)["task"]))
     facts = facts_of(config.domain)
     if task not in facts.tasks:
         raise UnknownNameError(f"task of {config.domain}", task, known=list(facts.tasks))
@@ -92,11 +92,13 @@ class Visits:
     Attributes:
         critic: C_U of that policy.
         table: The bound on the probability of a visit at C_U.
+        scope: Where it holds, for which set and within how many steps.
         facts: The unsafe set, and how the table was made; empty where `save_visits` was not told.
     """
 
     critic: VisitCritic
     table: VisitTable
+    scope: VisitScope
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -107,12 +109,22 @@ class Visits:
     def limit(self, spec: Spec, *, limit: float, candidates: int = 64) -> VisitLimit:
         """Return the safeguard that keeps the bound within a limit.
 
+        Outside the box of the scope and in the unsafe set the bound is 1.
+
         Raises:
             RangeError: As `VisitLimit`.
         """
-        bound = partial(self.critic.bound, self.table)
+
+        def bound(observation: Tensor, action: Tensor) -> Tensor:
+            found = self.critic.bound(self.table, observation, action)
+            return self.scope.bound(observation, found)
+
+        def order(observation: Tensor, action: Tensor) -> Tensor:
+            return self.scope.order(observation, self.critic.order(observation, action))
+
+        steps = self.scope.steps
         return VisitLimit(
-            bound, spec=spec, limit=limit, candidates=candidates, order=self.critic.order
+            bound, spec=spec, limit=limit, steps=steps, candidates=candidates, order=order
         )
 
 
@@ -121,6 +133,7 @@ def save_visits(
     task: Task,
     unsafe: Float[Tensor, " nz"],
     table: VisitTable,
+    scope: VisitScope,
     *,
     facts: Mapping[str, Any] | None = None,
 ) -> None:
@@ -131,6 +144,7 @@ def save_visits(
         task: Whose policy it is about.
         unsafe: b_U.
         table: From rollouts of that policy.
+        scope: Of those rollouts; its set is one disc.
         facts: JSON values that are kept beside the numbers.
 
     Raises:
@@ -143,6 +157,10 @@ def save_visits(
         "probability": table.probability,
         "upper": table.upper,
         "alarm": torch.tensor(table.alarm),
+        "low": scope.low,
+        "high": scope.high,
+        "disc": torch.cat([scope.unsafe.centres[0], torch.tensor([scope.unsafe.radius])]),
+        "steps": torch.tensor(scope.steps),
     }
     stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with new_file(folder / VISITS) as draft:
@@ -161,13 +179,19 @@ def load_visits(folder: Path, spec: Spec) -> Visits:
         RangeError, ShapeError: If the robot has other numbers of signals or other limits.
     """
     config, model = _load(folder, spec)
-    tensors = _read_visits(folder / VISITS, model.sizes.nz)
+    tensors = _read_visits(folder / VISITS, model)
     discount = config.learning.discount
     critic = VisitCritic(model, Task(tensors["task"]), tensors["unsafe"], discount=discount)
     table = VisitTable(
         tensors["edges"], tensors["probability"], tensors["upper"], float(tensors["alarm"])
     )
-    return Visits(critic, table, _read_facts(folder / VISITS))
+    *centre, radius = tensors["disc"].tolist()
+    try:
+        discs, steps = Discs(torch.tensor([centre]), radius), int(tensors["steps"])
+        scope = VisitScope(tensors["low"], tensors["high"], discs, steps)
+    except RangeError as error:
+        raise FileFormatError(folder / VISITS, str(error), _ADVICE) from error
+    return Visits(critic, table, scope, _read_facts(folder / VISITS))
 
 
 def load_visit_limit(
@@ -198,9 +222,9 @@ def _read_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _read_visits(path: Path, nz: int) -> dict[str, Tensor]:
-    """Read what `save_visits` wrote, for a model of `nz` entries per task."""
-    tensors = read_tensors(path)
+def _read_visits(path: Path, model: ForwardBackward) -> dict[str, Tensor]:
+    """Read what `save_visits` wrote, for a model of these sizes."""
+    tensors, nz, nx = read_tensors(path), model.sizes.nz, model.sizes.nx
     ranges = tensors["upper"].numel() if "upper" in tensors else 0
     expected = {
         "task": (nz,),
@@ -209,6 +233,10 @@ def _read_visits(path: Path, nz: int) -> dict[str, Tensor]:
         "probability": (ranges,),
         "upper": (ranges,),
         "alarm": (),
+        "low": (nx,),
+        "high": (nx,),
+        "disc": (3,),
+        "steps": (),
     }
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != expected:

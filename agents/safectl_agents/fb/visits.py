@@ -24,10 +24,12 @@ from safectl.models import (
     ConstrainedTask,
     ForwardBackward,
     VisitCritic,
+    VisitScope,
     VisitScores,
     VisitTable,
     calibrate_visits,
     constrain_task,
+    scope_of,
     score_visits,
     unsafe_embedding,
 )
@@ -101,11 +103,12 @@ class VisitsConfig:
 
 
 class Sample(NamedTuple):
-    """Rollouts: starts, first actions, and whether each visited the unsafe set."""
+    """Rollouts: starts, first actions, whether each visited the unsafe set, and all states."""
 
     start: Float[Tensor, "rollouts 4"]
     first: Float[Tensor, "rollouts 2"]
     visited: Bool[Tensor, " rollouts"]
+    states: Float[Tensor, "rows rollouts 4"]
 
 
 class Measured(NamedTuple):
@@ -114,6 +117,7 @@ class Measured(NamedTuple):
     Attributes:
         critic: C_U of the policy.
         table: Made from the calibration rollouts.
+        scope: What these rollouts met.
         scores: Of the held-out rollouts.
         impossible: Share of held-out rollouts at whose start a head was impossible.
         mass: Mean of (1 - gamma) F^T B over starts and data: 1 for a right model, whatever the set.
@@ -123,6 +127,7 @@ class Measured(NamedTuple):
 
     critic: VisitCritic
     table: VisitTable
+    scope: VisitScope
     scores: VisitScores
     impossible: float
     mass: float
@@ -180,7 +185,7 @@ def measure_visits(
     measured = _judge(config, critic, sample, everywhere)
     measured = measured._replace(constrained=constrained, chosen=chosen)
     facts = {**to_mapping(config), **figures_of(measured)}
-    save_visits(folder, task, unsafe, measured.table, facts=facts)
+    save_visits(folder, task, unsafe, measured.table, measured.scope, facts=facts)
     return measured
 
 
@@ -212,7 +217,7 @@ def draw_rollouts(
         first=first,
         progress=progress,
     )
-    return Sample(start, first, found.visited)
+    return Sample(start, first, found.visited, found.states)
 
 
 def figures_of(measured: Measured) -> dict[str, Any]:
@@ -249,7 +254,8 @@ def _judge(
     possible = is_possible(heads[:, made:], critic.discount).all(0)
     total = VisitCritic(critic.model, critic.task, everywhere, discount=critic.discount)
     mass = float((1.0 - critic.discount) * total.heads(sample.start, sample.first).mean())
-    return Measured(critic, table, scores, float((~possible).double().mean()), mass)
+    scope = scope_of(sample.states[:, :made], config.unsafe, config.steps)
+    return Measured(critic, table, scope, scores, float((~possible).double().mean()), mass)
 
 
 def _task(run: FBConfig, model: ForwardBackward, name: str) -> Task:

@@ -96,14 +96,14 @@ def test_a_model_that_gives_impossible_occupancies_is_vetoed():
     assert float(impossible.float().mean()) > 0.9
     assert float(wrong.bound(table, OBSERVATION, action)[impossible].min()) == 1.0
     assert float(cost.detach()[impossible].min()) == pytest.approx(10.0)
-    guard = VisitLimit(partial(wrong.bound, table), spec=SPEC, limit=0.5)
+    guard = VisitLimit(partial(wrong.bound, table), spec=SPEC, limit=0.5, steps=3)
     status = guard.filter(OBSERVATION, action).certificate.status
     assert float((status == Status.FALLBACK.value).float().mean()) > 0.5
 
 
 @pytest.mark.parametrize("value", [-0.7, -torch.inf, torch.nan, torch.inf, 1.5])
 def test_a_bound_that_is_no_probability_certifies_nothing(value):
-    guard = VisitLimit(lambda s, a: value + 0.0 * a[:, 0], spec=SPEC, limit=0.5)
+    guard = VisitLimit(lambda s, a: value + 0.0 * a[:, 0], spec=SPEC, limit=0.5, steps=3)
     found = guard.filter(torch.zeros(1, 3), torch.zeros(1, 2)).certificate
     assert (int(found.status), float(found.risk)) == (Status.FALLBACK.value, 1.0)
 
@@ -164,7 +164,7 @@ def test_the_fallback_is_the_least_of_the_order_where_the_bound_ties():
         del observation
         return (action - torch.tensor([1.0, -1.0])).norm(dim=-1)
 
-    guard = VisitLimit(lambda s, a: 0.9 + 0.0 * a[:, 0], spec=SPEC, limit=0.5, order=order)
+    guard = VisitLimit(lambda s, a: 0.9 + 0.0 * a[:, 0], spec=SPEC, limit=0.5, steps=3, order=order)
     decision = guard.filter(torch.zeros(2, 3), torch.zeros(2, 2))
     assert decision.action.tolist() == [[1.0, -1.0]] * 2
     assert decision.certificate.status.tolist() == [Status.FALLBACK.value] * 2
@@ -180,8 +180,8 @@ def test_where_nothing_tells_the_candidates_apart_the_fallback_is_the_middle(val
         return value * certain(observation, action)
 
     for guard in (
-        VisitLimit(certain, spec=SPEC, limit=0.5, order=order),
-        VisitLimit(certain, spec=SPEC, limit=0.5),
+        VisitLimit(certain, spec=SPEC, limit=0.5, steps=3, order=order),
+        VisitLimit(certain, spec=SPEC, limit=0.5, steps=3),
     ):
         decision = guard.filter(torch.zeros(2, 3), torch.tensor([[1.0, 1.0], [0.3, -0.7]]))
         assert decision.action.tolist() == [[0.0, 0.0]] * 2
@@ -207,7 +207,7 @@ def test_no_action_is_an_ulp_beyond_the_limits():
         spec = Spec(SPEC.observation, (Signal("u", "m/s", -low, width - low),), SPEC.period)
         high = float(torch.tensor(width - low))
         guard = VisitLimit(
-            lambda s, a, high=high: 1.0 * (a[:, 0] < high - 1e-5), spec=spec, limit=0.5
+            lambda s, a, high=high: 1.0 * (a[:, 0] < high - 1e-5), spec=spec, limit=0.5, steps=3
         )
         decision = guard.filter(torch.zeros(1, spec.nx), torch.full((1, 1), -low))
         assert decision.certificate.status.tolist() == [Status.CORRECTED.value]
@@ -215,7 +215,9 @@ def test_no_action_is_an_ulp_beyond_the_limits():
 
 
 def test_the_safeguard_vetoes_an_action_whose_bound_is_above_the_limit():
-    guard = VisitLimit(lambda s, a: (0.5 * (a[:, 0] + 1.0)).clamp(0, 1), spec=SPEC, limit=0.5)
+    guard = VisitLimit(
+        lambda s, a: (0.5 * (a[:, 0] + 1.0)).clamp(0, 1), spec=SPEC, limit=0.5, steps=3
+    )
     decision = guard.filter(torch.zeros(3, 3), torch.tensor([[-0.4, 0.2], [0.9, 0.2], [2.0, 0.0]]))
     assert decision.certificate.status.tolist() == [
         Status.KEPT.value,
@@ -224,19 +226,27 @@ def test_the_safeguard_vetoes_an_action_whose_bound_is_above_the_limit():
     ]
     assert float(decision.action[:, 0].max()) <= 0.0
     assert float(decision.certificate.risk.max()) <= 0.5
-    hopeless = VisitLimit(lambda s, a: 0.9 + 0.0 * a[:, 0], spec=SPEC, limit=0.5)
+    hopeless = VisitLimit(lambda s, a: 0.9 + 0.0 * a[:, 0], spec=SPEC, limit=0.5, steps=3)
     found = hopeless.filter(torch.zeros(1, 3), torch.zeros(1, 2)).certificate
     assert (int(found.status), float(found.risk)) == (Status.FALLBACK.value, 1.0)
-    blind = VisitLimit(lambda s, a: torch.nan * a[:, 0], spec=SPEC, limit=0.5)
+    blind = VisitLimit(lambda s, a: torch.nan * a[:, 0], spec=SPEC, limit=0.5, steps=3)
     assert int(blind.filter(torch.zeros(1, 3), torch.zeros(1, 2)).certificate.status) == 2
+    assert "within 3 steps with probability <= 0.5" in guard.claim
+    assert "least predicted bound" in guard.claim
+    ordered = VisitLimit(guard.bound, spec=SPEC, limit=0.5, steps=3, order=guard.bound)
+    assert "least predicted occupancy" in ordered.claim
+    with pytest.raises(RangeError, match="steps"):
+        VisitLimit(guard.bound, spec=SPEC, limit=0.5, steps=0)
     with pytest.raises(RangeError, match="limit"):
-        VisitLimit(lambda s, a: a[:, 0], spec=SPEC, limit=1.0)
+        VisitLimit(lambda s, a: a[:, 0], spec=SPEC, limit=1.0, steps=3)
 
 
 @pytest.mark.parametrize("aim", [[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
 def test_the_corners_and_the_middle_are_tried(aim):
     aim = torch.tensor(aim)
-    guard = VisitLimit(lambda s, a: 1.0 * (a != aim).any(-1), spec=SPEC, limit=0.5, candidates=1)
+    guard = VisitLimit(
+        lambda s, a: 1.0 * (a != aim).any(-1), spec=SPEC, limit=0.5, steps=3, candidates=1
+    )
     decision = guard.filter(torch.zeros(1, 3), torch.full((1, 2), 0.3))
     assert torch.equal(decision.action[0], aim)
     assert int(decision.certificate.status) == Status.CORRECTED.value

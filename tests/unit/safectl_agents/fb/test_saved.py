@@ -16,7 +16,7 @@ from safectl_agents.fb.collect import CollectConfig, collect
 from safectl_agents.fb.episodes import load_transitions
 from safectl_agents.fb.evaluate import infer_tasks, make_labels
 from safectl_agents.fb.saved import load_task_policy, load_visit_limit, save_visits
-from tests.fb_run import PUSH, SEEN, SMALL, SPEC, TABLE, write_run
+from tests.fb_run import PUSH, SCOPE, SEEN, SMALL, SPEC, TABLE, write_run
 
 
 def test_a_policy_is_that_of_the_named_task_or_goal(tmp_path):
@@ -34,7 +34,7 @@ def test_without_a_task_the_policy_is_that_of_the_measured_visits(tmp_path):
     model, seen, task = write_run(tmp_path), torch.rand(5, 4), Task(torch.rand(8))
     with pytest.raises(UnknownNameError, match="reach_top_left"):
         load_task_policy(tmp_path, SPEC, data=None)
-    save_visits(tmp_path, task, torch.zeros(8), TABLE)
+    save_visits(tmp_path, task, torch.zeros(8), TABLE, SCOPE)
     found = load_task_policy(tmp_path, SPEC, data=None)
     assert torch.equal(found.act(seen), model.act(seen, task))
 
@@ -68,8 +68,10 @@ def test_a_limit_of_visits_decides_as_before_it_was_saved(tmp_path):
     seen, proposed = torch.rand(20, 4), 2.0 * torch.rand(20, 2) - 1.0
     middle = critic.cost(seen, proposed).median()
     table = VisitTable(middle.reshape(1), TABLE.probability, TABLE.upper, 0.5)
-    save_visits(tmp_path, task, unsafe, table)
-    saved = VisitLimit(lambda s, a: table.bound(critic.cost(s, a)[:, 0]), spec=SPEC, limit=0.1)
+    save_visits(tmp_path, task, unsafe, table, SCOPE)
+    saved = VisitLimit(
+        lambda s, a: table.bound(critic.cost(s, a)[:, 0]), spec=SPEC, limit=0.1, steps=7
+    )
     loaded = load_visit_limit(tmp_path, SPEC, SPEC, limit=0.1, candidates=64)
     found, expected = (guard.filter(seen, proposed) for guard in (loaded, saved))
     assert torch.equal(found.action, expected.action)
@@ -81,7 +83,7 @@ def test_damaged_numbers_are_one_clear_error(tmp_path, name):
     write_run(tmp_path)
     with pytest.raises(FileFormatError, match=VISITS):
         load_visit_limit(tmp_path, SPEC, SPEC, limit=0.1, candidates=64)
-    save_visits(tmp_path, Task(torch.zeros(8)), torch.zeros(8), TABLE)
+    save_visits(tmp_path, Task(torch.zeros(8)), torch.zeros(8), TABLE, SCOPE)
     tensors = load_file(tmp_path / VISITS)
     save_file(tensors | {name: torch.zeros(5)}, tmp_path / VISITS)
     with pytest.raises(FileFormatError, match=VISITS):

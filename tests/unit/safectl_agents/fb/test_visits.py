@@ -12,7 +12,7 @@ from safectl.errors import FileFormatError, RangeError, UnknownNameError, Unsafe
 from safectl.export import interpret, load_program
 from safectl.models import VisitCritic
 from safectl.spec import Signal
-from safectl.types import Task
+from safectl.types import Status, Task
 from safectl_agents.cli import main
 from safectl_agents.fb import VISITS, chosen_task, visits
 from safectl_agents.fb.chosen_task import ChosenTask
@@ -24,7 +24,7 @@ from safectl_agents.fb.saved import load_visits, save_visits
 from safectl_agents.fb.visit_rollouts import MAZE_SPEC, roll_out
 from safectl_agents.fb.visits import VisitsConfig, measure_visits, parts_of
 from safectl_envs.guard import VectorGuard
-from tests.fb_run import SMALL, TABLE, write_run
+from tests.fb_run import SCOPE, SMALL, TABLE, write_run
 
 QUICK = VisitsConfig(disc=(-0.25, -0.05, 0.15), steps=5, calibration=200, held_out=50)
 
@@ -81,6 +81,12 @@ def test_visits_are_measured_saved_and_guard_the_policy_they_are_about(tmp_path,
     again = measure_visits(QUICK, tmp_path, data=data)
     assert again.scores == measured.scores
     guard = visits.limit(MAZE_SPEC, limit=0.5, candidates=2)
+    assert "visited within 5 steps" in guard.claim
+    far = torch.tensor([[0.5, 0.5, 0, 0], [5, -5, 0, 0], [0.1, 0.1, 3, 3], [-0.25, -0.05, 0, 0]])
+    refused = guard.filter(far.float(), torch.full((4, 2), 0.9))
+    assert refused.certificate.status.tolist() == [Status.FALLBACK] * 4
+    assert refused.action[:3].tolist() == [[0.0, 0.0]] * 3
+    assert float(visits.scope.high[:2].max()) < 0.4
     env = VectorGuard(MazeBatch(5), guard)
     run = roll_out(env, visits.policy, QUICK.unsafe, steps=3)
     assert 0.0 <= run.fallbacks <= run.corrected <= 1.0
@@ -180,7 +186,9 @@ def test_a_run_is_exported_alone_and_behind_its_limit(tmp_path, capsys):
     rows = torch.rand(50, 4) - 0.5
     alone = interpret(load_program(out / "program"), rows.numpy())
     torch.testing.assert_close(torch.tensor(alone.action), model.act(rows, task), atol=1e-5, rtol=0)
-    save_visits(tmp_path, task, 0.1 * torch.rand(8), replace(TABLE, edges=torch.tensor([0.05])))
+    save_visits(
+        tmp_path, task, 0.1 * torch.rand(8), replace(TABLE, edges=torch.tensor([0.05])), SCOPE
+    )
     assert main(["export", str(tmp_path)]) == 0
     program = load_program(tmp_path / "export" / "program")
     assert [op.kind for op in program.ops][-1] == "nearest_admissible"
@@ -196,6 +204,6 @@ def test_a_run_is_exported_alone_and_behind_its_limit(tmp_path, capsys):
 
 def test_visits_without_their_facts_are_not_compared(tmp_path):
     model = write_run(tmp_path)
-    save_visits(tmp_path, model.infer_goal(torch.zeros(4)), torch.rand(8), TABLE)
+    save_visits(tmp_path, model.infer_goal(torch.zeros(4)), torch.rand(8), TABLE, SCOPE)
     with pytest.raises(FileFormatError, match="which disc"):
         compare_guarded(tmp_path, episodes=2, steps=2)
