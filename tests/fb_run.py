@@ -8,6 +8,7 @@ from safectl.config import to_mapping
 from safectl.files import write_json
 from safectl.models import ForwardBackward, Learner, VisitScope, VisitTable
 from safectl.spec import Signal, Spec
+from safectl_agents.fb.saved import last_checkpoint, save_visits
 from safectl_agents.fb.settings import FBConfig
 
 SMALL = FBConfig(nz=8, hidden=16, embedding=8, backward_hidden=16)
@@ -30,3 +31,9 @@ def write_run(folder, config=SMALL, spec=SPEC):
     write_json(checkpoint / "state.json", {"step": 1})
     write_json(folder / "config.json", {"version": 1, "data": "", **to_mapping(config)})
     return model
+
+
+def keep_visits(folder, task, unsafe, table=TABLE, *, facts=None):
+    """Keep visits of the last checkpoint in the folder of a run."""
+    checkpoint = last_checkpoint(folder)
+    save_visits(folder, task, unsafe, table, SCOPE, checkpoint=checkpoint, facts=facts)

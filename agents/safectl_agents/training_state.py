@@ -89,7 +89,7 @@ def save_state(parent: Path, model: BaseAlgorithm, counters: Counters, *, keep: 
                 "observation": _space_to_json(model.observation_space),
                 "action": _space_to_json(model.action_space),
             },
-            "sha256": {path.name: _digest(path) for path in sorted(draft.iterdir())},
+            "sha256": {path.name: digest(path) for path in sorted(draft.iterdir())},
         }
         (draft / "state.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
     for old in checkpoints(parent)[:-keep]:
@@ -210,7 +210,7 @@ def _verified(folder: Path) -> dict[str, Any]:
         path = folder / name
         if not path.is_file():
             raise FileFormatError(path, "does not exist", _ADVICE)
-        if _digest(path) != expected:
+        if digest(path) != expected:
             raise FileFormatError(path, "is truncated or altered", _ADVICE)
     return state
 
@@ -231,7 +231,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise FileFormatError(path, f"cannot be read ({error})", _ADVICE) from error
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

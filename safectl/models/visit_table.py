@@ -13,6 +13,9 @@ from safectl.errors import NonFiniteError, RangeError
 
 _CONFIDENCE = 0.95
 
+_LEAST = 50
+"""Rollouts that a halved range keeps; without a visit among them its bound is about a tenth."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VisitTable:
@@ -58,7 +61,11 @@ def calibrate_visits(
     delta: float = 0.05,
     ranges: int = 10,
 ) -> VisitTable:
-    """Count visits by equally filled ranges of C_U, and set the alarm conformally.
+    """Count visits by ranges of C_U, and set the alarm conformally.
+
+    The ranges are filled equally, but the last one is halved again and again while each half keeps
+    50 rollouts, so that those of largest C_U, where visits are, are counted apart. The ends depend
+    on C_U alone and not on what visited, so the bounds of Clopper and Pearson hold.
 
     The alarm is the k-th smallest C_U among the n rollouts that visited, k = floor(delta (n + 1)):
     a further rollout that visits, exchangeable with them, lies below it with probability at most
@@ -68,7 +75,7 @@ def calibrate_visits(
         occupancy: C_U at the start of held-out rollouts.
         visited: Whether each visited U within the horizon.
         delta: Share of visits that the alarm may miss, in (0, 1).
-        ranges: Number of ranges; empty ones are joined.
+        ranges: Number of ranges before the last is halved; empty ones are joined.
 
     Raises:
         RangeError: If delta is out of range, or there are fewer rollouts than ten per range.
@@ -83,8 +90,8 @@ def calibrate_visits(
     if bad:
         advice = "a model that gives such values bounds nothing; train it again"
         raise NonFiniteError("occupancy", count=bad, size=len(occupancy), advice=advice)
-    levels = torch.arange(1, ranges, device=occupancy.device) / ranges
-    edges = torch.unique_consecutive(torch.quantile(occupancy, levels.to(occupancy)))
+    levels = occupancy.new_tensor(_levels(len(occupancy), ranges))
+    edges = torch.unique_consecutive(torch.quantile(occupancy, levels))
     where = torch.bucketize(occupancy, edges)
     count = torch.bincount(where, minlength=len(edges) + 1).to(occupancy)
     hits = torch.bincount(where, visited.to(occupancy), minlength=len(edges) + 1).to(occupancy)
@@ -136,6 +143,15 @@ def score_visits(
         missed=float((occupancy[visited] < table.alarm).double().mean()) if visited.any() else 0.0,
         brier=float((table.estimate(occupancy).to(hit) - hit).square().mean()),
     )
+
+
+def _levels(count: int, ranges: int) -> list[float]:
+    """Return the shares of `count` rollouts at which a range ends."""
+    levels, rest = [k / ranges for k in range(1, ranges)], 1.0 / ranges
+    while count * rest / 2.0 >= _LEAST:
+        rest /= 2.0
+        levels.append(1.0 - rest)
+    return levels
 
 
 def _upper(hits: Tensor, count: Tensor) -> Tensor:

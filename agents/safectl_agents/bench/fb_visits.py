@@ -63,7 +63,8 @@ def _scores() -> VisitScores:
     config = VisitsConfig(
         disc=(x, y, radius),
         task=visits.facts["task"],
-        steps=visits.facts["steps"],
+        steps=visits.scope.steps,
+        near=visits.facts["near"],
         calibration=ROLLOUTS // 2,
         held_out=ROLLOUTS - ROLLOUTS // 2,
         seed=SEED,
@@ -87,7 +88,7 @@ def _score_details() -> dict[str, Any]:
 
 def _asked() -> dict[str, Any]:
     facts = load_visits(SHIPPED, MAZE_SPEC).facts
-    return {name: facts[name] for name in ("task", "disc", "budget", "candidates", "steps")}
+    return {name: facts[name] for name in ("task", "disc", "budget", "candidates", "steps", "near")}
 
 
 _slow = partial(Benchmark, quick=False)

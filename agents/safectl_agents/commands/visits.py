@@ -78,7 +78,8 @@ def _text(config: VisitsConfig, measured: Measured) -> str:
         )
     return lines + (
         f"{config.calibration} rollouts of {config.steps} steps made the table, "
-        f"{scores.rollouts} others judge it: {scores.visits:.1%} visited\n"
+        f"{scores.rollouts} others judge it: {scores.visits:.1%} visited; "
+        f"{measured.started_near:.0%} began near the disc\n"
         f"C_U up to           {_cells([*table.edges.tolist(), float('inf')])}\n"
         f"share that visited  {_cells(table.probability.tolist())}\n"
         f"bound (95 %)        {_cells(table.upper.tolist())}\n"

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Shaped
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from safectl.barriers import Discs
 from safectl.errors import FileFormatError, RangeError, ShapeError, UnknownNameError
-from safectl.files import new_file
+from safectl.files import new_file, read_json
 from safectl.models import ForwardBackward, VisitCritic, VisitScope, VisitTable
 from safectl.safeguards import VisitLimit
 from safectl.spec import Spec
@@ -25,7 +25,7 @@ from safectl_agents.fb.episodes import load_transitions
 from safectl_agents.fb.evaluate import infer_tasks, make_labels
 from safectl_agents.fb.settings import FBConfig
 from safectl_agents.fb.train import load_run
-from safectl_agents.training_state import read_tensors
+from safectl_agents.training_state import checkpoints, digest, read_tensors
 
 _ADVICE = "write it with: safectl visits"
 
@@ -85,6 +85,26 @@ def load_task_policy(
     return TaskPolicy(model, tasks[task])
 
 
+class Checkpoint(NamedTuple):
+    """Which model it was: the number of its updates, and the SHA-256 of its file."""
+
+    step: int
+    sha256: str
+
+
+def last_checkpoint(folder: Path) -> Checkpoint:
+    """Return which checkpoint of a run is the last one.
+
+    Raises:
+        FileFormatError: If there is none, or it cannot be read.
+    """
+    found = checkpoints(folder / "checkpoints")
+    if not found:
+        raise FileFormatError(folder, "holds no checkpoint", "train it first")
+    stored = read_json(found[-1] / "state.json", advice="train it again")
+    return Checkpoint(int(stored["step"]), digest(found[-1] / "state.safetensors"))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Visits:
     """How often the policy of one task visits one unsafe set.
@@ -135,6 +155,7 @@ def save_visits(
     table: VisitTable,
     scope: VisitScope,
     *,
+    checkpoint: Checkpoint,
     facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Keep in the folder of a run what limits the visits of one task to one unsafe set.
@@ -145,6 +166,7 @@ def save_visits(
         unsafe: b_U.
         table: From rollouts of that policy.
         scope: Of those rollouts; its set is one disc.
+        checkpoint: Whose policy was rolled out.
         facts: JSON values that are kept beside the numbers.
 
     Raises:
@@ -164,7 +186,8 @@ def save_visits(
     }
     stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with new_file(folder / VISITS) as draft:
-        draft.write_bytes(save(stored, metadata={"facts": json.dumps(facts or {})}))
+        metadata = {"facts": json.dumps(facts or {}), "checkpoint": json.dumps(checkpoint)}
+        draft.write_bytes(save(stored, metadata=metadata))
 
 
 def load_visits(folder: Path, spec: Spec) -> Visits:
@@ -175,7 +198,8 @@ def load_visits(folder: Path, spec: Spec) -> Visits:
         spec: Signals of the robot.
 
     Raises:
-        FileFormatError: If run or numbers cannot be read or do not fit each other.
+        FileFormatError: If run or numbers cannot be read or do not fit each other, or were measured
+            on another checkpoint than the last.
         RangeError, ShapeError: If the robot has other numbers of signals or other limits.
     """
     config, model = _load(folder, spec)
@@ -191,7 +215,8 @@ def load_visits(folder: Path, spec: Spec) -> Visits:
         scope = VisitScope(tensors["low"], tensors["high"], discs, steps)
     except RangeError as error:
         raise FileFormatError(folder / VISITS, str(error), _ADVICE) from error
-    return Visits(critic, table, scope, _read_facts(folder / VISITS))
+    facts = _read_metadata(folder / VISITS, "facts")
+    return Visits(critic, table, scope, facts if isinstance(facts, dict) else {})
 
 
 def load_visit_limit(
@@ -212,18 +237,26 @@ def load_visit_limit(
     return load_visits(folder, robot).limit(spec, limit=limit, candidates=candidates)
 
 
-def _read_facts(path: Path) -> dict[str, Any]:
+def _read_metadata(path: Path, name: str) -> object:
     with safe_open(path, framework="pt") as file:
-        stored = (file.metadata() or {}).get("facts", "{}")
+        stored = (file.metadata() or {}).get(name, "null")
     try:
-        facts: dict[str, Any] = json.loads(stored)
+        found: object = json.loads(stored)
     except json.JSONDecodeError as error:
-        raise FileFormatError(path, f"holds facts that are no JSON ({error})", _ADVICE) from error
-    return facts
+        raise FileFormatError(path, f"holds {name} that are no JSON ({error})", _ADVICE) from error
+    return found
+
+
+def _require_last_checkpoint(path: Path) -> None:
+    """Refuse visits of another checkpoint than the last of the folder that they lie in."""
+    measured, last = _read_metadata(path, "checkpoint"), last_checkpoint(path.parent)
+    if measured != list(last):
+        problem = f"is about the checkpoint {measured}, the last one here is {list(last)}"
+        raise FileFormatError(path, problem, "measure it again with: safectl visits")
 
 
 def _read_visits(path: Path, model: ForwardBackward) -> dict[str, Tensor]:
-    """Read what `save_visits` wrote, for a model of these sizes."""
+    """Read what `save_visits` wrote, for a model of these sizes and the last checkpoint."""
     tensors, nz, nx = read_tensors(path), model.sizes.nz, model.sizes.nx
     ranges = tensors["upper"].numel() if "upper" in tensors else 0
     expected = {
@@ -241,6 +274,7 @@ def _read_visits(path: Path, model: ForwardBackward) -> dict[str, Tensor]:
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != expected:
         raise FileFormatError(path, f"holds {found}, expected {expected}", _ADVICE)
+    _require_last_checkpoint(path)
     return tensors
 
 

@@ -159,6 +159,18 @@ def test_calibration_gives_true_shares_bounds_that_cover_and_an_alarm_that_misse
     assert float(none.upper.max()) == pytest.approx(1.0 - 0.005 ** (1.0 / 20.0))  # 20 per range
 
 
+def test_rare_visits_at_the_largest_occupancy_are_not_diluted():
+    """Visits are certain in the upper 40 of 4,000, which ten ranges mix with 360 others."""
+    occupancy = torch.arange(4_000).flip(0) / 400.0
+    table = calibrate_visits(occupancy, occupancy > 9.9)
+    assert float(table.bound(torch.tensor([9.95]))) > 0.8
+    assert float(table.bound(torch.tensor([8.9]))) < 0.02
+    assert table.threshold(0.2) == pytest.approx(9.875, abs=0.01)
+    assert int(torch.bincount(torch.bucketize(occupancy, table.edges)).min()) >= 49
+    few = calibrate_visits(occupancy[:200], occupancy[:200] > 0.0)
+    assert len(few.upper) == 10
+
+
 def test_the_fallback_is_the_least_of_the_order_where_the_bound_ties():
     def order(observation, action):
         del observation

@@ -7,8 +7,7 @@ import torch
 
 from safectl_agents.bench import fb_visits
 from safectl_agents.bench.catalogue import BENCHMARKS
-from safectl_agents.fb.saved import save_visits
-from tests.fb_run import SCOPE, TABLE, write_run
+from tests.fb_run import TABLE, keep_visits, write_run
 
 FACTS = {
     "task": "reach_top_right",
@@ -16,6 +15,7 @@ FACTS = {
     "budget": None,
     "candidates": 0,
     "steps": 4,
+    "near": 0.0,
 }
 
 
@@ -24,7 +24,7 @@ def shipped(tmp_path, monkeypatch):
     model = write_run(tmp_path)
     task = model.infer_goal(torch.tensor((0.15, 0.15, 0.0, 0.0)))
     table = replace(TABLE, upper=torch.tensor([0.0, 1.0]), edges=torch.tensor([-1e9]))
-    save_visits(tmp_path, task, torch.zeros(8), table, SCOPE, facts=FACTS)
+    keep_visits(tmp_path, task, torch.zeros(8), table, facts=FACTS)
     monkeypatch.setattr(fb_visits, "SHIPPED", tmp_path)
     monkeypatch.setattr(fb_visits, "EPISODES", 3)
     monkeypatch.setattr(fb_visits, "STEPS", 3)
