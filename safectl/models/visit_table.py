@@ -1,5 +1,6 @@
 """How often rollouts visited an unsafe set, by ranges of the occupancy that a model predicted."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,12 +31,27 @@ class VisitTable:
             Pearson 1934, Bonferroni) and do not fall from one range to the next.
         alarm: C_U from which an alarm misses at most a share delta of visits; see
             `calibrate_visits`.
+
+    Raises:
+        RangeError: If the edges do not ascend, a share or bound is none, or the bounds fall.
     """
 
     edges: Float[Tensor, " edges"]
     probability: Float[Tensor, " ranges"]
     upper: Float[Tensor, " ranges"]
     alarm: float
+
+    def __post_init__(self) -> None:
+        if not bool((self.edges.diff() > 0.0).all() & self.edges.isfinite().all()):
+            raise RangeError("edges", value=self.edges.tolist(), expected="finite and ascending")
+        for name in ("probability", "upper"):
+            found = getattr(self, name)
+            if not bool(((found >= 0.0) & (found <= 1.0)).all()):
+                raise RangeError(name, value=found.tolist(), expected="numbers in [0, 1]")
+        if bool((self.upper.diff() < 0.0).any()):
+            raise RangeError("upper", value=self.upper.tolist(), expected="bounds that do not fall")
+        if math.isnan(self.alarm):
+            raise RangeError("alarm", value=self.alarm, expected="a number")
 
     def bound(self, occupancy: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return the upper bound on the probability of a visit; 1 where C_U is not finite."""

@@ -206,11 +206,10 @@ def load_visits(folder: Path, spec: Spec) -> Visits:
     tensors = _read_visits(folder / VISITS, model)
     discount = config.learning.discount
     critic = VisitCritic(model, Task(tensors["task"]), tensors["unsafe"], discount=discount)
-    table = VisitTable(
-        tensors["edges"], tensors["probability"], tensors["upper"], float(tensors["alarm"])
-    )
     *centre, radius = tensors["disc"].tolist()
     try:
+        counted = (tensors[name] for name in ("edges", "probability", "upper"))
+        table = VisitTable(*counted, float(tensors["alarm"]))
         discs, steps = Discs(torch.tensor([centre]), radius), int(tensors["steps"])
         scope = VisitScope(tensors["low"], tensors["high"], discs, steps)
     except RangeError as error:

@@ -89,6 +89,7 @@ class VisitsConfig:
             ("calibration", 10 * _RANGES),
             ("held_out", 1),
             ("candidates", 0),
+            ("seed", 0),
         ):
             if getattr(self, name) < low:
                 raise RangeError(name, value=getattr(self, name), expected=f">= {low}")

@@ -43,6 +43,31 @@ def test_an_unsafe_set_that_the_data_do_not_show_is_refused():
         unsafe_embedding(MODEL.backward, torch.tensor([[torch.nan, 0.0, 0.0]]), is_unsafe[:1])
 
 
+def test_copies_of_one_observation_are_one_and_a_mask_fits():
+    copies = OBSERVATION[:1].expand(200, -1)
+    is_unsafe = torch.arange(1_200) < 200
+    with pytest.raises(
+        UnsafeSetUnseen, match=r"200 observations .* count as 1\.0 different ones, 50 "
+    ):
+        unsafe_embedding(MODEL.backward, torch.cat([copies, OBSERVATION]), is_unsafe)
+    few = torch.cat([OBSERVATION[:49].repeat(5, 1), OBSERVATION])
+    with pytest.raises(UnsafeSetUnseen, match=r"count as 49\.0 different"):
+        unsafe_embedding(MODEL.backward, few, torch.arange(1_245) < 245)
+    some = torch.cat([OBSERVATION[:50].repeat(4, 1), OBSERVATION])
+    unsafe_embedding(MODEL.backward, some, is_unsafe)
+    with pytest.raises(ShapeError, match="is_unsafe"):
+        unsafe_embedding(MODEL.backward, OBSERVATION, is_unsafe)
+
+
+def test_a_horizon_of_any_length_is_bounded_and_none_is_refused():
+    occupancy = torch.tensor([0.0, 1e-30, 0.5, 9.0])
+    assert visit_within(occupancy, 0.98, 100_000).tolist() == [0.0, 1.0, 1.0, 1.0]
+    assert visit_within(occupancy, 0.98, 1).tolist() == pytest.approx([0.0, 1e-30, 0.5, 1.0])
+    for steps in (0, -500):
+        with pytest.raises(RangeError, match="steps"):
+            visit_within(occupancy, 0.98, steps)
+
+
 def test_the_bounds_hold_on_random_chains():
     """C and E[gamma^T] are exact: from the resolvent, and from the chain with U absorbing."""
     gamma, states, generator = 0.9, 7, torch_generator(0, "chains")

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from safectl.errors import FileFormatError, RangeError, ShapeError, UnknownNameError
@@ -112,6 +113,34 @@ def test_damaged_numbers_are_one_clear_error(tmp_path, name):
     save_file(tensors | {name: torch.zeros(5)}, tmp_path / VISITS)
     with pytest.raises(FileFormatError, match=VISITS):
         load_visit_limit(tmp_path, SPEC, SPEC, limit=0.1, candidates=64)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("edges", [[0.9, 0.5]]),
+        ("upper", [[-0.1, 0.5, 0.9], [0.1, 0.5, 1.1], [0.5, 0.1, 0.9], [0.1, torch.nan, 1.0]]),
+        ("probability", [[0.0, 0.1, 2.0]]),
+        ("alarm", [torch.nan]),
+        ("low", [[2.0] * 4, [torch.nan] * 4]),
+        ("disc", [[0.0, 0.0, -1.0], [torch.nan, 0.0, 1.0]]),
+        ("steps", [0]),
+    ],
+)
+def test_numbers_that_are_no_table_are_one_clear_error(tmp_path, name, values):
+    write_run(tmp_path)
+    shares = torch.tensor([0.0, 0.1, 0.9])
+    table = VisitTable(torch.tensor([0.5, 0.9]), shares, shares, 0.5)
+    keep_visits(tmp_path, Task(torch.zeros(8)), torch.zeros(8), table)
+    load_visit_limit(tmp_path, SPEC, SPEC, limit=0.1, candidates=64)
+    tensors = load_file(tmp_path / VISITS)
+    with safe_open(tmp_path / VISITS, framework="pt") as file:
+        metadata = file.metadata()
+    for value in values:
+        damaged = tensors | {name: torch.tensor(value)}
+        save_file(damaged, tmp_path / VISITS, metadata=metadata)
+        with pytest.raises(FileFormatError, match=rf"{VISITS}.*safectl visits"):
+            load_visit_limit(tmp_path, SPEC, SPEC, limit=0.1, candidates=64)
 
 
 def test_a_robot_of_another_kind_is_refused(tmp_path):

@@ -152,6 +152,7 @@ def test_a_disc_that_the_data_do_not_show_is_refused_and_nothing_is_written(tmp_
         ({"steps": 0}, "steps"),
         ({"calibration": 99}, "calibration"),
         ({"delta": 1.0}, "delta"),
+        ({"seed": -3}, "seed"),
         ({"near": 1.0}, "near"),
         ({"near": -0.1}, "near"),
         ({"candidates": -1}, "candidates"),
