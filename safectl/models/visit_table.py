@@ -129,6 +129,8 @@ class VisitScores(NamedTuple):
         coverage: Share of rollouts in whose range no greater share visited than its bound says.
         missed: Share of visits below the alarm.
         brier: Mean square of estimate minus outcome.
+        skill: 1 - brier over that of the share of all rollouts that visited, said of each: 1 for a
+            prophet, 0 or less for a table that tells nothing apart; 0 where all or none visited.
     """
 
     rollouts: int
@@ -137,6 +139,7 @@ class VisitScores(NamedTuple):
     coverage: float
     missed: float
     brier: float
+    skill: float
 
 
 def score_visits(
@@ -151,13 +154,16 @@ def score_visits(
     weight = count / count.sum()
     error = (table.probability.to(share) - share).abs()
     covered = (share <= table.upper.to(share)).double()
+    brier = float((table.estimate(occupancy).to(hit) - hit).square().mean())
+    spread = float(hit.var(correction=0))
     return VisitScores(
         rollouts=len(visited),
         visits=float(hit.mean()),
         ece=float((weight * error).sum()),
         coverage=float((weight * covered).sum()),
         missed=float((occupancy[visited] < table.alarm).double().mean()) if visited.any() else 0.0,
-        brier=float((table.estimate(occupancy).to(hit) - hit).square().mean()),
+        brier=brier,
+        skill=1.0 - brier / spread if spread else 0.0,
     )
 
 

@@ -208,8 +208,8 @@ def load_visits(folder: Path, spec: Spec) -> Visits:
     critic = VisitCritic(model, Task(tensors["task"]), tensors["unsafe"], discount=discount)
     *centre, radius = tensors["disc"].tolist()
     try:
-        counted = (tensors[name] for name in ("edges", "probability", "upper"))
-        table = VisitTable(*counted, float(tensors["alarm"]))
+        shares, upper = tensors["probability"], tensors["upper"]
+        table = VisitTable(tensors["edges"], shares, upper, float(tensors["alarm"]))
         discs, steps = Discs(torch.tensor([centre]), radius), int(tensors["steps"])
         scope = VisitScope(tensors["low"], tensors["high"], discs, steps)
     except RangeError as error:

@@ -173,6 +173,13 @@ def test_calibration_gives_true_shares_bounds_that_cover_and_an_alarm_that_misse
     assert scores.ece < 0.05
     assert scores.coverage == 1.0
     assert scores.missed < 0.06
+    base = float(visited.double().var(correction=0))
+    assert scores.skill == pytest.approx(1.0 - scores.brier / base)
+    assert scores.skill > 0.3
+    share = visited.float().mean()
+    same = replace(table, probability=share.expand(len(table.upper)))
+    assert score_visits(same, occupancy, visited).skill == pytest.approx(0.0, abs=1e-6)
+    assert score_visits(table, occupancy, torch.zeros_like(visited)).skill == 0.0
     wrong = replace(table, probability=1.0 - table.probability, upper=0.0 * table.upper)
     assert score_visits(wrong, occupancy, visited).ece > 0.3
     assert score_visits(wrong, occupancy, visited).coverage == 0.0

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from safectl.models import VisitScope
 from safectl_agents.bench import fb_visits
 from safectl_agents.bench.catalogue import BENCHMARKS
 from tests.fb_run import TABLE, keep_visits, write_run
@@ -50,3 +51,26 @@ def test_the_episodes_are_guarded_with_the_stated_limit(shipped):
     assert rate.details["limit"] == fb_visits.LIMIT
     assert rate.details["guarded"]["fallbacks"] == 1.0, "no bound is within the limit"
     assert BENCHMARKS["fb.visit_success_share"].measure().value == 0.0
+
+
+@pytest.mark.slow
+def test_a_guard_that_never_vetoes_misses_the_target_of_the_driven_share(monkeypatch):
+    """The shipped model; with a bound of zero everywhere nothing is stopped."""
+    monkeypatch.setattr(fb_visits, "DRIVEN_EPISODES", 20)
+    monkeypatch.setattr(fb_visits, "DRIVEN_STEPS", 150)
+    benchmark = BENCHMARKS["fb.visit_driven_share"]
+    works = benchmark.measure()
+    assert benchmark.met(works.value)
+    assert works.details["driven"]["violation_rate"] >= 0.2
+    assert works.details["stopped"]["corrected"] > 0.0
+    monkeypatch.setattr(VisitScope, "bound", lambda self, observation, bound: 0.0 * bound)
+    idle = benchmark.measure()
+    assert idle.value == 1.0
+    assert idle.details["stopped"]["corrected"] == 0.0
+    assert not benchmark.met(idle.value)
+
+
+def test_where_nobody_visits_there_is_nothing_to_stop(shipped, monkeypatch):
+    monkeypatch.setattr(fb_visits, "DRIVEN_STEPS", 1)
+    benchmark = BENCHMARKS["fb.visit_driven_share"]
+    assert not benchmark.met(benchmark.measure().value)

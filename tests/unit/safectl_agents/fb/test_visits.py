@@ -21,7 +21,7 @@ from safectl_agents.fb.episodes import load_transitions
 from safectl_agents.fb.guarded import compare_guarded
 from safectl_agents.fb.maze_batch import MazeBatch
 from safectl_agents.fb.saved import TaskPolicy, load_visits
-from safectl_agents.fb.visit_rollouts import MAZE_SPEC, roll_out
+from safectl_agents.fb.visit_rollouts import MAZE_SPEC, Driver, roll_out
 from safectl_agents.fb.visits import VisitsConfig, draw_rollouts, measure_visits, parts_of
 from safectl_envs.guard import VectorGuard
 from tests.fb_run import SMALL, TABLE, keep_visits, write_run
@@ -57,6 +57,15 @@ def test_rollouts_count_visits_of_the_disc_and_of_the_goal():
     first = torch.tensor([[-1.0, 0.0]]).expand(3, 2)
     moved = roll_out(MazeBatch(3), Straight([1.0, 0.0]), disc, steps=2, start=start, first=first)
     assert bool((moved.states[1, 1:, 2] < 0.0).all())
+
+
+def test_a_driver_ends_in_the_nearest_disc():
+    start = torch.tensor([[-0.2, 0.1, 0.0, 0.0], [0.2, 0.2, 0.0, 0.0], [0.25, 0.1, 0.0, 0.0]])
+    discs = Discs(torch.tensor([[-0.1, 0.1], [0.2, 0.1]]), 0.02)
+    found = roll_out(MazeBatch(3), Driver(discs), discs, steps=80, start=start)
+    assert found.visited.tolist() == [True] * 3
+    at_centre = torch.tensor([[0.2, 0.1, 0.0, 0.0]])
+    assert Driver(discs).act(at_centre).abs().max() <= 1.0
 
 
 def test_visits_are_measured_saved_and_guard_the_policy_they_are_about(tmp_path, data):
