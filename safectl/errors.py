@@ -116,11 +116,13 @@ class TaskNotInferable(SafectlError):
 class UnsafeSetUnseen(SafectlError):
     """The data hold too little of an unsafe set to say how often it will be visited."""
 
-    def __init__(self, *, count: int, needed: int) -> None:
-        self.count, self.needed = count, needed
+    def __init__(self, *, count: int, needed: int, effective: float | None = None) -> None:
+        self.count, self.needed, self.effective = count, needed, effective
+        copies = "" if effective is None else f", that count as {effective:.1f} different ones"
         super().__init__(
-            f"only {count} observations of the data are unsafe, {needed} are needed: a visit that "
-            "the data do not show would be predicted as impossible; collect data that enter the set"
+            f"only {count} observations of the data are unsafe{copies}, {needed} are needed: a "
+            "visit that the data do not show would be predicted as impossible; collect data that "
+            "enter the set"
         )
 
 

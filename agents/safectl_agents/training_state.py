@@ -199,7 +199,7 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 def digests_of(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file of a checkpoint that is being written."""
-    return {path.name: _digest(path) for path in sorted(folder.iterdir())}
+    return {path.name: digest(path) for path in sorted(folder.iterdir())}
 
 
 def verified(folder: Path) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def verified(folder: Path) -> dict[str, Any]:
         path = folder / name
         if not path.is_file():
             raise FileFormatError(path, "does not exist", _ADVICE)
-        if _digest(path) != expected:
+        if digest(path) != expected:
             raise FileFormatError(path, "is truncated or altered", _ADVICE)
     return state
 
@@ -240,7 +240,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise FileFormatError(path, f"cannot be read ({error})", _ADVICE) from error
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -15,9 +15,9 @@ def nearest_admissible(
     """Choose the admissible action that is nearest to the proposal, the first of equally near ones.
 
     An action is admissible if its constraint values are finite and zero or more, and it is within
-    the limits. Where none is, the one whose smallest value is largest is the fallback; where no
-    value is finite, the proposal. The margin is `UNKNOWN` there, and where the limits change a
-    fallback.
+    the limits. Where none is, the one whose smallest value is largest is the fallback, of equal
+    ones the first point, and the proposal last; where no value is finite, the first point. The
+    margin is `UNKNOWN` there, and where the limits change a fallback.
 
     Args:
         proposal: Within the limits, shape (batch, nu).
@@ -42,9 +42,10 @@ def nearest_admissible(
         away = choices[..., j] - proposal[:, None, j]
         distance = distance + away * away
     nearest = np.where(holds, distance, np.inf).argmin(1)
-    loosest = np.where(known, least, -np.inf).argmax(1)
+    last = np.roll(np.where(known, least, -np.inf), -1, 1)
+    loosest = (last.argmax(1) + 1) % choices.shape[1]
     found, some = np.any(holds, axis=1), np.any(known, axis=1)
-    index = np.where(found, nearest, np.where(some, loosest, 0))
+    index = np.where(found, nearest, np.where(some, loosest, 1 % choices.shape[1]))
     rows = np.arange(len(proposal))
     margin = np.where(some & within[rows, index], least[rows, index], UNKNOWN)
     status = np.where(index == 0, np.int8(Status.KEPT), np.int8(Status.CORRECTED))

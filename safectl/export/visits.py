@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from safectl.errors import RangeError
+from safectl.errors import RangeError, ShapeError
 from safectl.export.assemble import (
     Network,
     append_network,
@@ -22,20 +22,19 @@ from safectl.export.assemble import (
     start_program,
 )
 from safectl.export.models import constant
-from safectl.export.ops import Array, Op, Strides
+from safectl.export.ops import Array, Op
 from safectl.export.program import ACTION, MARGIN, OBSERVATION, STATUS, Program
 from safectl.export.program import action_limits as limits_of
 from safectl.export.trace import Tracer
+from safectl.export.visit_room import Possible, append_room, tiled
 from safectl.models import Actor, ForwardBackward, VisitCritic
 from safectl.models.networks import Forward
 from safectl.models.occupancy import SLACK
+from safectl.models.visit_scope import VisitScope
 from safectl.spec import Spec
 from safectl.types import Task
 
 _Floats = NDArray[np.float64]
-
-_WRONG = 1e6
-"""Weight of an impossible C_U, so that the fallback avoids it."""
 
 
 def task_policy_program(name: str, spec: Spec, model: ForwardBackward, task: Task) -> Program:
@@ -62,15 +61,16 @@ def visit_limit_program(
     threshold: float,
     points: Sequence[Sequence[float]] | Array,
     *,
+    scope: VisitScope,
     fail_safe: Sequence[float] | None = None,
 ) -> Program:
     """Export the policy of a task behind the veto of `VisitLimit`.
 
     The program decides as `VisitLimit` does with the bound of a `VisitTable`, which is within a
     limit exactly where C_U is at or below `VisitTable.threshold(limit)`; the proposal is limited to
-    the action box first. Its margin is the least of threshold - C_U over the heads [steps], and
-    far below zero where a head is impossible. Where one is at every candidate, the fallbacks may
-    differ.
+    the action box first. Its margin is the least of threshold - C_U over the heads [steps], less
+    1e4 in the unsafe set, and -1e6 or less where a head is impossible or the observation is outside
+    the box of the scope. Where either is so at every candidate, the fallback is the first point.
 
     Args:
         name: Lower-case C identifier.
@@ -79,6 +79,7 @@ def visit_limit_program(
         threshold: Largest admissible C_U.
         points: Candidates in [0, 1] of the action limits, shape (count, nu): `unit_points` of the
             safeguard. Each costs one pass through F.
+        scope: Box and unsafe set of the safeguard.
         fail_safe: As in `policy_program`.
 
     Raises:
@@ -86,10 +87,13 @@ def visit_limit_program(
         ShapeError: If the sizes do not fit.
         NonFiniteError: If a weight is not finite.
     """
+    if scope.low.shape != (spec.nx,):
+        raise ShapeError("box", expected=(spec.nx,), got=tuple(scope.low.shape))
     if threshold == -math.inf or math.isnan(threshold):
         expected = "a limit at or above the smallest bound of the table"
         raise RangeError("threshold", value=threshold, expected=expected)
-    most = (1.0 + SLACK) / (1.0 - critic.discount)
+    slack = SLACK / (1.0 - critic.discount)
+    most = 1.0 / (1.0 - critic.discount) + slack
     tracer = start_program(name, spec, fail_safe)
     model = critic.model.unscaled()
     policy = Network(_TaskActor(model.actor, critic.task.vector))
@@ -100,7 +104,7 @@ def visit_limit_program(
     tried = np.clip(low + np.asarray(points, np.float32) * (high - low), low, high)
     others = constant(tracer, limited, tried, name="points")
     heads = _append_heads(tracer, model.forward, critic, (limited, others), len(tried) + 1)
-    room = _append_room(tracer, heads, min(threshold, most), SLACK / (1.0 - critic.discount))
+    room = append_room(tracer, heads, Possible(-slack, most, min(threshold, most)), scope)
     outputs = (ACTION, MARGIN, STATUS)
     op = Op("nearest_admissible", (limited, others, room), outputs, limits, rows=len(tried) + 1)
     tracer.op(op)
@@ -142,7 +146,7 @@ def _append_heads(
 ) -> list[str]:
     """Append C_U of every head at every action; each value has one entry per action."""
     nx = tracer.spec.nx
-    seen = _tiled(tracer, OBSERVATION, rows, "seen")
+    seen = tiled(tracer, OBSERVATION, rows, "seen")
     choices = tracer.concat(actions, name="choices")
     assert tracer.size(seen) == rows * nx
     pairs = tracer.concat([seen, choices], name="pairs", rows=rows)
@@ -157,7 +161,7 @@ def _append_heads(
         width = weight.shape[1] - tracer.size(here)
         part = tracer.dense(here, weight[:, width:], bias, name=f"head{index}_task")
         share = tracer.dense(at, weight[:, :width], None, name=f"head{index}_action", rows=rows)
-        both = tracer.add(share, _tiled(tracer, part, rows, f"head{index}_tasks"), name=f"h{index}")
+        both = tracer.add(share, tiled(tracer, part, rows, f"head{index}_tasks"), name=f"h{index}")
         hidden = tracer.activation(both, "relu", name=f"head{index}_first")
         _, second, _, last = tail
         name = f"head{index}_second"
@@ -175,23 +179,6 @@ def _append_layers(tracer: Tracer, value: str, layers: nn.Sequential, name: str,
         arrays = _arrays(layer)
         value = tracer.dense(value, *arrays, name=f"{name}{index}", activation="relu", rows=rows)
     return value
-
-
-def _append_room(tracer: Tracer, heads: list[str], threshold: float, slack: float) -> str:
-    """Append, side by side for every action, what is zero or more if C is within and possible."""
-    rows = tracer.size(heads[0])
-    room = [
-        tracer.affine(head, [sign], [shift], name=f"{head}_{side}")
-        for side, sign, shift in (("below", -1.0, threshold), ("above", _WRONG, _WRONG * slack))
-        for head in heads
-    ]
-    return tracer.concat(room, name="room", rows=rows)
-
-
-def _tiled(tracer: Tracer, value: str, rows: int, name: str) -> str:
-    """Append a value repeated for every row."""
-    strides = Strides(0, (rows, tracer.size(value)), (0, 1))
-    return tracer.op(Op("gather", (value,), (name,), detail=strides))
 
 
 def _arrays(layer: nn.Module) -> tuple[_Floats, _Floats]:

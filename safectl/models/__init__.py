@@ -24,6 +24,7 @@ from safectl.models.tasks import (
 from safectl.models.temporal_unet import TemporalUnet
 from safectl.models.temporal_value import TemporalValue
 from safectl.models.update import METHODS, Batch, Draws, UpdateSettings, draw
+from safectl.models.visit_scope import VisitScope, scope_of
 from safectl.models.visit_table import VisitScores, VisitTable, calibrate_visits, score_visits
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "UpdateSettings",
     "VisitBounds",
     "VisitCritic",
+    "VisitScope",
     "VisitScores",
     "VisitTable",
     "budget_labels",
@@ -57,6 +59,7 @@ __all__ = [
     "infer_from_goal",
     "infer_from_rewards",
     "sample_tasks",
+    "scope_of",
     "score_visits",
     "task_quality",
     "unsafe_embedding",

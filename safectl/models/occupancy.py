@@ -9,6 +9,7 @@ Train this model without a penalty: VC-FB and MC-FB press F^T B down at unseen a
 optimistic about costs; so is the smaller head, and here the larger one counts.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -24,9 +25,17 @@ from safectl.types import Task
 MIN_UNSAFE = 200
 """Unsafe observations that the data must hold; with fewer, C_U near zero means nothing."""
 
+MIN_EFFECTIVE = 50
+"""Least effective number of them, 1 / sum of p^2 over what is met with shares p: copies of one
+observation are one."""
+
 SLACK = 0.05
 """Share of 1 / (1 - gamma) by which an error of fitting may carry C_U out of [0, 1 / (1 - gamma)].
 """
+
+
+_MOST_EXPONENT = 700.0
+"""Of a gain: exp(709.8) is the largest float64."""
 
 
 class VisitBounds(NamedTuple):
@@ -48,14 +57,19 @@ class VisitBounds(NamedTuple):
 def unsafe_embedding(
     backward: Backward,
     observation: Float[Tensor, "samples nx"],
-    is_unsafe: Bool[Tensor, " samples"],
+    is_unsafe: Bool[Tensor, " mask"],
 ) -> Float[Tensor, " nz"]:
     """Return b_U = mean over the data of 1_U(s) B(s), not rescaled.
 
     Raises:
+        ShapeError: If the mask has another length than the observations.
         NonFiniteError: If an observation is NaN or infinite.
-        UnsafeSetUnseen: If fewer than 200 observations are unsafe.
+        UnsafeSetUnseen: If fewer than 200 observations are unsafe, or so many copies are among them
+            that they count as fewer than 50.
     """
+    if len(is_unsafe) != len(observation):
+        got = tuple(is_unsafe.shape)
+        raise ShapeError("is_unsafe", expected=(len(observation),), got=got)
     bad = int((~observation.isfinite()).sum())
     if bad:
         advice = "remove such rows from the data"
@@ -63,6 +77,9 @@ def unsafe_embedding(
     count = int(is_unsafe.sum())
     if count < MIN_UNSAFE:
         raise UnsafeSetUnseen(count=count, needed=MIN_UNSAFE)
+    effective = _effective(observation[is_unsafe])
+    if effective < MIN_EFFECTIVE:
+        raise UnsafeSetUnseen(count=count, needed=MIN_EFFECTIVE, effective=effective)
     total: Tensor = backward(observation[is_unsafe]).sum(0)
     return total / len(observation)
 
@@ -87,9 +104,24 @@ def visit_bounds(occupancy: Float[Tensor, " batch"], discount: float) -> VisitBo
 def visit_within(
     occupancy: Float[Tensor, " batch"], discount: float, steps: int
 ) -> Float[Tensor, " batch"]:
-    """Bound the probability of a visit within H steps: gamma^-(H-1) min(1, C); 1 if impossible."""
+    """Bound the probability of a visit within H steps: gamma^-(H-1) min(1, C); 1 if impossible.
+
+    Where gamma^-(H-1) is no float any more, it is 0 for C = 0 and 1 for any other.
+
+    Raises:
+        RangeError: If there are no steps.
+    """
+    if steps < 1:
+        raise RangeError("steps", value=steps, expected=">= 1")
     high = visit_bounds(occupancy, discount).high
-    return (discount ** (1 - steps) * high).clamp(max=1.0)
+    gain = math.exp(min((1 - steps) * math.log(discount), _MOST_EXPONENT))
+    return (gain * high.double()).clamp(max=1.0).to(high)
+
+
+def _effective(observation: Float[Tensor, "samples nx"]) -> float:
+    """Return the effective number of different rows: (sum n)^2 / sum n^2 over the copies n."""
+    count = torch.unique(observation, dim=0, return_counts=True)[1].double()
+    return float(count.sum().square() / count.square().sum())
 
 
 def _clipped(occupancy: Tensor, discount: float) -> Tensor:

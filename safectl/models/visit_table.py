@@ -1,5 +1,6 @@
 """How often rollouts visited an unsafe set, by ranges of the occupancy that a model predicted."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +13,9 @@ from torch import Tensor
 from safectl.errors import NonFiniteError, RangeError
 
 _CONFIDENCE = 0.95
+
+_LEAST = 50
+"""Rollouts that a halved range keeps; without a visit among them its bound is about a tenth."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,12 +31,27 @@ class VisitTable:
             Pearson 1934, Bonferroni) and do not fall from one range to the next.
         alarm: C_U from which an alarm misses at most a share delta of visits; see
             `calibrate_visits`.
+
+    Raises:
+        RangeError: If the edges do not ascend, a share or bound is none, or the bounds fall.
     """
 
     edges: Float[Tensor, " edges"]
     probability: Float[Tensor, " ranges"]
     upper: Float[Tensor, " ranges"]
     alarm: float
+
+    def __post_init__(self) -> None:
+        if not bool((self.edges.diff() > 0.0).all() & self.edges.isfinite().all()):
+            raise RangeError("edges", value=self.edges.tolist(), expected="finite and ascending")
+        for name in ("probability", "upper"):
+            found = getattr(self, name)
+            if not bool(((found >= 0.0) & (found <= 1.0)).all()):
+                raise RangeError(name, value=found.tolist(), expected="numbers in [0, 1]")
+        if bool((self.upper.diff() < 0.0).any()):
+            raise RangeError("upper", value=self.upper.tolist(), expected="bounds that do not fall")
+        if math.isnan(self.alarm):
+            raise RangeError("alarm", value=self.alarm, expected="a number")
 
     def bound(self, occupancy: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return the upper bound on the probability of a visit; 1 where C_U is not finite."""
@@ -58,7 +77,11 @@ def calibrate_visits(
     delta: float = 0.05,
     ranges: int = 10,
 ) -> VisitTable:
-    """Count visits by equally filled ranges of C_U, and set the alarm conformally.
+    """Count visits by ranges of C_U, and set the alarm conformally.
+
+    The ranges are filled equally, but the last one is halved again and again while each half keeps
+    50 rollouts, so that those of largest C_U, where visits are, are counted apart. The ends depend
+    on C_U alone and not on what visited, so the bounds of Clopper and Pearson hold.
 
     The alarm is the k-th smallest C_U among the n rollouts that visited, k = floor(delta (n + 1)):
     a further rollout that visits, exchangeable with them, lies below it with probability at most
@@ -68,7 +91,7 @@ def calibrate_visits(
         occupancy: C_U at the start of held-out rollouts.
         visited: Whether each visited U within the horizon.
         delta: Share of visits that the alarm may miss, in (0, 1).
-        ranges: Number of ranges; empty ones are joined.
+        ranges: Number of ranges before the last is halved; empty ones are joined.
 
     Raises:
         RangeError: If delta is out of range, or there are fewer rollouts than ten per range.
@@ -83,8 +106,8 @@ def calibrate_visits(
     if bad:
         advice = "a model that gives such values bounds nothing; train it again"
         raise NonFiniteError("occupancy", count=bad, size=len(occupancy), advice=advice)
-    levels = torch.arange(1, ranges, device=occupancy.device) / ranges
-    edges = torch.unique_consecutive(torch.quantile(occupancy, levels.to(occupancy)))
+    levels = occupancy.new_tensor(_levels(len(occupancy), ranges))
+    edges = torch.unique_consecutive(torch.quantile(occupancy, levels))
     where = torch.bucketize(occupancy, edges)
     count = torch.bincount(where, minlength=len(edges) + 1).to(occupancy)
     hits = torch.bincount(where, visited.to(occupancy), minlength=len(edges) + 1).to(occupancy)
@@ -106,6 +129,8 @@ class VisitScores(NamedTuple):
         coverage: Share of rollouts in whose range no greater share visited than its bound says.
         missed: Share of visits below the alarm.
         brier: Mean square of estimate minus outcome.
+        skill: 1 - brier over that of the share of all rollouts that visited, said of each: 1 for a
+            prophet, 0 or less for a table that tells nothing apart; 0 where all or none visited.
     """
 
     rollouts: int
@@ -114,6 +139,7 @@ class VisitScores(NamedTuple):
     coverage: float
     missed: float
     brier: float
+    skill: float
 
 
 def score_visits(
@@ -128,14 +154,26 @@ def score_visits(
     weight = count / count.sum()
     error = (table.probability.to(share) - share).abs()
     covered = (share <= table.upper.to(share)).double()
+    brier = float((table.estimate(occupancy).to(hit) - hit).square().mean())
+    spread = float(hit.var(correction=0))
     return VisitScores(
         rollouts=len(visited),
         visits=float(hit.mean()),
         ece=float((weight * error).sum()),
         coverage=float((weight * covered).sum()),
         missed=float((occupancy[visited] < table.alarm).double().mean()) if visited.any() else 0.0,
-        brier=float((table.estimate(occupancy).to(hit) - hit).square().mean()),
+        brier=brier,
+        skill=1.0 - brier / spread if spread else 0.0,
     )
+
+
+def _levels(count: int, ranges: int) -> list[float]:
+    """Return the shares of `count` rollouts at which a range ends."""
+    levels, rest = [k / ranges for k in range(1, ranges)], 1.0 / ranges
+    while count * rest / 2.0 >= _LEAST:
+        rest /= 2.0
+        levels.append(1.0 - rest)
+    return levels
 
 
 def _upper(hits: Tensor, count: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from itertools import product
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from safectl.errors import RangeError
@@ -29,18 +29,21 @@ class VisitLimit:
 
     The candidates are the same for every row: the middle of the action limits, their corners where
     there are at most 6 actions, and points of a Sobol sequence between. The fallback is the
-    candidate of least `order`.
+    candidate of least `order`; of equal ones the first of that list, so the middle where nothing is
+    known of any.
 
     Not promised: anything where the bound does not hold, see `claim`.
 
     Args:
         bound: Upper bound on the probability of a visit, (batch, nx) and (batch, nu) to (batch,).
+        steps: Within how many steps the bound counts a visit, >= 1.
         spec: Signals of the robot; gives the action limits, which must be finite.
         limit: Largest admissible bound, in (0, 1).
         candidates: How many points of the sequence are tried besides the proposal, the middle and
             the corners, >= 1.
-        order: What the fallback makes least, of the shapes of `bound`; the bound where absent. A
-            bound from a table is the same for many actions and tells them apart no further.
+        order: Predicted occupancy, which the fallback makes least, of the shapes of `bound`; the
+            bound where absent. A bound from a table is the same for many actions and tells them
+            apart no further.
 
     Raises:
         RangeError: If a number is out of range.
@@ -52,6 +55,7 @@ class VisitLimit:
         *,
         spec: Spec,
         limit: float,
+        steps: int,
         candidates: int = 64,
         order: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
@@ -59,16 +63,21 @@ class VisitLimit:
             raise RangeError("limit", value=limit, expected="a number in (0, 1)")
         if candidates < 1:
             raise RangeError("candidates", value=candidates, expected=">= 1")
+        if steps < 1:
+            raise RangeError("steps", value=steps, expected=">= 1")
         self.bound, self.spec, self.limit, self.order = bound, spec, limit, order
+        self.steps = steps
         self.unit_points = _unit_points(spec.nu, candidates)
 
     @property
     def claim(self) -> str:
         """What the certificate asserts, and under which assumption."""
+        least = "bound" if self.order is None else "occupancy"
         return (
-            f"the unsafe set is visited with probability <= {self.limit:g} if the task's policy "
-            "follows and the bound holds, that is for starts and tasks drawn like the calibration "
-            "rollouts; fallback: the candidate of least predicted bound"
+            f"the unsafe set is visited within {self.steps} steps with probability <= "
+            f"{self.limit:g} if the task's policy follows and the bound holds, that is for starts "
+            "drawn like those of the calibration rollouts; fallback: the candidate of least "
+            f"predicted {least}, the middle of the limits where it is unknown"
         )
 
     @torch.no_grad()
@@ -113,12 +122,12 @@ class VisitLimit:
 
     def _least(self, observation: Tensor, choices: Tensor, bounds: Tensor) -> Tensor:
         """Return which choice the fallback takes; it matters where none is within the limit."""
-        least, lost = bounds.argmin(1), (bounds > self.limit).all(1)
+        least, lost = _first_least(bounds), (bounds > self.limit).all(1)
         if self.order is not None and bool(lost.any()):
             asked = choices[lost]
             repeated = observation[lost].repeat_interleave(asked.shape[1], 0)
             order = self.order(repeated, asked.flatten(0, 1)).reshape(asked.shape[:2])
-            least[lost] = torch.where(order.isnan(), torch.inf, order).argmin(1)
+            least[lost] = _first_least(torch.where(order.isnan(), torch.inf, order))
         return least
 
     def _candidate(self, choices: Tensor, bounds: Tensor, chosen: Tensor) -> Candidate:
@@ -127,6 +136,11 @@ class VisitLimit:
         bound = bounds[rows, chosen]
         margin = self.limit - bound
         return Candidate(choices[rows, chosen], margin, (-margin).clamp(min=0.0), bound)
+
+
+def _first_least(values: Float[Tensor, "batch n"]) -> Int[Tensor, " batch"]:
+    """Return where a row is least; of equal places the first one after the proposal's, place 0."""
+    return (values.roll(-1, 1).argmin(1) + 1) % values.shape[1]
 
 
 def _unit_points(nu: int, count: int) -> Float[Tensor, "points nu"]:

@@ -1,12 +1,13 @@
 """Policy, occupancy heads and veto of a forward-backward model as one program."""
 
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from safectl.errors import RangeError
+from safectl.barriers import Discs
+from safectl.errors import RangeError, ShapeError
 from safectl.export import interpret, verify
 from safectl.export.assemble import limit_constants, start_program
 from safectl.export.nearest import nearest_admissible
@@ -14,15 +15,18 @@ from safectl.export.ops import Op
 from safectl.export.program import ACTION, LIMITED, MARGIN, OBSERVATION, STATUS
 from safectl.export.selection import UNKNOWN
 from safectl.export.visits import task_policy_program, visit_limit_program
-from safectl.models import ForwardBackward, Sizes, VisitCritic, VisitTable
-from safectl.safeguards import VisitLimit
+from safectl.models import ForwardBackward, Sizes, VisitCritic, VisitScope, VisitTable
 from safectl.seed import torch_generator
 from safectl.types import Status, Task
+from safectl_agents.fb.saved import Visits
 from safectl_hardware.verify import verify_on_board
 from tests.fb_run import SPEC
 
 TOLERANCE = 1e-5
 """Of actions: tanh of the program has an error of 5e-7, the rest is rounding."""
+SCOPE = VisitScope(
+    torch.full((4,), -5.0), torch.full((4,), 5.0), Discs(torch.tensor([[1.2, -0.8]]), 0.7), 9
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +65,9 @@ def limited(critic, rows):
     edges = found.quantile(torch.tensor([0.3, 0.6, 0.9]))
     upper = torch.tensor([0.01, 0.05, 0.3, 0.9])
     table = VisitTable(edges, upper, upper, 0.0)
-    guard = VisitLimit(
-        partial(critic.bound, table),
-        spec=SPEC,
-        limit=0.1,
-        candidates=6,
-        order=critic.order,
-    )
-    points = guard.unit_points.tolist()
-    return guard, visit_limit_program("fb", SPEC, critic, table.threshold(0.1), points)
+    guard = Visits(critic, table, SCOPE).limit(SPEC, limit=0.1, candidates=6)
+    points, threshold = guard.unit_points.tolist(), table.threshold(0.1)
+    return guard, visit_limit_program("fb", SPEC, critic, threshold, points, scope=SCOPE)
 
 
 def test_the_veto_decides_as_in_torch(critic, rows):
@@ -81,10 +79,39 @@ def test_the_veto_decides_as_in_torch(critic, rows):
     assert (steps.status == status).mean() > 0.99, "where a threshold is touched, rounding decides"
     same = np.abs(steps.action - decision.action.numpy()).max(1) < TOLERANCE
     assert same[status != Status.FALLBACK].mean() > 0.99
-    assert same[status == Status.FALLBACK].mean() > 0.95, "heads that are impossible"
+    assert same[status == Status.FALLBACK].mean() > 0.99
     certified = steps.status != Status.FALLBACK
     assert steps.margin[certified].min() >= 0.0
     assert steps.margin[~certified].max() < 0.0
+
+
+def test_outside_the_box_and_in_the_unsafe_set_nothing_is_admissible(critic, rows):
+    guard, program = limited(critic, rows)
+    beyond = torch.cat([rows[:4], rows[:50]])
+    beyond[:4] = 5.1 * torch.eye(4)
+    beyond[4:, :2] = torch.tensor([1.0, -1.0]) + 0.4 * torch.rand(50, 2)
+    decision = guard.filter(beyond, critic.model.act(beyond, critic.task))
+    steps = interpret(program, beyond.numpy())
+    assert decision.certificate.risk.tolist() == [1.0] * 54
+    assert decision.certificate.status.tolist() == steps.status.tolist() == [Status.FALLBACK] * 54
+    assert np.abs(steps.action - decision.action.numpy()).max() < TOLERANCE
+    assert steps.action[:4].tolist() == [[0.0, 0.0]] * 4, "the middle where nothing is known"
+    assert len({*steps.action[4:, 0].tolist()}) > 1, "and the least occupancy in the set"
+    assert steps.margin.max() < -1e3
+
+
+def test_a_model_that_is_wrong_everywhere_brakes_in_the_program_too(critic, rows):
+    wrong = VisitCritic(critic.model, critic.task, -1e4 * critic.unsafe, discount=0.9)
+    rows = rows[rows.abs().amax(1) < 5.0]
+    guard, program = limited(wrong, rows)
+    hopeless = guard.order(rows, critic.model.act(rows, critic.task)).isinf()
+    decision = guard.filter(rows, critic.model.act(rows, critic.task))
+    steps = interpret(program, rows.numpy())
+    braked = (decision.action == 0.0).all(1)
+    assert hopeless.float().mean() > 0.9
+    assert braked.float().mean() > 0.1
+    assert (steps.action[braked.numpy()] == 0.0).all(1).mean() > 0.99
+    assert (steps.status[braked.numpy()] == Status.FALLBACK).all()
 
 
 def test_the_veto_is_equal_in_c(critic, rows):
@@ -102,7 +129,10 @@ def test_the_veto_is_equal_on_an_emulated_cortex_m4(critic, rows):
 
 def test_a_limit_below_every_bound_is_refused(critic):
     with pytest.raises(RangeError, match="threshold"):
-        visit_limit_program("fb", SPEC, critic, -np.inf, [[0.5, 0.5]])
+        visit_limit_program("fb", SPEC, critic, -np.inf, [[0.5, 0.5]], scope=SCOPE)
+    narrow = replace(SCOPE, low=SCOPE.low[:3], high=SCOPE.high[:3])
+    with pytest.raises(ShapeError, match="box"):
+        visit_limit_program("fb", SPEC, critic, 1.0, [[0.5, 0.5]], scope=narrow)
 
 
 def test_the_nearest_admissible_action_is_taken():
@@ -118,9 +148,18 @@ def test_the_nearest_admissible_action_is_taken():
     )
     low, high = np.float32([-1.0, -1.0]), np.float32([1.0, 1.0])
     action, margin, status = nearest_admissible(proposal, points, room, low, high)
-    assert np.array_equal(action[:, 0], np.float32([0.9, 0.5, 0.5, 0.9]))
+    assert np.array_equal(action[:, 0], np.float32([0.9, 0.5, 0.5, 0.0]))
     assert np.array_equal(margin, np.float32([0.1, 0.1, -0.05, UNKNOWN]))
     assert status.tolist() == [Status.KEPT, Status.CORRECTED, Status.FALLBACK, Status.FALLBACK]
+
+
+def test_of_equal_fallbacks_the_first_point_is_taken_and_never_the_proposal():
+    proposal, points = np.float32([[0.9]]).repeat(2, 0), np.float32([[[0.0], [1.0]]]).repeat(2, 0)
+    room = np.float32([[[-1.0], [-1.0], [-1.0]], [[-1.0], [-2.0], [-2.0]]])
+    low, high = np.float32([-1.0]), np.float32([1.0])
+    action, _, status = nearest_admissible(proposal, points, room, low, high)
+    assert action.tolist() == [[0.0], [np.float32(0.9)]]
+    assert status.tolist() == [Status.FALLBACK] * 2
 
 
 def test_what_is_beyond_the_limits_is_never_taken():

@@ -161,7 +161,7 @@ def visit_limit(limit: float) -> VisitLimit:
     def bound(observation: Tensor, action: Tensor) -> Tensor:
         return torch.sigmoid(3.0 * (observation[:, 2:] + action).norm(dim=-1) - 4.0)
 
-    return VisitLimit(bound, spec=spec(), limit=limit)
+    return VisitLimit(bound, spec=spec(), limit=limit, steps=3)
 
 
 @dataclass(frozen=True)

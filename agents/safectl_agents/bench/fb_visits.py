@@ -1,5 +1,6 @@
 """The benchmarks of visits to an unsafe disc: by the shipped model of the point-mass maze."""
 
+import math
 from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from safectl.models import VisitScores, score_visits
 from safectl_agents import fb
 from safectl_agents.bench.benchmark import Benchmark, Measurement
-from safectl_agents.fb.guarded import Compared, compare_guarded
+from safectl_agents.fb.guarded import Compared, compare_driven, compare_guarded
 from safectl_agents.fb.maze_batch import wandering
 from safectl_agents.fb.saved import load_visits
 from safectl_agents.fb.visit_rollouts import MAZE_SPEC
@@ -23,6 +24,7 @@ ROLLOUTS, WAYS, SEED = 1_000, 40, 1
 """Held-out rollouts, and the ways of which their starts are states; another seed than the data's.
 """
 EPISODES, STEPS, LIMIT, CANDIDATES = 500, 1_000, 0.1, 16
+DRIVEN_EPISODES, DRIVEN_STEPS, LEAST_DRIVEN = 250, 500, 0.2
 
 
 def violation_rate() -> Measurement:
@@ -36,6 +38,25 @@ def success_share() -> Measurement:
     rows = _compared().figures()
     ours, theirs = rows["guarded"]["safe_success"], rows["plain"]["success"]
     return Measurement(ours / theirs if theirs else 0.0, details=_details(rows))
+
+
+def driven_share() -> Measurement:
+    """Return visits behind the limit over those without, of a policy that drives at the disc.
+
+    A guard that never vetoes gives 1. NaN where less than a fifth visit without it: then there is
+    nothing to stop.
+    """
+    rows = compare_driven(
+        SHIPPED,
+        limit=LIMIT,
+        candidates=CANDIDATES,
+        episodes=DRIVEN_EPISODES,
+        steps=DRIVEN_STEPS,
+        seed=SEED,
+    ).figures()
+    ours, theirs = (rows[name]["violation_rate"] for name in ("stopped", "driven"))
+    share = ours / theirs if theirs >= LEAST_DRIVEN else math.nan
+    return Measurement(share, ours=ours, theirs=theirs, details=_details(rows))
 
 
 def calibration_error() -> Measurement:
@@ -63,7 +84,8 @@ def _scores() -> VisitScores:
     config = VisitsConfig(
         disc=(x, y, radius),
         task=visits.facts["task"],
-        steps=visits.facts["steps"],
+        steps=visits.scope.steps,
+        near=visits.facts["near"],
         calibration=ROLLOUTS // 2,
         held_out=ROLLOUTS - ROLLOUTS // 2,
         seed=SEED,
@@ -87,7 +109,7 @@ def _score_details() -> dict[str, Any]:
 
 def _asked() -> dict[str, Any]:
     facts = load_visits(SHIPPED, MAZE_SPEC).facts
-    return {name: facts[name] for name in ("task", "disc", "budget", "candidates", "steps")}
+    return {name: facts[name] for name in ("task", "disc", "budget", "candidates", "steps", "near")}
 
 
 _slow = partial(Benchmark, quick=False)
@@ -109,6 +131,14 @@ VISITS = (
         baseline="the same model and starts, task as asked, without a limit",
         target=0.8,
         better="higher",
+    ),
+    _slow(
+        name="fb.visit_driven_share",
+        summary="visits behind a limit of 0.1 over those without, policy that drives at the disc",
+        measure=driven_share,
+        unit="share",
+        baseline="250 episodes of the same policy without a limit, of which a fifth or more visit",
+        target=0.1,
     ),
     _slow(
         name="fb.visit_ece",

@@ -78,11 +78,13 @@ def _text(config: VisitsConfig, measured: Measured) -> str:
         )
     return lines + (
         f"{config.calibration} rollouts of {config.steps} steps made the table, "
-        f"{scores.rollouts} others judge it: {scores.visits:.1%} visited\n"
+        f"{scores.rollouts} others judge it: {scores.visits:.1%} visited; "
+        f"{measured.started_near:.0%} began near the disc\n"
         f"C_U up to           {_cells([*table.edges.tolist(), float('inf')])}\n"
         f"share that visited  {_cells(table.probability.tolist())}\n"
         f"bound (95 %)        {_cells(table.upper.tolist())}\n"
-        f"calibration error {scores.ece:.3f}, bound covers {scores.coverage:.1%}, "
+        f"calibration error {scores.ece:.3f}, Brier skill {scores.skill:.2f}, "
+        f"bound covers {scores.coverage:.1%}, "
         f"alarm at C_U {table.alarm:.3g} misses {scores.missed:.1%} of visits, "
         f"impossible C_U {measured.impossible:.1%}, mass {measured.mass:.2f}\n"
         + ("" if 0.5 <= measured.mass <= 2.0 else _WRONG_MASS)

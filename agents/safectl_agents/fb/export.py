@@ -62,7 +62,7 @@ def fb_program(folder: Path, name: str, settings: FBExportSettings) -> Program:
     guard = visits.limit(spec, limit=settings.limit, candidates=settings.candidates)
     points = guard.unit_points.tolist()
     threshold = visits.table.threshold(settings.limit)
-    return visit_limit_program(name, spec, visits.critic, threshold, points)
+    return visit_limit_program(name, spec, visits.critic, threshold, points, scope=visits.scope)
 
 
 def spec_of_domain(name: str) -> Spec:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from safectl.barriers import Discs
 from safectl.errors import FileFormatError
@@ -15,21 +17,24 @@ from safectl_agents.fb import VISITS
 from safectl_agents.fb.domains import facts_of
 from safectl_agents.fb.maze_batch import MazeBatch
 from safectl_agents.fb.saved import TaskPolicy, Visits, load_visits
-from safectl_agents.fb.visit_rollouts import MAZE_SPEC, Rollouts, roll_out, starts_outside
+from safectl_agents.fb.visit_rollouts import MAZE_SPEC, Driver, Rollouts, roll_out, starts_outside
 from safectl_envs.guard import VectorGuard
+
+_Ways = dict[str, tuple[Policy, VisitLimit | None]]
 
 _CHUNK = 250
 """Copies that run at once, so that the candidates of a guard fit the cache."""
 
 
 class Compared(NamedTuple):
-    """The same starts, run in three ways.
+    """The same starts, run in several ways.
 
     Attributes:
         task: Name of the task.
         unsafe: What counts as a visit.
         runs: Rollouts of the task that was asked for, `plain`; of the one that was measured,
-            `shaped`; and of that one behind the limit, `guarded`.
+            `shaped`; and of that one behind the limit, `guarded`. Or, of `compare_driven`, those of
+            a policy that drives at the set, `driven`, and behind the limit, `stopped`.
     """
 
     task: str
@@ -83,11 +88,49 @@ def compare_guarded(
     plain = TaskPolicy(visits.critic.model, visits.critic.model.infer_goal(goal))
     guard = visits.limit(MAZE_SPEC, limit=limit, candidates=candidates)
     start = starts_outside(unsafe, episodes, seed)
-    ways: dict[str, tuple[Policy, VisitLimit | None]] = {
+    ways: _Ways = {
         "plain": (plain, None),
         "shaped": (visits.policy, None),
         "guarded": (visits.policy, guard),
     }
+    return Compared(task, unsafe, _run(ways, unsafe, start, steps, progress=progress))
+
+
+def compare_driven(
+    folder: Path, *, limit: float, candidates: int, episodes: int, steps: int, seed: int
+) -> Compared:
+    """Run a policy that drives at the unsafe set, as it is and behind the limit of a folder.
+
+    What the limit promises is not about this policy; that it stops it is measured.
+
+    Args:
+        folder: As in `compare_guarded`, as all others.
+        limit: Largest admissible probability of a visit.
+        candidates: Of the limit.
+        episodes: Starts.
+        steps: Of an episode.
+        seed: Of the starts.
+
+    Raises:
+        FileFormatError, RangeError: As `compare_guarded`.
+    """
+    visits = load_visits(folder, MAZE_SPEC)
+    task, unsafe = _asked(folder, visits)
+    guard = visits.limit(MAZE_SPEC, limit=limit, candidates=candidates)
+    driver, start = Driver(unsafe), starts_outside(unsafe, episodes, seed)
+    ways: _Ways = {"driven": (driver, None), "stopped": (driver, guard)}
+    return Compared(task, unsafe, _run(ways, unsafe, start, steps))
+
+
+def _run(
+    ways: _Ways,
+    unsafe: Discs,
+    start: Float[Tensor, "rollouts 4"],
+    steps: int,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Rollouts]:
+    """Run every way from the same starts."""
     runs, done = {}, 0
     for name, (policy, safeguard) in ways.items():
         parts = []
@@ -103,7 +146,7 @@ def compare_guarded(
             parts.append(roll_out(around, policy, unsafe, steps=steps, start=rows, progress=tell))
             done += steps
         runs[name] = _joined(parts)
-    return Compared(task, unsafe, runs)
+    return runs
 
 
 def steps_of(episodes: int, steps: int) -> int:

@@ -3,9 +3,8 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Shaped
@@ -13,9 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from safectl.barriers import Discs
 from safectl.errors import FileFormatError, RangeError, ShapeError, UnknownNameError
-from safectl.files import new_file
-from safectl.models import ForwardBackward, VisitCritic, VisitTable
+from safectl.files import new_file, read_json
+from safectl.models import ForwardBackward, VisitCritic, VisitScope, VisitTable
 from safectl.safeguards import VisitLimit
 from safectl.spec import Spec
 from safectl.types import Task
@@ -25,7 +25,7 @@ from safectl_agents.fb.episodes import load_transitions
 from safectl_agents.fb.evaluate import infer_tasks, make_labels
 from safectl_agents.fb.settings import FBConfig
 from safectl_agents.fb.train import load_run
-from safectl_agents.training_state import read_tensors
+from safectl_agents.training_state import checkpoints, digest, read_tensors
 
 _ADVICE = "write it with: safectl visits"
 
@@ -69,7 +69,7 @@ def load_task_policy(
     if goal:
         return TaskPolicy(model, model.infer_goal(torch.tensor(goal)))
     if not task and (folder / VISITS).exists():
-        return TaskPolicy(model, Task(_read_visits(folder / VISITS, model.sizes.nz)["task"]))
+        return TaskPolicy(model, Task(_read_visits(folder / VISITS, model)["task"]))
     facts = facts_of(config.domain)
     if task not in facts.tasks:
         raise UnknownNameError(f"task of {config.domain}", task, known=list(facts.tasks))
@@ -85,6 +85,26 @@ def load_task_policy(
     return TaskPolicy(model, tasks[task])
 
 
+class Checkpoint(NamedTuple):
+    """Which model it was: the number of its updates, and the SHA-256 of its file."""
+
+    step: int
+    sha256: str
+
+
+def last_checkpoint(folder: Path) -> Checkpoint:
+    """Return which checkpoint of a run is the last one.
+
+    Raises:
+        FileFormatError: If there is none, or it cannot be read.
+    """
+    found = checkpoints(folder / "checkpoints")
+    if not found:
+        raise FileFormatError(folder, "holds no checkpoint", "train it first")
+    stored = read_json(found[-1] / "state.json", advice="train it again")
+    return Checkpoint(int(stored["step"]), digest(found[-1] / "state.safetensors"))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Visits:
     """How often the policy of one task visits one unsafe set.
@@ -92,11 +112,13 @@ class Visits:
     Attributes:
         critic: C_U of that policy.
         table: The bound on the probability of a visit at C_U.
+        scope: Where it holds, for which set and within how many steps.
         facts: The unsafe set, and how the table was made; empty where `save_visits` was not told.
     """
 
     critic: VisitCritic
     table: VisitTable
+    scope: VisitScope
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -107,12 +129,22 @@ class Visits:
     def limit(self, spec: Spec, *, limit: float, candidates: int = 64) -> VisitLimit:
         """Return the safeguard that keeps the bound within a limit.
 
+        Outside the box of the scope and in the unsafe set the bound is 1.
+
         Raises:
             RangeError: As `VisitLimit`.
         """
-        bound = partial(self.critic.bound, self.table)
+
+        def bound(observation: Tensor, action: Tensor) -> Tensor:
+            found = self.critic.bound(self.table, observation, action)
+            return self.scope.bound(observation, found)
+
+        def order(observation: Tensor, action: Tensor) -> Tensor:
+            return self.scope.order(observation, self.critic.order(observation, action))
+
+        steps = self.scope.steps
         return VisitLimit(
-            bound, spec=spec, limit=limit, candidates=candidates, order=self.critic.order
+            bound, spec=spec, limit=limit, steps=steps, candidates=candidates, order=order
         )
 
 
@@ -121,7 +153,9 @@ def save_visits(
     task: Task,
     unsafe: Float[Tensor, " nz"],
     table: VisitTable,
+    scope: VisitScope,
     *,
+    checkpoint: Checkpoint,
     facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Keep in the folder of a run what limits the visits of one task to one unsafe set.
@@ -131,6 +165,8 @@ def save_visits(
         task: Whose policy it is about.
         unsafe: b_U.
         table: From rollouts of that policy.
+        scope: Of those rollouts; its set is one disc.
+        checkpoint: Whose policy was rolled out.
         facts: JSON values that are kept beside the numbers.
 
     Raises:
@@ -143,10 +179,15 @@ def save_visits(
         "probability": table.probability,
         "upper": table.upper,
         "alarm": torch.tensor(table.alarm),
+        "low": scope.low,
+        "high": scope.high,
+        "disc": torch.cat([scope.unsafe.centres[0], torch.tensor([scope.unsafe.radius])]),
+        "steps": torch.tensor(scope.steps),
     }
     stored = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with new_file(folder / VISITS) as draft:
-        draft.write_bytes(save(stored, metadata={"facts": json.dumps(facts or {})}))
+        metadata = {"facts": json.dumps(facts or {}), "checkpoint": json.dumps(checkpoint)}
+        draft.write_bytes(save(stored, metadata=metadata))
 
 
 def load_visits(folder: Path, spec: Spec) -> Visits:
@@ -157,17 +198,24 @@ def load_visits(folder: Path, spec: Spec) -> Visits:
         spec: Signals of the robot.
 
     Raises:
-        FileFormatError: If run or numbers cannot be read or do not fit each other.
+        FileFormatError: If run or numbers cannot be read or do not fit each other, or were measured
+            on another checkpoint than the last.
         RangeError, ShapeError: If the robot has other numbers of signals or other limits.
     """
     config, model = _load(folder, spec)
-    tensors = _read_visits(folder / VISITS, model.sizes.nz)
+    tensors = _read_visits(folder / VISITS, model)
     discount = config.learning.discount
     critic = VisitCritic(model, Task(tensors["task"]), tensors["unsafe"], discount=discount)
-    table = VisitTable(
-        tensors["edges"], tensors["probability"], tensors["upper"], float(tensors["alarm"])
-    )
-    return Visits(critic, table, _read_facts(folder / VISITS))
+    *centre, radius = tensors["disc"].tolist()
+    try:
+        shares, upper = tensors["probability"], tensors["upper"]
+        table = VisitTable(tensors["edges"], shares, upper, float(tensors["alarm"]))
+        discs, steps = Discs(torch.tensor([centre]), radius), int(tensors["steps"])
+        scope = VisitScope(tensors["low"], tensors["high"], discs, steps)
+    except RangeError as error:
+        raise FileFormatError(folder / VISITS, str(error), _ADVICE) from error
+    facts = _read_metadata(folder / VISITS, "facts")
+    return Visits(critic, table, scope, facts if isinstance(facts, dict) else {})
 
 
 def load_visit_limit(
@@ -188,19 +236,27 @@ def load_visit_limit(
     return load_visits(folder, robot).limit(spec, limit=limit, candidates=candidates)
 
 
-def _read_facts(path: Path) -> dict[str, Any]:
+def _read_metadata(path: Path, name: str) -> object:
     with safe_open(path, framework="pt") as file:
-        stored = (file.metadata() or {}).get("facts", "{}")
+        stored = (file.metadata() or {}).get(name, "null")
     try:
-        facts: dict[str, Any] = json.loads(stored)
+        found: object = json.loads(stored)
     except json.JSONDecodeError as error:
-        raise FileFormatError(path, f"holds facts that are no JSON ({error})", _ADVICE) from error
-    return facts
+        raise FileFormatError(path, f"holds {name} that are no JSON ({error})", _ADVICE) from error
+    return found
 
 
-def _read_visits(path: Path, nz: int) -> dict[str, Tensor]:
-    """Read what `save_visits` wrote, for a model of `nz` entries per task."""
-    tensors = read_tensors(path)
+def _require_last_checkpoint(path: Path) -> None:
+    """Refuse visits of another checkpoint than the last of the folder that they lie in."""
+    measured, last = _read_metadata(path, "checkpoint"), last_checkpoint(path.parent)
+    if measured != list(last):
+        problem = f"is about the checkpoint {measured}, the last one here is {list(last)}"
+        raise FileFormatError(path, problem, "measure it again with: safectl visits")
+
+
+def _read_visits(path: Path, model: ForwardBackward) -> dict[str, Tensor]:
+    """Read what `save_visits` wrote, for a model of these sizes and the last checkpoint."""
+    tensors, nz, nx = read_tensors(path), model.sizes.nz, model.sizes.nx
     ranges = tensors["upper"].numel() if "upper" in tensors else 0
     expected = {
         "task": (nz,),
@@ -209,10 +265,15 @@ def _read_visits(path: Path, nz: int) -> dict[str, Tensor]:
         "probability": (ranges,),
         "upper": (ranges,),
         "alarm": (),
+        "low": (nx,),
+        "high": (nx,),
+        "disc": (3,),
+        "steps": (),
     }
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != expected:
         raise FileFormatError(path, f"holds {found}, expected {expected}", _ADVICE)
+    _require_last_checkpoint(path)
     return tensors
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 from gymnasium.vector import VectorEnv
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from safectl.barriers import Discs
@@ -17,6 +17,9 @@ from safectl_agents.fb.point_mass_maze import ARENA, GOALS
 
 REACHED_M = 0.03
 """Distance from a goal at which its reward is a tenth, and from which it counts as reached [m]."""
+
+_TINY_M = 1e-6
+"""Least distance from a centre that has a direction [m]."""
 
 MAZE_SPEC = Spec(
     (
@@ -50,6 +53,23 @@ class Rollouts(NamedTuple):
         away = (self.states[..., :2] - goal).norm(dim=-1)
         found: Tensor = (away <= REACHED_M).any(0)
         return found
+
+
+class Driver:
+    """Pushes straight at the nearest disc with all it has: what a guard is to stop.
+
+    Args:
+        unsafe: The discs.
+    """
+
+    def __init__(self, unsafe: Discs) -> None:
+        self._unsafe = unsafe
+
+    def act(self, observation: Shaped[Tensor, "..."], /) -> Float[Tensor, "batch nu"]:
+        """Return pushes towards it, the larger one of size 1."""
+        nearest = self._unsafe.value(observation).argmin(-1)
+        way = self._unsafe.centres.to(observation)[nearest] - observation[:, :2]
+        return way / way.abs().amax(-1, keepdim=True).clamp(min=_TINY_M)
 
 
 def roll_out(

@@ -24,10 +24,12 @@ from safectl.models import (
     ConstrainedTask,
     ForwardBackward,
     VisitCritic,
+    VisitScope,
     VisitScores,
     VisitTable,
     calibrate_visits,
     constrain_task,
+    scope_of,
     score_visits,
     unsafe_embedding,
 )
@@ -38,7 +40,7 @@ from safectl_agents.fb.chosen_task import ChosenTask, choose_task
 from safectl_agents.fb.domains import facts_of
 from safectl_agents.fb.episodes import load_transitions
 from safectl_agents.fb.maze_batch import MazeBatch
-from safectl_agents.fb.saved import TaskPolicy, save_visits
+from safectl_agents.fb.saved import TaskPolicy, last_checkpoint, save_visits
 from safectl_agents.fb.settings import FBConfig
 from safectl_agents.fb.train import load_run
 from safectl_agents.fb.visit_rollouts import roll_out
@@ -73,6 +75,9 @@ class VisitsConfig:
     """Rollouts that make the table, >= 100."""
     held_out: int = 1_000
     """Further rollouts that judge it, >= 1."""
+    near: float = 0.25
+    """Share of the starts, of both, that is drawn from observations within one diameter of the
+    disc; the others are drawn from all. In [0, 1)."""
     delta: float = 0.02
     """Share of visits that the alarm may miss, in (0, 1)."""
     seed: int = 0
@@ -84,11 +89,14 @@ class VisitsConfig:
             ("calibration", 10 * _RANGES),
             ("held_out", 1),
             ("candidates", 0),
+            ("seed", 0),
         ):
             if getattr(self, name) < low:
                 raise RangeError(name, value=getattr(self, name), expected=f">= {low}")
         if not 0.0 < self.delta < 1.0:
             raise RangeError("delta", value=self.delta, expected="a number in (0, 1)")
+        if not 0.0 <= self.near < 1.0:
+            raise RangeError("near", value=self.near, expected="a number in [0, 1)")
         if self.budget is not None and not self.budget >= 0.0:
             raise RangeError("budget", value=self.budget, expected="a number >= 0")
         self.unsafe  # noqa: B018  refuses a disc that is none
@@ -101,11 +109,12 @@ class VisitsConfig:
 
 
 class Sample(NamedTuple):
-    """Rollouts: starts, first actions, and whether each visited the unsafe set."""
+    """Rollouts: starts, first actions, whether each visited the unsafe set, and all states."""
 
     start: Float[Tensor, "rollouts 4"]
     first: Float[Tensor, "rollouts 2"]
     visited: Bool[Tensor, " rollouts"]
+    states: Float[Tensor, "rows rollouts 4"]
 
 
 class Measured(NamedTuple):
@@ -114,8 +123,10 @@ class Measured(NamedTuple):
     Attributes:
         critic: C_U of the policy.
         table: Made from the calibration rollouts.
+        scope: What these rollouts met.
         scores: Of the held-out rollouts.
         impossible: Share of held-out rollouts at whose start a head was impossible.
+        started_near: Share of all rollouts that began within one diameter of the disc.
         mass: Mean of (1 - gamma) F^T B over starts and data: 1 for a right model, whatever the set.
         constrained: How the task was bent; None where it was not.
         chosen: How it was chosen by rollouts; None where it was not.
@@ -123,8 +134,10 @@ class Measured(NamedTuple):
 
     critic: VisitCritic
     table: VisitTable
+    scope: VisitScope
     scores: VisitScores
     impossible: float
+    started_near: float
     mass: float
     constrained: ConstrainedTask | None = None
     chosen: ChosenTask | None = None
@@ -154,7 +167,10 @@ def measure_visits(
         UnknownNameError: If the domain has no such task.
         UnsafeSetUnseen: If the data hold too little of the unsafe set.
     """
-    run, model, _ = load_run(folder, device="cpu")
+    run, model, step = load_run(folder, device="cpu")
+    checkpoint = last_checkpoint(folder)
+    if checkpoint.step != step:
+        raise FileFormatError(folder, "is being trained", "measure visits when it has ended")
     task = _task(run, model, config.task)
     seen, entered = _observations(run, data or _data_of(folder), model)
     unsafe = unsafe_embedding(model.backward, entered, _inside(entered, config.unsafe))
@@ -180,7 +196,9 @@ def measure_visits(
     measured = _judge(config, critic, sample, everywhere)
     measured = measured._replace(constrained=constrained, chosen=chosen)
     facts = {**to_mapping(config), **figures_of(measured)}
-    save_visits(folder, task, unsafe, measured.table, facts=facts)
+    save_visits(
+        folder, task, unsafe, measured.table, measured.scope, checkpoint=checkpoint, facts=facts
+    )
     return measured
 
 
@@ -196,10 +214,24 @@ def draw_rollouts(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> Sample:
-    """Roll the policy out from observations drawn with replacement; half begin with its action."""
+    """Roll the policy out from observations drawn with replacement; half begin with its action.
+
+    A share `config.near` of the starts, spread over the rollouts, is drawn near the disc.
+
+    Raises:
+        RangeError: If no observation is near it.
+    """
     count = config.calibration + config.held_out
     generator = torch_generator(config.seed, "visits")
     start = observation[torch.randint(len(observation), (count,), generator=generator)]
+    if config.near:
+        near = observation[_is_near(observation, config.unsafe)]
+        if not len(near):
+            expected = "a set that some observations are near, or --near 0"
+            raise RangeError("disc", value=config.disc, expected=expected)
+        is_near = torch.rand(count, 1, generator=generator) < config.near
+        drawn = near[torch.randint(len(near), (count,), generator=generator)]
+        start = torch.where(is_near, drawn, start)
     random = 2.0 * torch.rand(count, 2, generator=generator) - 1.0
     is_own = torch.rand(count, 1, generator=generator) < 0.5
     first = torch.where(is_own, policy.act(start), random)
@@ -212,12 +244,13 @@ def draw_rollouts(
         first=first,
         progress=progress,
     )
-    return Sample(start, first, found.visited)
+    return Sample(start, first, found.visited, found.states)
 
 
 def figures_of(measured: Measured) -> dict[str, Any]:
     """Return the figures of a measurement as JSON values."""
-    facts = {**measured.scores._asdict(), "impossible": measured.impossible, "mass": measured.mass}
+    names = ("impossible", "started_near", "mass")
+    facts = {**measured.scores._asdict(), **{name: getattr(measured, name) for name in names}}
     if measured.constrained is not None:
         parts = measured.constrained._asdict()
         parts.pop("task")
@@ -249,7 +282,9 @@ def _judge(
     possible = is_possible(heads[:, made:], critic.discount).all(0)
     total = VisitCritic(critic.model, critic.task, everywhere, discount=critic.discount)
     mass = float((1.0 - critic.discount) * total.heads(sample.start, sample.first).mean())
-    return Measured(critic, table, scores, float((~possible).double().mean()), mass)
+    scope = scope_of(sample.states[:, :made], config.unsafe, config.steps)
+    near = float(_is_near(sample.start, config.unsafe).double().mean())
+    return Measured(critic, table, scope, scores, float((~possible).double().mean()), near, mass)
 
 
 def _task(run: FBConfig, model: ForwardBackward, name: str) -> Task:
@@ -280,6 +315,10 @@ def _observations(run: FBConfig, data: Path, model: ForwardBackward) -> tuple[Te
         got = rows.observation.shape
         raise ShapeError("observation of the data", expected=("rows", model.sizes.nx), got=got)
     return torch.from_numpy(rows.observation), torch.from_numpy(rows.next_observation)
+
+
+def _is_near(observation: Tensor, unsafe: Discs) -> Tensor:
+    return (unsafe.value(observation) < 2.0 * unsafe.radius).any(-1)
 
 
 def _inside(observation: Tensor, unsafe: Discs) -> Tensor:

@@ -34,10 +34,11 @@ static float distance(const float *left, const float *right, size_t size) {
 sf_status sf_nearest_admissible(float *action, float *margin, const sf_choices *choices,
                                 const float *low, const float *high) {
     const size_t size = choices->size;
-    size_t nearest = 0u, loosest = 0u;
+    size_t nearest = 0u, loosest = choices->count > 1u ? 1u : 0u;
     float least_away = 0.0f, most_room = 0.0f;
     int is_found = 0, is_known = 0;
-    for (size_t index = 0; index < choices->count; index++) {
+    for (size_t place = 1; place <= choices->count; place++) {
+        const size_t index = place % choices->count;
         const float *const point = choice(choices, index);
         const float *const room = &choices->room[index * choices->rows];
         if (sf_all_finite(room, choices->rows) == 0) {
@@ -51,7 +52,7 @@ sf_status sf_nearest_admissible(float *action, float *margin, const sf_choices *
         is_known = 1;
         const float away = distance(point, choices->proposal, size);
         if (least >= 0.0f && is_within(point, low, high, size) != 0 &&
-            (is_found == 0 || away < least_away)) {
+            (is_found == 0 || away < least_away || (index == 0u && away <= least_away))) {
             nearest = index;
             least_away = away;
             is_found = 1;

@@ -21,7 +21,8 @@ typedef struct {
 
 /* Writes the nearest action to the proposal whose constraint values are finite and zero or more and
  * that is within the limits; SF_KEPT for the proposal, SF_CORRECTED for another. Where there is
- * none, the one whose smallest value is largest, with SF_FALLBACK. */
+ * none, the one whose smallest value is largest, of equal ones the first further action, with
+ * SF_FALLBACK; where nothing is finite, the first further action. */
 sf_status sf_nearest_admissible(float *action, float *margin, const sf_choices *choices,
                                 const float *low, const float *high);
 

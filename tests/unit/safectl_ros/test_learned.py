@@ -10,7 +10,6 @@ from safectl.errors import ConfigError
 from safectl.models import VisitTable
 from safectl.types import Status, Task
 from safectl_agents.acs.seed_run import RunSettings, run_seed
-from safectl_agents.fb.saved import save_visits
 from safectl_ros.adapters.vector import numbers_to_message
 from safectl_ros.nodes.guard import GuardNode
 from safectl_ros.nodes.policy import PolicyNode
@@ -18,7 +17,7 @@ from safectl_ros.policies import load_policy
 from safectl_ros.qos import COMMAND, LATCHED, STATE
 from safectl_ros.robot_file import limited, load_robot
 from safectl_ros.safeguards import compile_rows, load_safeguard
-from tests.fb_run import SPEC, TABLE, write_run
+from tests.fb_run import SPEC, TABLE, keep_visits, write_run
 from tests.ros_graph import Inbox
 from tests.unit.safectl_ros.robot_files import write
 
@@ -54,7 +53,7 @@ def visits(tmp_path):
     """Return the folder of a forward-backward run with a limit of visits, and its mass."""
     model = write_run(tmp_path / "run")
     never = VisitTable(TABLE.edges, TABLE.probability, torch.tensor([0.05, 0.05]), 0.5)
-    save_visits(tmp_path / "run", Task(torch.rand(model.sizes.nz)), torch.rand(8), never)
+    keep_visits(tmp_path / "run", Task(torch.rand(model.sizes.nz)), torch.rand(8), never)
     return tmp_path / "run", load_robot(write(tmp_path, "robot.toml", MASS))
 
 

@@ -43,6 +43,31 @@ def test_an_unsafe_set_that_the_data_do_not_show_is_refused():
         unsafe_embedding(MODEL.backward, torch.tensor([[torch.nan, 0.0, 0.0]]), is_unsafe[:1])
 
 
+def test_copies_of_one_observation_are_one_and_a_mask_fits():
+    copies = OBSERVATION[:1].expand(200, -1)
+    is_unsafe = torch.arange(1_200) < 200
+    with pytest.raises(
+        UnsafeSetUnseen, match=r"200 observations .* count as 1\.0 different ones, 50 "
+    ):
+        unsafe_embedding(MODEL.backward, torch.cat([copies, OBSERVATION]), is_unsafe)
+    few = torch.cat([OBSERVATION[:49].repeat(5, 1), OBSERVATION])
+    with pytest.raises(UnsafeSetUnseen, match=r"count as 49\.0 different"):
+        unsafe_embedding(MODEL.backward, few, torch.arange(1_245) < 245)
+    some = torch.cat([OBSERVATION[:50].repeat(4, 1), OBSERVATION])
+    unsafe_embedding(MODEL.backward, some, is_unsafe)
+    with pytest.raises(ShapeError, match="is_unsafe"):
+        unsafe_embedding(MODEL.backward, OBSERVATION, is_unsafe)
+
+
+def test_a_horizon_of_any_length_is_bounded_and_none_is_refused():
+    occupancy = torch.tensor([0.0, 1e-30, 0.5, 9.0])
+    assert visit_within(occupancy, 0.98, 100_000).tolist() == [0.0, 1.0, 1.0, 1.0]
+    assert visit_within(occupancy, 0.98, 1).tolist() == pytest.approx([0.0, 1e-30, 0.5, 1.0])
+    for steps in (0, -500):
+        with pytest.raises(RangeError, match="steps"):
+            visit_within(occupancy, 0.98, steps)
+
+
 def test_the_bounds_hold_on_random_chains():
     """C and E[gamma^T] are exact: from the resolvent, and from the chain with U absorbing."""
     gamma, states, generator = 0.9, 7, torch_generator(0, "chains")
@@ -96,14 +121,14 @@ def test_a_model_that_gives_impossible_occupancies_is_vetoed():
     assert float(impossible.float().mean()) > 0.9
     assert float(wrong.bound(table, OBSERVATION, action)[impossible].min()) == 1.0
     assert float(cost.detach()[impossible].min()) == pytest.approx(10.0)
-    guard = VisitLimit(partial(wrong.bound, table), spec=SPEC, limit=0.5)
+    guard = VisitLimit(partial(wrong.bound, table), spec=SPEC, limit=0.5, steps=3)
     status = guard.filter(OBSERVATION, action).certificate.status
     assert float((status == Status.FALLBACK.value).float().mean()) > 0.5
 
 
 @pytest.mark.parametrize("value", [-0.7, -torch.inf, torch.nan, torch.inf, 1.5])
 def test_a_bound_that_is_no_probability_certifies_nothing(value):
-    guard = VisitLimit(lambda s, a: value + 0.0 * a[:, 0], spec=SPEC, limit=0.5)
+    guard = VisitLimit(lambda s, a: value + 0.0 * a[:, 0], spec=SPEC, limit=0.5, steps=3)
     found = guard.filter(torch.zeros(1, 3), torch.zeros(1, 2)).certificate
     assert (int(found.status), float(found.risk)) == (Status.FALLBACK.value, 1.0)
 
@@ -148,6 +173,13 @@ def test_calibration_gives_true_shares_bounds_that_cover_and_an_alarm_that_misse
     assert scores.ece < 0.05
     assert scores.coverage == 1.0
     assert scores.missed < 0.06
+    base = float(visited.double().var(correction=0))
+    assert scores.skill == pytest.approx(1.0 - scores.brier / base)
+    assert scores.skill > 0.3
+    share = visited.float().mean()
+    same = replace(table, probability=share.expand(len(table.upper)))
+    assert score_visits(same, occupancy, visited).skill == pytest.approx(0.0, abs=1e-6)
+    assert score_visits(table, occupancy, torch.zeros_like(visited)).skill == 0.0
     wrong = replace(table, probability=1.0 - table.probability, upper=0.0 * table.upper)
     assert score_visits(wrong, occupancy, visited).ece > 0.3
     assert score_visits(wrong, occupancy, visited).coverage == 0.0
@@ -159,15 +191,45 @@ def test_calibration_gives_true_shares_bounds_that_cover_and_an_alarm_that_misse
     assert float(none.upper.max()) == pytest.approx(1.0 - 0.005 ** (1.0 / 20.0))  # 20 per range
 
 
+def test_rare_visits_at_the_largest_occupancy_are_not_diluted():
+    """Visits are certain in the upper 40 of 4,000, which ten ranges mix with 360 others."""
+    occupancy = torch.arange(4_000).flip(0) / 400.0
+    table = calibrate_visits(occupancy, occupancy > 9.9)
+    assert float(table.bound(torch.tensor([9.95]))) > 0.8
+    assert float(table.bound(torch.tensor([8.9]))) < 0.02
+    assert table.threshold(0.2) == pytest.approx(9.875, abs=0.01)
+    assert int(torch.bincount(torch.bucketize(occupancy, table.edges)).min()) >= 49
+    few = calibrate_visits(occupancy[:200], occupancy[:200] > 0.0)
+    assert len(few.upper) == 10
+
+
 def test_the_fallback_is_the_least_of_the_order_where_the_bound_ties():
     def order(observation, action):
         del observation
         return (action - torch.tensor([1.0, -1.0])).norm(dim=-1)
 
-    guard = VisitLimit(lambda s, a: 0.9 + 0.0 * a[:, 0], spec=SPEC, limit=0.5, order=order)
+    guard = VisitLimit(lambda s, a: 0.9 + 0.0 * a[:, 0], spec=SPEC, limit=0.5, steps=3, order=order)
     decision = guard.filter(torch.zeros(2, 3), torch.zeros(2, 2))
     assert decision.action.tolist() == [[1.0, -1.0]] * 2
     assert decision.certificate.status.tolist() == [Status.FALLBACK.value] * 2
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan, 7.0])
+def test_where_nothing_tells_the_candidates_apart_the_fallback_is_the_middle(value):
+    def certain(observation, action):
+        del observation
+        return 1.0 + 0.0 * action[:, 0]
+
+    def order(observation, action):
+        return value * certain(observation, action)
+
+    for guard in (
+        VisitLimit(certain, spec=SPEC, limit=0.5, steps=3, order=order),
+        VisitLimit(certain, spec=SPEC, limit=0.5, steps=3),
+    ):
+        decision = guard.filter(torch.zeros(2, 3), torch.tensor([[1.0, 1.0], [0.3, -0.7]]))
+        assert decision.action.tolist() == [[0.0, 0.0]] * 2
+        assert decision.certificate.status.tolist() == [Status.FALLBACK.value] * 2
 
 
 def test_the_bound_covers_rare_visits_in_95_percent_of_calibrations():
@@ -189,7 +251,7 @@ def test_no_action_is_an_ulp_beyond_the_limits():
         spec = Spec(SPEC.observation, (Signal("u", "m/s", -low, width - low),), SPEC.period)
         high = float(torch.tensor(width - low))
         guard = VisitLimit(
-            lambda s, a, high=high: 1.0 * (a[:, 0] < high - 1e-5), spec=spec, limit=0.5
+            lambda s, a, high=high: 1.0 * (a[:, 0] < high - 1e-5), spec=spec, limit=0.5, steps=3
         )
         decision = guard.filter(torch.zeros(1, spec.nx), torch.full((1, 1), -low))
         assert decision.certificate.status.tolist() == [Status.CORRECTED.value]
@@ -197,7 +259,9 @@ def test_no_action_is_an_ulp_beyond_the_limits():
 
 
 def test_the_safeguard_vetoes_an_action_whose_bound_is_above_the_limit():
-    guard = VisitLimit(lambda s, a: (0.5 * (a[:, 0] + 1.0)).clamp(0, 1), spec=SPEC, limit=0.5)
+    guard = VisitLimit(
+        lambda s, a: (0.5 * (a[:, 0] + 1.0)).clamp(0, 1), spec=SPEC, limit=0.5, steps=3
+    )
     decision = guard.filter(torch.zeros(3, 3), torch.tensor([[-0.4, 0.2], [0.9, 0.2], [2.0, 0.0]]))
     assert decision.certificate.status.tolist() == [
         Status.KEPT.value,
@@ -206,19 +270,27 @@ def test_the_safeguard_vetoes_an_action_whose_bound_is_above_the_limit():
     ]
     assert float(decision.action[:, 0].max()) <= 0.0
     assert float(decision.certificate.risk.max()) <= 0.5
-    hopeless = VisitLimit(lambda s, a: 0.9 + 0.0 * a[:, 0], spec=SPEC, limit=0.5)
+    hopeless = VisitLimit(lambda s, a: 0.9 + 0.0 * a[:, 0], spec=SPEC, limit=0.5, steps=3)
     found = hopeless.filter(torch.zeros(1, 3), torch.zeros(1, 2)).certificate
     assert (int(found.status), float(found.risk)) == (Status.FALLBACK.value, 1.0)
-    blind = VisitLimit(lambda s, a: torch.nan * a[:, 0], spec=SPEC, limit=0.5)
+    blind = VisitLimit(lambda s, a: torch.nan * a[:, 0], spec=SPEC, limit=0.5, steps=3)
     assert int(blind.filter(torch.zeros(1, 3), torch.zeros(1, 2)).certificate.status) == 2
+    assert "within 3 steps with probability <= 0.5" in guard.claim
+    assert "least predicted bound" in guard.claim
+    ordered = VisitLimit(guard.bound, spec=SPEC, limit=0.5, steps=3, order=guard.bound)
+    assert "least predicted occupancy" in ordered.claim
+    with pytest.raises(RangeError, match="steps"):
+        VisitLimit(guard.bound, spec=SPEC, limit=0.5, steps=0)
     with pytest.raises(RangeError, match="limit"):
-        VisitLimit(lambda s, a: a[:, 0], spec=SPEC, limit=1.0)
+        VisitLimit(lambda s, a: a[:, 0], spec=SPEC, limit=1.0, steps=3)
 
 
 @pytest.mark.parametrize("aim", [[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
 def test_the_corners_and_the_middle_are_tried(aim):
     aim = torch.tensor(aim)
-    guard = VisitLimit(lambda s, a: 1.0 * (a != aim).any(-1), spec=SPEC, limit=0.5, candidates=1)
+    guard = VisitLimit(
+        lambda s, a: 1.0 * (a != aim).any(-1), spec=SPEC, limit=0.5, steps=3, candidates=1
+    )
     decision = guard.filter(torch.zeros(1, 3), torch.full((1, 2), 0.3))
     assert torch.equal(decision.action[0], aim)
     assert int(decision.certificate.status) == Status.CORRECTED.value

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from safectl.models import VisitScope
 from safectl_agents.bench import fb_visits
 from safectl_agents.bench.catalogue import BENCHMARKS
-from safectl_agents.fb.saved import save_visits
-from tests.fb_run import TABLE, write_run
+from tests.fb_run import TABLE, keep_visits, write_run
 
 FACTS = {
     "task": "reach_top_right",
@@ -16,6 +16,7 @@ FACTS = {
     "budget": None,
     "candidates": 0,
     "steps": 4,
+    "near": 0.0,
 }
 
 
@@ -24,7 +25,7 @@ def shipped(tmp_path, monkeypatch):
     model = write_run(tmp_path)
     task = model.infer_goal(torch.tensor((0.15, 0.15, 0.0, 0.0)))
     table = replace(TABLE, upper=torch.tensor([0.0, 1.0]), edges=torch.tensor([-1e9]))
-    save_visits(tmp_path, task, torch.zeros(8), table, facts=FACTS)
+    keep_visits(tmp_path, task, torch.zeros(8), table, facts=FACTS)
     monkeypatch.setattr(fb_visits, "SHIPPED", tmp_path)
     monkeypatch.setattr(fb_visits, "EPISODES", 3)
     monkeypatch.setattr(fb_visits, "STEPS", 3)
@@ -50,3 +51,26 @@ def test_the_episodes_are_guarded_with_the_stated_limit(shipped):
     assert rate.details["limit"] == fb_visits.LIMIT
     assert rate.details["guarded"]["fallbacks"] == 1.0, "no bound is within the limit"
     assert BENCHMARKS["fb.visit_success_share"].measure().value == 0.0
+
+
+@pytest.mark.slow
+def test_a_guard_that_never_vetoes_misses_the_target_of_the_driven_share(monkeypatch):
+    """The shipped model; with a bound of zero everywhere nothing is stopped."""
+    monkeypatch.setattr(fb_visits, "DRIVEN_EPISODES", 20)
+    monkeypatch.setattr(fb_visits, "DRIVEN_STEPS", 150)
+    benchmark = BENCHMARKS["fb.visit_driven_share"]
+    works = benchmark.measure()
+    assert benchmark.met(works.value)
+    assert works.details["driven"]["violation_rate"] >= 0.2
+    assert works.details["stopped"]["corrected"] > 0.0
+    monkeypatch.setattr(VisitScope, "bound", lambda self, observation, bound: 0.0 * bound)
+    idle = benchmark.measure()
+    assert idle.value == 1.0
+    assert idle.details["stopped"]["corrected"] == 0.0
+    assert not benchmark.met(idle.value)
+
+
+def test_where_nobody_visits_there_is_nothing_to_stop(shipped, monkeypatch):
+    monkeypatch.setattr(fb_visits, "DRIVEN_STEPS", 1)
+    benchmark = BENCHMARKS["fb.visit_driven_share"]
+    assert not benchmark.met(benchmark.measure().value)

@@ -12,7 +12,7 @@ from safectl.errors import FileFormatError, RangeError, UnknownNameError, Unsafe
 from safectl.export import interpret, load_program
 from safectl.models import VisitCritic
 from safectl.spec import Signal
-from safectl.types import Task
+from safectl.types import Status, Task
 from safectl_agents.cli import main
 from safectl_agents.fb import VISITS, chosen_task, visits
 from safectl_agents.fb.chosen_task import ChosenTask
@@ -20,11 +20,11 @@ from safectl_agents.fb.collect import CollectConfig, collect
 from safectl_agents.fb.episodes import load_transitions
 from safectl_agents.fb.guarded import compare_guarded
 from safectl_agents.fb.maze_batch import MazeBatch
-from safectl_agents.fb.saved import load_visits, save_visits
-from safectl_agents.fb.visit_rollouts import MAZE_SPEC, roll_out
-from safectl_agents.fb.visits import VisitsConfig, measure_visits, parts_of
+from safectl_agents.fb.saved import TaskPolicy, load_visits
+from safectl_agents.fb.visit_rollouts import MAZE_SPEC, Driver, roll_out
+from safectl_agents.fb.visits import VisitsConfig, draw_rollouts, measure_visits, parts_of
 from safectl_envs.guard import VectorGuard
-from tests.fb_run import SMALL, TABLE, write_run
+from tests.fb_run import SMALL, TABLE, keep_visits, write_run
 
 QUICK = VisitsConfig(disc=(-0.25, -0.05, 0.15), steps=5, calibration=200, held_out=50)
 
@@ -59,6 +59,15 @@ def test_rollouts_count_visits_of_the_disc_and_of_the_goal():
     assert bool((moved.states[1, 1:, 2] < 0.0).all())
 
 
+def test_a_driver_ends_in_the_nearest_disc():
+    start = torch.tensor([[-0.2, 0.1, 0.0, 0.0], [0.2, 0.2, 0.0, 0.0], [0.25, 0.1, 0.0, 0.0]])
+    discs = Discs(torch.tensor([[-0.1, 0.1], [0.2, 0.1]]), 0.02)
+    found = roll_out(MazeBatch(3), Driver(discs), discs, steps=80, start=start)
+    assert found.visited.tolist() == [True] * 3
+    at_centre = torch.tensor([[0.2, 0.1, 0.0, 0.0]])
+    assert Driver(discs).act(at_centre).abs().max() <= 1.0
+
+
 def test_visits_are_measured_saved_and_guard_the_policy_they_are_about(tmp_path, data):
     model = write_run(tmp_path)
     told = list[int]()
@@ -81,9 +90,31 @@ def test_visits_are_measured_saved_and_guard_the_policy_they_are_about(tmp_path,
     again = measure_visits(QUICK, tmp_path, data=data)
     assert again.scores == measured.scores
     guard = visits.limit(MAZE_SPEC, limit=0.5, candidates=2)
+    assert "visited within 5 steps" in guard.claim
+    far = torch.tensor([[0.5, 0.5, 0, 0], [5, -5, 0, 0], [0.1, 0.1, 3, 3], [-0.25, -0.05, 0, 0]])
+    refused = guard.filter(far.float(), torch.full((4, 2), 0.9))
+    assert refused.certificate.status.tolist() == [Status.FALLBACK] * 4
+    assert refused.action[:3].tolist() == [[0.0, 0.0]] * 3
+    assert float(visits.scope.high[:2].max()) < 0.4
     env = VectorGuard(MazeBatch(5), guard)
     run = roll_out(env, visits.policy, QUICK.unsafe, steps=3)
     assert 0.0 <= run.fallbacks <= run.corrected <= 1.0
+
+
+def test_a_share_of_the_starts_lies_near_the_disc(tmp_path, data):
+    model = write_run(tmp_path)
+    policy = TaskPolicy(model, Task(torch.ones(8)))
+    config = replace(QUICK, disc=(0.0, 0.0, 0.05), steps=1, near=0.5)
+    rows = torch.cat([torch.full((999, 4), 0.2), torch.full((1, 4), 0.06)])
+    for near, low, high in ((0.5, 0.4, 0.6), (0.0, 0.0, 0.02)):
+        start = draw_rollouts(replace(config, near=near), policy, rows).start
+        share = float((start[:, 0] == 0.06).float().mean())
+        assert low <= share <= high
+    with pytest.raises(RangeError, match="--near 0"):
+        draw_rollouts(config, policy, rows[:999])
+    measured = measure_visits(QUICK, tmp_path, data=data)
+    assert load_visits(tmp_path, MAZE_SPEC).facts["started_near"] == measured.started_near
+    assert 0.2 < measured.started_near <= 1.0
 
 
 def test_a_task_is_bent_to_a_budget(tmp_path, data):
@@ -130,6 +161,9 @@ def test_a_disc_that_the_data_do_not_show_is_refused_and_nothing_is_written(tmp_
         ({"steps": 0}, "steps"),
         ({"calibration": 99}, "calibration"),
         ({"delta": 1.0}, "delta"),
+        ({"seed": -3}, "seed"),
+        ({"near": 1.0}, "near"),
+        ({"near": -0.1}, "near"),
         ({"candidates": -1}, "candidates"),
         ({"budget": math.nan}, "budget"),
     ],
@@ -180,7 +214,7 @@ def test_a_run_is_exported_alone_and_behind_its_limit(tmp_path, capsys):
     rows = torch.rand(50, 4) - 0.5
     alone = interpret(load_program(out / "program"), rows.numpy())
     torch.testing.assert_close(torch.tensor(alone.action), model.act(rows, task), atol=1e-5, rtol=0)
-    save_visits(tmp_path, task, 0.1 * torch.rand(8), replace(TABLE, edges=torch.tensor([0.05])))
+    keep_visits(tmp_path, task, 0.1 * torch.rand(8), replace(TABLE, edges=torch.tensor([0.05])))
     assert main(["export", str(tmp_path)]) == 0
     program = load_program(tmp_path / "export" / "program")
     assert [op.kind for op in program.ops][-1] == "nearest_admissible"
@@ -196,6 +230,6 @@ def test_a_run_is_exported_alone_and_behind_its_limit(tmp_path, capsys):
 
 def test_visits_without_their_facts_are_not_compared(tmp_path):
     model = write_run(tmp_path)
-    save_visits(tmp_path, model.infer_goal(torch.zeros(4)), torch.rand(8), TABLE)
+    keep_visits(tmp_path, model.infer_goal(torch.zeros(4)), torch.rand(8), TABLE)
     with pytest.raises(FileFormatError, match="which disc"):
         compare_guarded(tmp_path, episodes=2, steps=2)
