@@ -16,12 +16,12 @@ class NoisyPort:
 
     Args:
         port: The port behind it.
-        probability: Of each harm, per frame.
+        probability: Of each harm, per frame; may be set anew at any time, 0 harms nothing.
         generator: Draws.
     """
 
     def __init__(self, port: Port, probability: float, generator: np.random.Generator) -> None:
-        self._port, self._probability, self._generator = port, probability, generator
+        self._port, self.probability, self._generator = port, probability, generator
         self._partial = b""
         self._old: deque[bytes] = deque(maxlen=_KEPT_FRAMES)
         self.harms = {"corrupted": 0, "dropped": 0, "duplicated": 0, "replayed": 0}
@@ -43,17 +43,17 @@ class NoisyPort:
     def _harm(self, frame: bytes) -> bytes:
         old = self._old[self._generator.integers(len(self._old))] if self._old else frame
         self._old.append(frame)
-        harm = self._generator.random() / self._probability
-        if harm < 1.0:
+        harm = self._generator.random()
+        if harm < self.probability:
             self.harms["corrupted"] += 1
             return self._corrupted(frame)
-        if harm < 2.0:
+        if harm < 2 * self.probability:
             self.harms["dropped"] += 1
             return b""
-        if harm < 3.0:
+        if harm < 3 * self.probability:
             self.harms["duplicated"] += 1
             return frame + frame
-        if harm < 4.0:
+        if harm < 4 * self.probability:
             self.harms["replayed"] += 1
             return old + frame
         return frame

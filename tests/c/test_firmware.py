@@ -9,12 +9,14 @@ import torch
 
 from safectl.errors import BridgeError, ShapeError, SpecMismatch, VerificationError
 from safectl.export import example_observations, interpret
+from safectl_agents.bench import hardware_loop as bench
 from safectl_agents.bench.hardware_loop import SILENCE_PERIODS, hardware_loop
 from safectl_hardware.board import board_names, load_board
 from safectl_hardware.controller import SerialController
 from safectl_hardware.firmware import build_firmware
 from safectl_hardware.frames import Decoder, Frame, Kind
 from safectl_hardware.line import BoardFault, FaultCode, Role, SerialLine, fault_of
+from safectl_hardware.noisy import NoisyPort
 from safectl_hardware.port import serial_port
 from safectl_hardware.virtual import VirtualBoard
 
@@ -183,6 +185,25 @@ def test_no_wrong_action_is_accepted_over_a_noisy_line():
     assert run.wrong == 0
     assert min(run.corrupted, run.dropped, run.duplicated, run.repetitions) > 0
     assert run.silence_periods <= SILENCE_PERIODS
+
+
+def test_the_only_message_of_a_stop_is_not_lost_in_the_noise(monkeypatch):
+    ports, drive = [], bench._drive
+
+    class Kept(NoisyPort):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            ports.append(self)
+
+    def drive_into_noise(*arguments, **options):
+        outcome = drive(*arguments, **options)
+        ports[-1].probability = 0.5  # from now on every frame is damaged or lost
+        return outcome
+
+    monkeypatch.setattr(bench, "NoisyPort", Kept)
+    monkeypatch.setattr(bench, "_drive", drive_into_noise)
+    monkeypatch.setattr(bench, "_SILENCE_WAIT_S", 10.0)
+    assert hardware_loop(5, seed=3).silence_periods <= SILENCE_PERIODS
 
 
 @pytest.mark.slow
