@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from typing import Any
@@ -11,7 +12,19 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from safectl.errors import SafectlError
+
 _REFRESH_S = 2.0
+
+
+class TrainingLost(SafectlError):
+    """The process of a training ended without a word, as when the system runs out of memory."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the process of a training was killed; run the command again, with fewer --jobs if "
+            "memory ran out: finished seeds stay, the others go on from their last checkpoints"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +49,7 @@ def run_side_by_side(works: Sequence[Work], *, jobs: int, console: Console) -> N
 
     Raises:
         SafectlError: The first error of one; what runs beside it is finished, nothing is begun.
+        TrainingLost: If a process was killed; those beside it are ended as well.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -66,6 +80,8 @@ def run_side_by_side(works: Sequence[Work], *, jobs: int, console: Console) -> N
                     progress.update(bar, completed=step, status=status)
                 for future in done:
                     future.result()
+        except BrokenProcessPool as error:
+            raise TrainingLost from error
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from safectl.errors import FileFormatError
 from safectl_agents.acs import curve
 from safectl_agents.acs.seed_run import RunSettings, check_settings, is_finished, run_seed
 from safectl_agents.pool import Work, run_side_by_side
@@ -80,8 +81,10 @@ def _label(run: Run) -> str:
 
 
 def _standing(folder: Path) -> tuple[int, str]:
-    path = folder / "curve.csv"
-    rows = curve.read(path) if path.exists() else []
+    try:
+        rows = curve.read(folder / "curve.csv")
+    except FileFormatError:  # not there yet, or its last row is being written
+        return 0, ""
     if not rows:
         return 0, ""
     scores = rows[-1].scores

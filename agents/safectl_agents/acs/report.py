@@ -20,6 +20,9 @@ from safectl_agents.plots import COLOURS
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
 """What each method's finished seeds left in `result.json`."""
 
+_MAY_DIFFER = {"method", "seed", "threads", "checkpoint_every", "critic_from"}
+"""Settings that seeds of one comparison need not share."""
+
 _COLUMNS = ("return_mean", "cost_mean", "violation_rate", "safe_share", "corrected_share")
 
 
@@ -42,15 +45,34 @@ def report(folder: Path, task: str) -> Path | None:
 
 
 def read_results(folder: Path) -> Results:
-    """Read the results of every finished seed by method, seeds in order."""
+    """Read the results of every finished seed by method, seeds in order.
+
+    Raises:
+        FileFormatError: If a result is damaged, or seeds were trained in unlike ways.
+    """
     results: dict[str, list[dict[str, Any]]] = {}
+    first: tuple[Path, Mapping[str, Any]] | None = None
     paths = folder.glob("*/seed-*/result.json")
     for path in sorted(paths, key=lambda found: (found.parts[-3], _seed_of(found.parent))):
         result = read_json(path, advice="delete this folder and run the seed again")
-        if "final" not in result:
+        if not {"final", "settings"} <= result.keys():
             raise FileFormatError(path, "is no result", "delete this folder and run it again")
+        if first is None:
+            first = path, result["settings"]
+        _require_alike(path, result["settings"], *first)
         results.setdefault(path.parts[-3], []).append(result)
     return results
+
+
+def _require_alike(
+    path: Path, settings: Mapping[str, Any], other: Path, theirs: Mapping[str, Any]
+) -> None:
+    """Refuse to compare seeds that differ in more than method and seed."""
+    for name in sorted((settings.keys() | theirs.keys()) - _MAY_DIFFER):
+        if settings.get(name) != theirs.get(name):
+            problem = f"has {name} {settings.get(name)!r}, that of {other} is {theirs.get(name)!r}"
+            advice = "move one of them into another folder; unlike trainings are not compared"
+            raise FileFormatError(path, problem, advice)
 
 
 def summarise(seeds: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:

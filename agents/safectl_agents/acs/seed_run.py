@@ -35,6 +35,7 @@ from safectl_agents.acs.tasks import find_task
 from safectl_agents.bench.benchmark import describe_machine
 from safectl_agents.episodes import rewind
 from safectl_agents.models import make_env
+from safectl_agents.one_writer import one_writer
 from safectl_agents.training_state import (
     Counters,
     checkpoints,
@@ -174,13 +175,17 @@ def run_seed(settings: RunSettings, folder: Path, *, command: str) -> None:
         command: How the experiment was started, for the record.
 
     Raises:
-        ConfigError: If the folder holds a run with other settings.
+        ConfigError: If the folder holds a run with other settings, or another command writes there.
         FileFormatError: If the last checkpoint cannot be read.
         StorageError: If a file cannot be written.
     """
-    check_settings(settings, folder)
-    if is_finished(folder):
-        return
+    with one_writer(folder):
+        check_settings(settings, folder)
+        if not is_finished(folder):
+            _train_seed(settings, folder, command)
+
+
+def _train_seed(settings: RunSettings, folder: Path, command: str) -> None:
     torch.set_num_threads(settings.threads)
     write_json(folder / "settings.json", asdict(settings))
     discard_drafts(folder / "checkpoints")

@@ -16,18 +16,20 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from safectl.errors import ConfigError, FileFormatError, RangeError, UnknownNameError
+from safectl.files import write_json
 from safectl_agents import pool
 from safectl_agents.acs import curve, experiment, seed_run
 from safectl_agents.acs.evaluation import Episode, recovery_steps, summarise
 from safectl_agents.acs.experiment import Run, plan, run_all
 from safectl_agents.acs.methods import Method
 from safectl_agents.acs.ppo import ACSPPO
-from safectl_agents.acs.report import report
+from safectl_agents.acs.report import read_results, report
 from safectl_agents.acs.report import summarise as summarise_seeds
 from safectl_agents.acs.seed_run import RunSettings, final_rows, is_finished, run_seed
 from safectl_agents.acs.tasks import find_task
 from safectl_agents.acs.td3 import ACSTD3
 from safectl_agents.cli import main
+from safectl_agents.one_writer import one_writer
 
 QUICK = RunSettings(
     "speed-limit",
@@ -193,6 +195,28 @@ def test_the_report_tells_mean_deviation_and_every_seed(tmp_path):
         report(tmp_path, "speed-limit")
     shutil.rmtree(folder)
     assert report(tmp_path, "speed-limit") is None
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "word"),
+    [("acs/seed-1", {"eps": 0.2}, "eps 0.2"), ("usl/seed-0", {"hidden": 64}, "hidden 64")],
+)
+def test_seeds_of_unlike_trainings_are_not_compared(tmp_path, place, change, word):
+    settings = {"seed": 0, "steps": 10, "eps": 0.1, "method": "acs"}
+    for name, changed in (("acs/seed-0", {}), (place, {"method": "usl", "seed": 1, **change})):
+        write_json(tmp_path / name / "result.json", {"final": {}, "settings": settings | changed})
+    with pytest.raises(FileFormatError, match=rf"{place}.* has {word}.*acs/seed-0"):
+        read_results(tmp_path)
+
+
+def test_a_curve_whose_row_is_being_written_shows_no_progress(tmp_path):
+    (tmp_path / "curve.csv").write_text("step,return_mean\n10,1.0\n20")
+    assert experiment._standing(tmp_path) == (0, "")
+
+
+def test_two_commands_do_not_write_one_seed(tmp_path):
+    with one_writer(tmp_path), pytest.raises(ConfigError, match="another command writes there"):
+        run_seed(QUICK, tmp_path, command="")
 
 
 def test_normalised_scores_are_shares_of_the_reference():
