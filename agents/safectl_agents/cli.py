@@ -75,6 +75,9 @@ COMMANDS = {
     "experiment tolerances": Command(
         "experiment_tolerances", "evaluate a seed of bench acs at other tolerances", "folder"
     ),
+    "experiment calibration": Command(
+        "experiment_calibration", "compare the cost critic of a seed with what happens", "folder"
+    ),
     "experiment plans": Command(
         "experiment_plans",
         "compare methods of safe planning: table, plots, GIF; also: safectl bench safediffuser",

@@ -1,6 +1,6 @@
 """What a trained model does in some episodes, with its safeguard and without it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,11 +16,16 @@ Env = gym.Env[NDArray[Any], NDArray[Any]]
 _CALM = 5  # steps in a row without cost after which a violation counts as over
 
 
+Watch = Callable[[list[int], NDArray[Any], NDArray[Any]], None]
+"""Called before each step with running episodes, their observations and their actions, by rows."""
+
+
 class Episode(NamedTuple):
-    """One episode: sum of rewards, and the cost of every step, 0 or 1."""
+    """One episode: sum of rewards, the cost of every step, 0 or 1, and whether time ended it."""
 
     reward: float
     costs: list[float]
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,18 @@ class Scores:
 
 
 def evaluate(model: BaseAlgorithm, envs: Sequence[Env], seed: int, *, guarded: bool) -> Scores:
+    """Return the scores of `play`."""
+    return summarise(play(model, envs, seed, guarded=guarded))
+
+
+def play(
+    model: BaseAlgorithm,
+    envs: Sequence[Env],
+    seed: int,
+    *,
+    guarded: bool,
+    watch: Watch | None = None,
+) -> list[Episode]:
     """Run one episode per environment without exploration noise.
 
     Args:
@@ -61,6 +78,7 @@ def evaluate(model: BaseAlgorithm, envs: Sequence[Env], seed: int, *, guarded: b
         envs: Copies of the task.
         seed: The episodes' seeds are derived from it.
         guarded: Whether actions are corrected.
+        watch: Sees every step.
     """
     episodes = [Episode(0.0, []) for _ in envs]
     observations = [env.reset(seed=episode_seed(seed, index))[0] for index, env in enumerate(envs)]
@@ -72,17 +90,20 @@ def evaluate(model: BaseAlgorithm, envs: Sequence[Env], seed: int, *, guarded: b
             actions, _ = model.predict(rows, state=(before,), deterministic=True)
         else:
             actions, _ = model.policy.predict(rows, deterministic=True)
+        if watch is not None:
+            watch(running, rows, actions)
         ended = []
         for index, action in zip(running, actions, strict=True):
             observations[index], reward, terminated, truncated, info = envs[index].step(action)
             cost = float(info.get("cost", 0.0) > 0.0)
             episodes[index].costs.append(cost)
             total = episodes[index].reward + float(reward)
-            episodes[index] = episodes[index]._replace(reward=total)
+            cut = bool(truncated and not terminated)
+            episodes[index] = episodes[index]._replace(reward=total, cut=cut)
             if terminated or truncated:
                 ended.append(index)
         running = [index for index in running if index not in ended]
-    return summarise(episodes)
+    return episodes
 
 
 def summarise(episodes: Sequence[Episode]) -> Scores:

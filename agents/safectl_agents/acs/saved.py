@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ from safectl.safeguards.acs import ACSOptions
 from safectl.safeguards.cost_critic import CostCritic
 from safectl.spec import Spec, require_same
 from safectl_agents.acs.critic import CostNetwork, PolicyCritic, perceptron
+from safectl_agents.acs.pretrain import adopt_lower
 from safectl_agents.acs.seed_run import RunSettings, make_model
 from safectl_agents.acs.tasks import find_task
 from safectl_agents.model_state import with_prefix
@@ -35,6 +37,7 @@ Tensors = Mapping[str, Tensor]
 GUARDED = ("acs", "acs-newton", "acs-sac", "acs-ppo", "usl")
 """Methods that train a safeguard."""
 
+SEED_ADVICE = "name the folder of a finished seed of: safectl bench acs"
 _ADVICE = "name the archive of `save` of ACSTD3, ACSSAC or ACSPPO, or the folder of a seed"
 _PARTS = ("policy", "lower.learner.critic_target", "learner.safety", "learner.advantage")
 _DAMAGED = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile)
@@ -94,6 +97,29 @@ def load_seed(folder: Path, spec: Spec) -> tuple[CostCritic, ACSOptions]:
     options: ACSOptions = untrained.safeguard.options  # type: ignore[attr-defined]  # GUARDED
     bound = replace(options.bound, tolerance=settings.eps)  # ACSPPO's own has a schedule
     return load_critic(folder, spec), replace(options, bound=bound)
+
+
+def restore(folder: Path) -> tuple[RunSettings, BaseAlgorithm]:
+    """Build the model of a finished seed again; nothing is unpickled.
+
+    Raises:
+        ConfigError: If the folder holds no finished seed with a lower layer that learned.
+        FileFormatError: If a file of it cannot be read, or does not fit its settings.
+    """
+    stored = read_json(folder / "settings.json", advice=SEED_ADVICE)
+    settings = overlay(
+        RunSettings("point-hazard", "acs", 1, 0), stored, source=str(folder / "settings.json")
+    )
+    env = DummyVecEnv([lambda: make_env(find_task(settings.task).env)])
+    model = make_model(untrained_of(settings), env)
+    adopt_lower(model, settings.task, settings.method, folder)
+    weights = with_prefix(read_archive(folder / "model.zip"), "policy.")
+    try:
+        model.policy.load_state_dict(weights)
+    except RuntimeError as error:
+        problem = f"does not fit ({error})"
+        raise FileFormatError(folder / "model.zip", problem, SEED_ADVICE) from error
+    return settings, model
 
 
 def untrained_of(settings: RunSettings) -> RunSettings:

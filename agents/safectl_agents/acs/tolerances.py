@@ -8,24 +8,17 @@ from typing import NamedTuple
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import DummyVecEnv
 
-from safectl.config import overlay
-from safectl.errors import ConfigError, FileFormatError
-from safectl.files import new_file, read_json, write_json
+from safectl.errors import ConfigError
+from safectl.files import new_file, write_json
 from safectl_agents.acs.evaluation import Scores, evaluate
 from safectl_agents.acs.off_policy import Corrected
-from safectl_agents.acs.pretrain import adopt_lower
 from safectl_agents.acs.projection import Projection
-from safectl_agents.acs.saved import read_archive, untrained_of
-from safectl_agents.acs.seed_run import RunSettings, make_model
+from safectl_agents.acs.saved import SEED_ADVICE, restore
 from safectl_agents.acs.tasks import find_task
-from safectl_agents.model_state import with_prefix
 from safectl_agents.models import make_env
 from safectl_agents.plots import COLOURS
 
-_ADVICE = "name the folder of a finished seed of: safectl bench acs"
 _FILE = "tolerances"
 
 
@@ -59,7 +52,7 @@ def sweep(
     settings, model = restore(folder)
     lower = model.lower if isinstance(model, Corrected) else None
     if not isinstance(lower, Projection) or not lower.settings.project:
-        problem = f"{settings.method} has no tolerance that can be replaced; {_ADVICE}"
+        problem = f"{settings.method} has no tolerance that can be replaced; {SEED_ADVICE}"
         raise ConfigError(str(folder), f"{problem} --method acs")
     own = lower.settings
     choices = [replace(own, bound=replace(own.bound, tolerance=value)) for value in tolerances]
@@ -67,28 +60,6 @@ def sweep(
     for choice in choices:
         lower.settings = choice
         yield Point(choice.bound.tolerance, evaluate(model, envs, seed, guarded=True))
-
-
-def restore(folder: Path) -> tuple[RunSettings, BaseAlgorithm]:
-    """Build the model of a finished seed again; nothing is unpickled.
-
-    Raises:
-        ConfigError: If the folder holds no finished seed with a lower layer that learned.
-        FileFormatError: If a file of it cannot be read, or does not fit its settings.
-    """
-    stored = read_json(folder / "settings.json", advice=_ADVICE)
-    settings = overlay(
-        RunSettings("point-hazard", "acs", 1, 0), stored, source=str(folder / "settings.json")
-    )
-    env = DummyVecEnv([lambda: make_env(find_task(settings.task).env)])
-    model = make_model(untrained_of(settings), env)
-    adopt_lower(model, settings.task, settings.method, folder)
-    weights = with_prefix(read_archive(folder / "model.zip"), "policy.")
-    try:
-        model.policy.load_state_dict(weights)
-    except RuntimeError as error:
-        raise FileFormatError(folder / "model.zip", f"does not fit ({error})", _ADVICE) from error
-    return settings, model
 
 
 def write(folder: Path, points: Sequence[Point], *, episodes: int, seed: int) -> Path:

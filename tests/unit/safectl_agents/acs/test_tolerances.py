@@ -8,9 +8,10 @@ import pytest
 from safectl.errors import ConfigError, FileFormatError, RangeError
 from safectl_agents.acs import curve, seed_run
 from safectl_agents.acs.evaluation import evaluate
+from safectl_agents.acs.saved import restore
 from safectl_agents.acs.seed_run import RunSettings, run_seed
 from safectl_agents.acs.tasks import find_task
-from safectl_agents.acs.tolerances import restore, sweep
+from safectl_agents.acs.tolerances import sweep
 from safectl_agents.cli import main
 from safectl_agents.models import make_env
 
