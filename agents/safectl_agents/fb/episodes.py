@@ -6,11 +6,12 @@ no meaning. Transition t is (observation[t-1], action[t], observation[t]).
 """
 
 import hashlib
+import re
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,10 @@ _DAMAGED = (
     *(zipfile.BadZipFile, zlib.error),
 )
 """What numpy and zipfile raise on a damaged file; NotImplementedError is a RuntimeError."""
+
+_NAME = re.compile(r"[^_]+_[0-9]+_[0-9]+")
+_ROUNDING = 1e-6
+"""How far actions and discounts may lie outside their ranges."""
 
 _ADVICE = "collect it again, or convert it with numpy.savez to plain float arrays"
 
@@ -99,7 +104,7 @@ def load_episode(path: Path) -> Episode:
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             kept = ("observation", "action", "reward", "discount", "physics")
-            arrays = {name: np.asarray(file[name]) for name in kept if name in file.files}
+            arrays = {name: _real(file[name]) for name in kept if name in file.files}
         observation = arrays["observation"].astype(np.float32)
         action = arrays["action"].astype(np.float32)
         rows = len(observation)
@@ -112,29 +117,50 @@ def load_episode(path: Path) -> Episode:
         shapes = f"observation {observation.shape}, action {action.shape}"
         raise FileFormatError(path, f"holds {shapes}; expected (T+1, n) of both", _ADVICE)
     for name, array, fits in (
+        ("observation", observation, observation.size > 0),
+        ("action", action, action.size > 0),
         ("reward", reward, reward.ndim in (1, 2)),
         ("discount", discount, discount.shape in ((rows,), (rows, 1))),
+        ("physics", physics, physics is None or physics.ndim == 2),
     ):
-        if not fits or len(array) != rows:
+        if array is not None and (not fits or len(array) != rows):
             raise FileFormatError(path, f"holds {name} of shape {array.shape}", _ADVICE)
-    reward, discount = reward.reshape(rows, -1), discount.reshape(rows)
-    if physics is not None and (physics.ndim != 2 or len(physics) != rows):
-        raise FileFormatError(path, f"holds physics of shape {physics.shape}", _ADVICE)
-    checked: dict[str, NDArray[np.float32] | NDArray[np.float64]] = {
-        "observation": observation,
-        "action": action[1:],
-        "reward": reward,
-        "discount": discount[1:],
+    episode = Episode(
+        observation, action, reward.reshape(rows, -1), discount.reshape(rows), physics
+    )
+    _require_values(path, episode)
+    return episode
+
+
+def _real(array: NDArray[Any]) -> NDArray[Any]:
+    if np.iscomplexobj(array):
+        raise TypeError("complex numbers")
+    return np.asarray(array)
+
+
+def _require_values(path: Path, episode: Episode) -> None:
+    """Refuse numbers that are not finite, and actions and discounts outside their ranges."""
+    action, discount = episode.action[1:], episode.discount[1:]
+    checked: dict[str, NDArray[Any]] = {
+        "observation": episode.observation,
+        "action": action,
+        "reward": episode.reward,
+        "discount": discount,
     }
-    if physics is not None:
-        checked["physics"] = physics
+    if episode.physics is not None:
+        checked["physics"] = episode.physics
     for name, values in checked.items():
         bad = int((~np.isfinite(values)).sum())
         if bad:
             raise NonFiniteError(
                 f"{name} of {path}", count=bad, size=values.size, advice="delete this episode"
             )
-    return Episode(observation, action, reward, discount, physics)
+    for name, values, low in (("action", action, -1.0), ("discount", discount, 0.0)):
+        least, most = float(values.min()), float(values.max())
+        if least < low - _ROUNDING or most > 1.0 + _ROUNDING:
+            problem = f"holds {name}s from {least:g} to {most:g}"
+            advice = f"scale the {name}s to [{low:g}, 1] and write the episode again"
+            raise FileFormatError(path, problem, advice)
 
 
 def episode_paths(folder: Path) -> list[Path]:
@@ -148,8 +174,7 @@ def episode_paths(folder: Path) -> list[Path]:
         advice = "collect data with: safectl collect, or name the folder buffer/"
         raise FileFormatError(folder, "holds no episodes", advice)
     for path in paths:
-        parts = path.stem.split("_")
-        if len(parts) != 3 or not (parts[1] + parts[2]).isdigit():
+        if not _NAME.fullmatch(path.stem):
             advice = "name it episode_<index>_<length>.npz"
             raise FileFormatError(path, "has a name of another form", advice)
     return sorted(paths, key=lambda path: int(path.stem.split("_")[1]))

@@ -17,7 +17,7 @@ def make_episode(number: int = 0, steps: int = 10, nx: int = 3) -> Episode:
     count = np.arange(steps + 1, dtype=np.float32)[:, None] + 100.0 * number
     return Episode(
         observation=np.repeat(count, nx, 1),
-        action=np.concatenate([0.0 * count, count], 1),
+        action=np.concatenate([0.0 * count, 0.001 * count], 1),
         reward=count,
         discount=np.ones(steps + 1, np.float32),
         physics=np.repeat(count, 4, 1).astype(np.float64),
@@ -54,7 +54,7 @@ def test_transitions_pair_the_rows_as_the_format_says(tmp_path):
     found = load_transitions(tmp_path, count=1000)
     assert len(found.action) == 40
     assert np.array_equal(found.next_observation, found.observation + 1.0)
-    assert np.array_equal(found.action[:, 1], found.next_observation[:, 0])
+    assert np.allclose(found.action[:, 1], 0.001 * found.next_observation[:, 0])
     assert np.array_equal(found.physics[:, 0], found.next_observation[:, 0])
 
 
@@ -147,6 +147,40 @@ def test_nan_in_any_array_is_refused(tmp_path, name):
     getattr(episode, name)[3] = np.nan
     with pytest.raises(NonFiniteError, match=name):
         load_episode(save_episode(episode, tmp_path, 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "problem"),
+    [
+        ("action", np.full((3, 1), 50.0), "actions from 50 to 50"),
+        ("action", np.array([[9.0], [0.0], [-1.1]]), "actions from -1.1 to 0"),
+        ("discount", np.full(3, 30.0), "discounts from 30 to 30"),
+        ("discount", np.full(3, -0.5), "discounts from -0.5"),
+        ("observation", np.zeros((3, 0)), r"observation of shape \(3, 0\)"),
+        ("action", np.zeros((3, 0)), r"action of shape \(3, 0\)"),
+        ("observation", np.zeros((3, 2), complex), "complex"),
+    ],
+)
+def test_numbers_no_episode_can_hold_are_refused(tmp_path, name, values, problem):
+    path = tmp_path / "episode_000000_2.npz"
+    arrays = {"observation": np.zeros((3, 2)), "action": np.zeros((3, 1))}
+    np.savez(path, **{**arrays, name: values})
+    with pytest.raises(FileFormatError, match=problem):
+        load_episode(path)
+
+
+def test_the_reset_row_and_rounding_do_not_count(tmp_path):
+    path = tmp_path / "episode_000000_2.npz"
+    action = np.array([[9.0], [1.0 + 5e-7], [-1.0]])
+    np.savez(path, observation=np.zeros((3, 2)), action=action, discount=[7.0, 1.0, 0.0])
+    assert load_episode(path).steps == 2
+
+
+@pytest.mark.parametrize("name", ["episode__10", "episode_1_\u00b2", "episode_-1_10"])
+def test_names_without_two_numbers_are_refused(tmp_path, name):
+    (tmp_path / f"{name}.npz").write_bytes(b"")
+    with pytest.raises(FileFormatError, match="another form"):
+        episode_paths(tmp_path)
 
 
 def test_folders_that_hold_no_set_of_episodes_are_refused(tmp_path):
