@@ -8,8 +8,8 @@ from safectl_agents.fb.domains import facts_of
 TASKS = tuple(facts_of("point_mass_maze").tasks)
 
 
-def write_seed(folder, method, seed, scores, *, domain="point_mass_maze"):
-    """Write one, with equal scores of all tasks by update."""
+def write_seed(folder, method, seed, scores, *, domain="point_mass_maze", **settings):
+    """Write one, with equal scores of all tasks by update; `settings` are those of its run."""
     tasks = tuple(facts_of(domain).tasks)
     place = folder / domain / method / f"seed-{seed}"
     place.mkdir(parents=True)
@@ -19,7 +19,7 @@ def write_seed(folder, method, seed, scores, *, domain="point_mass_maze"):
         rows.writerows([step, *[score] * 4] for step, score in scores.items())
     last = {"step": max(scores), "scores": dict.fromkeys(tasks, scores[max(scores)])}
     facts = {
-        "config": {"seed": seed},
+        "config": {"seed": seed, **settings},
         "machine": "a machine",
         "command": "a command",
         "episodes_of_the_data": 1,

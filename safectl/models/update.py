@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
+import tyro
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -29,8 +30,9 @@ class UpdateSettings:
 
     method: str = "fb"
     """`fb`, `vc-fb`, `mc-fb` or `dvc-fb`."""
-    discount: float = 0.98
-    """Discount per step, in (0, 1); 0.99 for the point-mass maze."""
+    discount: Annotated[float, tyro.conf.Suppress] = 0.98
+    """Discount per step, in (0, 1); 0.99 for the point-mass maze. No option of its own: a training
+    has one, which knows that of its domain."""
     learning_rate: float = 1e-4
     """Step size of Adam for F and B, > 0."""
     actor_learning_rate: float = 1e-4

@@ -18,16 +18,33 @@ from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 from scipy import stats
 
+from safectl.config import to_mapping
 from safectl.errors import FileFormatError
 from safectl.files import new_file, read_json, write_json
+from safectl.models import UpdateSettings
 from safectl.seed import numpy_generator
 from safectl_agents.fb.domains import facts_of
 from safectl_agents.fb.experiment import RESULT
+from safectl_agents.fb.methods import METHODS
 from safectl_agents.fb.report import read_evaluations, reference
+from safectl_agents.fb.settings import FBConfig
 from safectl_agents.plots import COLOURS
 from safectl_agents.statistics import Interval, iqm_interval
 
 _ADVICE = "delete this folder and run the seed again"
+_MAY_DIFFER = frozenset(
+    (
+        "seed",
+        "steps",
+        "evaluate_every",
+        "checkpoint_every",
+        "keep",
+        "log_every",
+        "device",
+        "threads",
+    )
+)
+"""Settings that seeds of one comparison need not share."""
 
 
 class Curves(NamedTuple):
@@ -77,12 +94,40 @@ def read_curves(folder: Path) -> dict[str, Curves]:
     """Read the scores of every finished seed by method.
 
     Raises:
-        FileFormatError: If a result is damaged, or seeds have no evaluation in common.
+        FileFormatError: If a result is damaged, seeds have no evaluation in common, or were trained
+            in unlike ways.
     """
     paths: dict[str, list[Path]] = {}
     for path in sorted(folder.glob(f"*/seed-*/{RESULT}"), key=_seed_of):
         paths.setdefault(path.parts[-3], []).append(path.parent)
-    return {name: _join(folders) for name, folders in sorted(paths.items())}
+    found = {name: _join(folders) for name, folders in sorted(paths.items())}
+    seen: dict[str, tuple[Path, object]] = {}
+    for name, curves in found.items():
+        for place, result in zip(paths[name], curves.results, strict=True):
+            _require_alike(place / RESULT, name, result, seen)
+    return found
+
+
+def _require_alike(
+    path: Path, method: str, result: Mapping[str, Any], seen: dict[str, tuple[Path, object]]
+) -> None:
+    """Refuse to compare seeds that differ in more than seed, method and length."""
+    config = to_mapping(FBConfig()) | result["config"]  # earlier versions knew fewer settings
+    update = config.pop("update")
+    shared = {name: value for name, value in config.items() if name not in _MAY_DIFFER}
+    if method in METHODS and METHODS[method].update is not None:
+        for name, value in (to_mapping(UpdateSettings()) | update).items():
+            shared[f"update.{name}"] = value
+    for name in ("episodes_of_the_data", "data_sha256"):
+        if name in result:
+            shared[name] = result[name]
+    for name in shared.keys() - {"update.method", "update.actor"}:
+        value = list(shared[name]) if isinstance(shared[name], tuple) else shared[name]
+        other, theirs = seen.setdefault(name, (path, value))
+        if value != theirs:
+            problem = f"has {name} {value!r}, that of {other} is {theirs!r}"
+            advice = "move one of them into another folder; unlike trainings are not compared"
+            raise FileFormatError(path, problem, advice)
 
 
 def summarise(curves: Curves) -> dict[str, Any]:

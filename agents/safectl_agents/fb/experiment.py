@@ -17,7 +17,7 @@ from safectl.config import to_mapping
 from safectl.errors import FileFormatError
 from safectl.files import read_json, write_json
 from safectl_agents.bench.benchmark import describe_machine
-from safectl_agents.fb.episodes import episode_paths
+from safectl_agents.fb.episodes import digest_of_data, episode_paths
 from safectl_agents.fb.methods import find_method
 from safectl_agents.fb.report import Evaluations, read_evaluations, read_log
 from safectl_agents.fb.settings import FBConfig
@@ -42,7 +42,7 @@ class Run:
 def plan(
     protocol: FBConfig, data: Path, folder: Path, *, methods: Sequence[str], seeds: Sequence[int]
 ) -> list[Run]:
-    """List every seed; methods vary fastest, so that comparisons are complete early.
+    """List every seed once; methods vary fastest, so that comparisons are complete early.
 
     Args:
         protocol: What all share; its seed and its variant are replaced.
@@ -52,6 +52,7 @@ def plan(
         seeds: Seeds.
 
     Raises:
+        ConfigError: If a baseline is given options of the update of FB.
         UnknownNameError: If a method does not exist.
         RangeError: If a setting does not fit.
     """
@@ -62,8 +63,8 @@ def plan(
             data,
             folder / protocol.domain / method / f"seed-{seed}",
         )
-        for seed in seeds
-        for method in methods
+        for seed in dict.fromkeys(seeds)
+        for method in dict.fromkeys(methods)
     ]
 
 
@@ -130,6 +131,7 @@ def run_seed(run: Run, *, command: str) -> None:
             "versions": {name: version(name) for name in packages},
             "command": command,
             "episodes_of_the_data": len(episode_paths(run.data)),
+            "data_sha256": digest_of_data(run.data),
             "last": _scores(found, -1),
             "best": _scores(found, best),
             "seconds_of_the_last_start": round(time.monotonic() - began, 1),

@@ -1,12 +1,13 @@
 """Everything that is trained on one data set and compared: variants of FB, and baselines."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
-from safectl.errors import UnknownNameError
+from safectl.errors import ConfigError, UnknownNameError
+from safectl.models import UpdateSettings
 from safectl_agents.fb.baselines.gc_iql import GCIQL
 from safectl_agents.fb.baselines.per_task import PerTask, make_cql, make_td3, make_td3_bc
 from safectl_agents.fb.baselines.sf_lap import SFLap
@@ -26,16 +27,27 @@ class Method:
         make: Builds it, untrained.
         kind: What its folder says that it holds.
         update: Variant of FB, and what its policy learns; None for a baseline.
+        shared: Options of the update that a baseline has as well.
     """
 
     summary: str
     make: Callable[[FBConfig, Domain, Transitions], Trainee]
     kind: str = MODEL
     update: tuple[str, Literal["value", "aw"]] | None = None
+    shared: tuple[str, ...] = ()
 
     def configure(self, config: FBConfig) -> FBConfig:
-        """Return the settings of a training by this method."""
+        """Return the settings of a training by this method.
+
+        Raises:
+            ConfigError: If it is a baseline, and an option of the update is given.
+        """
         if self.update is None:
+            for name, value in asdict(UpdateSettings()).items():
+                if name not in self.shared and getattr(config.update, name) != value:
+                    option = f"--update.{name.replace('_', '-')}"
+                    problem = f"says nothing to {self.kind}; compare baselines without it"
+                    raise ConfigError(option, f"{problem}, in a command of their own")
             return config
         variant, actor = self.update
         return replace(config, update=replace(config.update, method=variant, actor=actor))
@@ -64,7 +76,9 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "dvc-fb": _variant("forward-backward, conservative values of tasks from B", "dvc-fb"),
         "fb-aw": _variant("forward-backward, policy by advantage-weighted imitation", "fb", "aw"),
         "vc-fb-aw": _variant("both of vc-fb and fb-aw", "vc-fb", "aw"),
-        "sf-lap": Method("successor features over Laplacian features", SFLap, "sf-lap"),
+        "sf-lap": Method(
+            "successor features over Laplacian features", SFLap, "sf-lap", shared=("mix",)
+        ),
         "gc-iql": Method("goal-conditioned implicit Q-learning", GCIQL, "gc-iql"),
         "cql": Method("conservative Q-learning per task", partial(PerTask, make_cql), "cql"),
         "td3": Method("offline TD3 per task", partial(PerTask, make_td3), "td3"),

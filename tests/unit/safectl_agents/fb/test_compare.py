@@ -9,6 +9,7 @@ from rich.console import Console
 
 from safectl.errors import ConfigError, FileFormatError, UnknownNameError
 from safectl.files import write_json
+from safectl.models import UpdateSettings
 from safectl_agents.cli import main
 from safectl_agents.fb import experiment
 from safectl_agents.fb.collect import CollectConfig, collect
@@ -67,6 +68,52 @@ def test_seeds_that_share_no_evaluation_and_damaged_results_are_refused(folder):
     with pytest.raises(FileFormatError, match="is no result"):
         read_curves(place)
     assert read_curves(folder / "nowhere") == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "word"),
+    [
+        ("fb", {"hidden": 64}, "hidden 64"),
+        ("td3", {"batch": 7}, "batch 7"),
+        ("vc-fb", {"update": {"orthonormality": 3.0}}, r"update\.orthonormality 3\.0"),
+    ],
+)
+def test_seeds_of_unlike_trainings_are_not_compared(folder, method, settings, word):
+    place = folder / "point_mass_maze"
+    write_seed(folder, method, 7, {20: 1.0}, **settings)
+    with pytest.raises(FileFormatError, match=rf"{method}/seed-7.* has {word}, that of .*seed-0"):
+        read_curves(place)
+
+
+def test_lengths_variants_and_the_updates_of_baselines_may_differ(folder):
+    other = {"method": "vc-fb", "actor": "aw"}
+    write_seed(folder, "vc-fb-aw", 0, {20: 1.0}, steps=9, threads=2, update=other)
+    write_seed(folder, "cql", 0, {20: 1.0}, update={"orthonormality": 3.0})
+    assert len(read_curves(folder / "point_mass_maze")) == 4
+
+
+def test_a_plan_has_every_seed_once(tmp_path):
+    runs = plan(SMALL, tmp_path, tmp_path, methods=["fb", "cql", "fb"], seeds=[0, 1, 0])
+    assert [(run.method, run.config.seed) for run in runs] == [
+        ("fb", 0), ("cql", 0), ("fb", 1), ("cql", 1),
+    ]  # fmt: skip
+
+
+def test_a_baseline_refuses_options_of_the_update(tmp_path):
+    asked = replace(SMALL, update=UpdateSettings(orthonormality=3.0))
+    with pytest.raises(ConfigError, match=r"--update\.orthonormality: says nothing to td3"):
+        plan(asked, tmp_path, tmp_path, methods=["fb", "td3"], seeds=[0])
+    assert plan(asked, tmp_path, tmp_path, methods=["fb"], seeds=[0])
+    mixed = replace(SMALL, update=UpdateSettings(mix=0.0))
+    assert plan(mixed, tmp_path, tmp_path, methods=["sf-lap"], seeds=[0])
+    with pytest.raises(ConfigError, match=r"--update\.mix"):
+        plan(mixed, tmp_path, tmp_path, methods=["cql"], seeds=[0])
+
+
+def test_the_discount_has_one_option(capsys):
+    with pytest.raises(SystemExit):
+        main(["bench", "fb", "--update.discount", "0.98"])
+    assert "--update.discount" in capsys.readouterr().err
 
 
 def test_methods_vary_fastest_and_get_their_variant(tmp_path):
