@@ -73,6 +73,17 @@ def test_the_target_follows_the_policy_or_what_the_safeguard_makes_of_it(correct
     assert losses["cost_critic_loss"] == pytest.approx((0.99 * following) ** 2, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("actions", "costs"), [((0.6, 0.05), (0.1, 0.05)), ((0.02, -0.3), (0.02, -0.3))]
+)
+def test_rows_within_the_bound_are_followed_as_they_are(actions, costs):
+    settings = ProjectionSettings(FIXED, corrected_target=True, critic=LINEAR)
+    layer = _cost_is_the_action(settings.build(SIZES))
+    action = torch.tensor(actions)[:, None]
+    followed = layer._followed(NONE, action, layer.learner.following(NONE, action))
+    torch.testing.assert_close(followed, torch.tensor(costs)[:, None])
+
+
 def test_the_recovery_policy_takes_over_where_the_risk_is_above_the_limit():
     layer = _cost_is_the_action(RecoverySettings(limit=0.1, critic=LINEAR).build(SIZES))
     with torch.no_grad():
