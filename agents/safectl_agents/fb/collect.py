@@ -1,6 +1,6 @@
 """Collection of reward-free data by several processes, resumable.
 
-Process w of n makes the episodes w, w + n, w + 2n, ... and, for RND, has an explorer of its own.
+Process w of n makes the episodes w, w + n, w + 2n, ... and has an explorer of its own if it learns.
 What is on disk is never made again: a collection that was stopped goes on with the first missing
 episode and the explorer of its last checkpoint. So its data differ from those of an uninterrupted
 one, and no claim of equal bits is made.
@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -25,13 +26,17 @@ from safectl.config import to_mapping
 from safectl.errors import ConfigError, FileFormatError, RangeError
 from safectl.files import new_file, read_json, write_json
 from safectl.seed import torch_generator
+from safectl_agents.fb.ddpg import Explorer, ExplorerSettings
+from safectl_agents.fb.diayn import DIAYNAgent
 from safectl_agents.fb.domains import Domain, facts_of
 from safectl_agents.fb.episodes import Episode, load_episode, save_episode
 from safectl_agents.fb.maze_batch import wander
-from safectl_agents.fb.rnd import RNDAgent, RNDSettings
+from safectl_agents.fb.rnd import RNDAgent
 from safectl_agents.settings import require_device
 
-Collector = Literal["rnd", "random", "wander"]
+Collector = Literal["rnd", "diayn", "random", "wander"]
+
+_EXPLORERS = {"rnd": RNDAgent, "diayn": DIAYNAgent}
 
 _SAVE_EVERY = 10
 """Episodes of a process between two checkpoints of its explorer."""
@@ -52,8 +57,9 @@ class CollectConfig:
     domain: str = "point_mass_maze"
     """`point_mass_maze` or `walker`."""
     collector: Collector = "rnd"
-    """`rnd` explores what is new to it, `random` acts uniformly, `wander` starts anywhere in the
-    point-mass maze and holds random pushes for a while: 100 episodes cover it in seconds."""
+    """`rnd` explores what is new to it, `diayn` learns skills that can be told apart, `random` acts
+    uniformly, `wander` starts anywhere in the point-mass maze and holds random pushes for a while:
+    100 episodes cover it in seconds."""
     episodes: int = 1_000
     """Episodes in all, >= 1; ExORL has 10,000."""
     processes: int = 1
@@ -62,8 +68,8 @@ class CollectConfig:
     """Of everything random, >= 0."""
     device: str = "cpu"
     """Torch device of the explorers."""
-    rnd: RNDSettings = field(default_factory=RNDSettings)
-    """The explorer."""
+    explorer: ExplorerSettings = field(default_factory=ExplorerSettings)
+    """The explorer of `rnd` and `diayn`."""
 
     def __post_init__(self) -> None:
         facts_of(self.domain)
@@ -140,17 +146,17 @@ def _work(
     buffer, saved = folder / "buffer", folder / "explorers" / f"{process}.safetensors"
     domain = Domain(config.domain, seed=0)
     generator = torch_generator(config.seed, f"explorer {process}", config.device)
-    agent = RNDAgent(domain.nx, domain.nu, config.rnd, generator)
-    is_rnd = config.collector == "rnd"
+    kind = _EXPLORERS.get(config.collector)
+    agent = (kind or RNDAgent)(domain.nx, domain.nu, config.explorer, generator)
     numbers = range(process, config.episodes, config.processes)
     name = f"episode_{{:06d}}_{domain.episode_steps}.npz"
     done = 0
     while done < len(numbers) and (buffer / name.format(numbers[done])).exists():
         done += 1
-    if is_rnd and done < len(numbers):
+    if kind is not None and done < len(numbers):
         if saved.exists():
             _restore(agent, saved)
-        for number in numbers[max(0, done - config.rnd.capacity) : done]:
+        for number in numbers[max(0, done - config.explorer.capacity) : done]:
             agent.remember(load_episode(buffer / name.format(number)))
     for index in range(done, len(numbers)):
         # Seeded by its number, so that an episode does not depend on where a collection stopped.
@@ -159,7 +165,7 @@ def _work(
         domain = Domain(config.domain, seed=seeded.initial_seed())
         episode = _run(domain, agent, config, index * domain.episode_steps)
         save_episode(episode, buffer, numbers[index])
-        if is_rnd:
+        if kind is not None:
             agent.remember(episode)
             if (index + 1) % _SAVE_EVERY == 0 or index + 1 == len(numbers):
                 with new_file(saved) as draft:
@@ -168,20 +174,23 @@ def _work(
             progress(numbers[index] + 1)
 
 
-def _run(domain: Domain, agent: RNDAgent, config: CollectConfig, first_step: int) -> Episode:
+def _run(domain: Domain, agent: Explorer, config: CollectConfig, first_step: int) -> Episode:
     """Run one episode; `first_step` counts those of the process before it."""
-    is_rnd, steps = config.collector == "rnd", domain.episode_steps
+    learns, steps = config.collector in _EXPLORERS, domain.episode_steps
     columns = [list(domain.facts.tasks).index(task) for task in domain.facts.collected]
     observation = [domain.reset()]
     action = [np.zeros(domain.nu, np.float32)]
     reward, physics = [np.zeros(len(columns), np.float32)], [domain.state()]
+    skill: list[NDArray[np.float32]] = []
     for step in range(first_step, first_step + steps):
-        is_random = not is_rnd or step < config.rnd.random_steps
+        agent.begin_step(step - first_step)
+        skill.append(agent.skill)
+        is_random = not learns or step < config.explorer.random_steps
         action.append(agent.draw() if is_random else agent.act(observation[-1]))
         observation.append(domain.step(action[-1]))
         reward.append(domain.rewards()[columns])
         physics.append(domain.state())
-        if is_rnd and step % config.rnd.update_every == 0:
+        if learns and step % config.explorer.update_every == 0:
             agent.update()
     return Episode(
         np.stack(observation),
@@ -189,10 +198,11 @@ def _run(domain: Domain, agent: RNDAgent, config: CollectConfig, first_step: int
         np.stack(reward),
         np.ones(steps + 1, np.float32),
         np.stack(physics),
+        np.stack([*skill, agent.skill]) if agent.skill.size else None,
     )
 
 
-def _restore(agent: RNDAgent, path: Path) -> None:
+def _restore(agent: Explorer, path: Path) -> None:
     try:
         agent.load_state(load_file(path))
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:

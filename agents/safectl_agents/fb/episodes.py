@@ -45,6 +45,7 @@ class Episode:
         reward: On entering the row, shape (T + 1, tasks).
         discount: 1, or 0 where the episode terminated, shape (T + 1,).
         physics: Simulator states, shape (T + 1, states); None where they were not stored.
+        skill: Skill that the next action was chosen for, shape (T + 1, skills); None without any.
     """
 
     observation: NDArray[np.float32]
@@ -52,6 +53,7 @@ class Episode:
     reward: NDArray[np.float32]
     discount: NDArray[np.float32]
     physics: NDArray[np.float64] | None = None
+    skill: NDArray[np.float32] | None = None
 
     @property
     def steps(self) -> int:
@@ -89,6 +91,8 @@ def save_episode(episode: Episode, folder: Path, index: int) -> Path:
     }
     if episode.physics is not None:
         arrays["physics"] = episode.physics
+    if episode.skill is not None:
+        arrays["skill"] = episode.skill
     with new_file(path) as draft, draft.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
     return path
@@ -103,7 +107,7 @@ def load_episode(path: Path) -> Episode:
     """
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            kept = ("observation", "action", "reward", "discount", "physics")
+            kept = ("observation", "action", "reward", "discount", "physics", "skill")
             arrays = {name: _real(file[name]) for name in kept if name in file.files}
         observation = arrays["observation"].astype(np.float32)
         action = arrays["action"].astype(np.float32)
@@ -111,6 +115,7 @@ def load_episode(path: Path) -> Episode:
         reward = arrays.get("reward", np.zeros(rows)).astype(np.float32)
         discount = arrays.get("discount", np.ones(rows)).astype(np.float32)
         physics = arrays["physics"].astype(np.float64) if "physics" in arrays else None
+        skill = arrays["skill"].astype(np.float32) if "skill" in arrays else None
     except _DAMAGED as error:
         raise FileFormatError(path, f"is no episode ({error})", _ADVICE) from error
     if observation.ndim != 2 or action.ndim != 2 or len(action) != rows or rows < 2:
@@ -122,11 +127,12 @@ def load_episode(path: Path) -> Episode:
         ("reward", reward, reward.ndim in (1, 2)),
         ("discount", discount, discount.shape in ((rows,), (rows, 1))),
         ("physics", physics, physics is None or physics.ndim == 2),
+        ("skill", skill, skill is None or skill.ndim == 2),
     ):
         if array is not None and (not fits or len(array) != rows):
             raise FileFormatError(path, f"holds {name} of shape {array.shape}", _ADVICE)
     episode = Episode(
-        observation, action, reward.reshape(rows, -1), discount.reshape(rows), physics
+        observation, action, reward.reshape(rows, -1), discount.reshape(rows), physics, skill
     )
     _require_values(path, episode)
     return episode
@@ -147,8 +153,10 @@ def _require_values(path: Path, episode: Episode) -> None:
         "reward": episode.reward,
         "discount": discount,
     }
-    if episode.physics is not None:
-        checked["physics"] = episode.physics
+    for name in ("physics", "skill"):
+        values = getattr(episode, name)
+        if values is not None:
+            checked[name] = values
     for name, values in checked.items():
         bad = int((~np.isfinite(values)).sum())
         if bad:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,17 +7,19 @@ import torch
 from safectl.errors import ConfigError, FileFormatError, RangeError
 from safectl.seed import torch_generator
 from safectl_agents.fb.collect import CollectConfig, collect
+from safectl_agents.fb.ddpg import ExplorerSettings
+from safectl_agents.fb.diayn import SKILL_STEPS, SKILLS, DIAYNAgent
 from safectl_agents.fb.episodes import Episode, load_episode, load_transitions
-from safectl_agents.fb.rnd import Explorer, RNDAgent, RNDSettings
+from safectl_agents.fb.rnd import RNDAgent, RNDNetworks
 
-SMALL = RNDSettings(hidden=8, batch=8, update_every=100, random_steps=500)
+SMALL = ExplorerSettings(hidden=8, batch=8, update_every=100, random_steps=500)
 
 
 def test_a_collection_goes_on_where_it_stopped_and_keeps_its_settings(tmp_path):
     counts: list[int] = []
-    buffer = collect(CollectConfig(episodes=1, rnd=SMALL), tmp_path, progress=counts.append)
+    buffer = collect(CollectConfig(episodes=1, explorer=SMALL), tmp_path, progress=counts.append)
     before = next(buffer.iterdir()).stat().st_mtime_ns
-    collect(CollectConfig(episodes=2, rnd=SMALL), tmp_path, progress=counts.append)
+    collect(CollectConfig(episodes=2, explorer=SMALL), tmp_path, progress=counts.append)
     assert counts == [1, 2]
     assert sorted(path.name for path in buffer.iterdir()) == [
         "episode_000000_1000.npz",
@@ -26,10 +30,10 @@ def test_a_collection_goes_on_where_it_stopped_and_keeps_its_settings(tmp_path):
     assert episode.reward.shape == (1001, 4)
     assert episode.physics is not None
     with pytest.raises(ConfigError, match="seed"):
-        collect(CollectConfig(episodes=3, seed=1, rnd=SMALL), tmp_path)
+        collect(CollectConfig(episodes=3, seed=1, explorer=SMALL), tmp_path)
     (tmp_path / "explorers" / "0.safetensors").write_bytes(b"torn")
     with pytest.raises(FileFormatError, match="explorer"):
-        collect(CollectConfig(episodes=3, rnd=SMALL), tmp_path)
+        collect(CollectConfig(episodes=3, explorer=SMALL), tmp_path)
 
 
 @pytest.mark.slow
@@ -45,7 +49,7 @@ def test_two_processes_share_the_episodes(tmp_path):
 
 def test_what_was_seen_often_is_less_novel_than_what_was_not():
     generator = torch_generator(0, "test")
-    settings = RNDSettings(hidden=32, batch=64, learning_rate=1e-3, capacity=2)
+    settings = ExplorerSettings(hidden=32, batch=64, learning_rate=1e-3, capacity=2)
     agent = RNDAgent(3, 2, settings, generator)
     seen = 0.1 * np.random.default_rng(0).standard_normal((101, 3)).astype(np.float32)
     zeros = np.zeros((101, 2), np.float32)
@@ -60,12 +64,45 @@ def test_what_was_seen_often_is_less_novel_than_what_was_not():
     assert float(new) > 3.0 * float(known)
 
 
-def test_an_explorer_is_saved_whole():
+def test_skills_last_fifty_steps_and_come_back_from_disk(tmp_path):
+    config = CollectConfig(collector="diayn", episodes=1, explorer=SMALL)
+    buffer = collect(config, tmp_path)
+    skill = load_episode(next(buffer.iterdir())).skill
+    assert skill.shape == (1001, SKILLS)
+    assert (skill.sum(1) == 1.0).all()
+    held = skill[:-1].reshape(-1, SKILL_STEPS, SKILLS)
+    assert (held == held[:, :1]).all()
+    assert len(np.unique(held[:, 0].argmax(1))) > 5
+    collect(replace(config, episodes=2), tmp_path)  # the first one is remembered again
+    with pytest.raises(ConfigError, match="collector"):
+        collect(replace(config, collector="rnd", episodes=3), tmp_path)
+
+
+def test_an_explorer_of_skills_goes_where_they_are_told_apart():
+    settings = ExplorerSettings(hidden=32, batch=128, learning_rate=1e-3, capacity=2)
+    agent = DIAYNAgent(1, 1, settings, torch_generator(0, "test"))
+    skill = np.eye(SKILLS, dtype=np.float32)[np.arange(1601) // 100 % SKILLS]
+    told = (skill.argmax(1, keepdims=True) - 7.5).astype(np.float32)  # a state of each skill
+    zeros = np.zeros((1601, 1), np.float32)
+    agent.remember(Episode(told, zeros, zeros, zeros[:, 0], skill=skill))
+    rows = agent._sample(*agent._replay)
+    first = float(agent.learn_reward(rows).mean())
+    for _ in range(400):
+        last = float(agent.learn_reward(agent._sample(*agent._replay)).mean())
+    assert abs(first) < 0.5  # log q + log 16 = 0 where nothing is told
+    assert last > 1.5  # at most log 16 = 2.77
+    with pytest.raises(ValueError, match="skills of 0 entries"):
+        agent.remember(Episode(told, zeros, zeros, zeros[:, 0]))
+
+
+@pytest.mark.parametrize("kind", [RNDAgent, DIAYNAgent])
+def test_an_explorer_is_saved_whole(kind):
     generator = torch_generator(0, "test")
     rows = np.random.default_rng(0).standard_normal((101, 3)).astype(np.float32)
     zeros = np.zeros((101, 2), np.float32)
-    agents = [RNDAgent(3, 2, SMALL, torch_generator(seed, "test")) for seed in (0, 1)]
-    agents[0].remember(Episode(rows, zeros, zeros, zeros[:, 0]))
+    agents = [kind(3, 2, SMALL, torch_generator(seed, "test")) for seed in (0, 1)]
+    skill = np.zeros((101, len(agents[0].skill)), np.float32)
+    agents[0].remember(Episode(rows, zeros, zeros, zeros[:, 0], skill=skill))
     agents[0].update()
     agents[1].load_state(agents[0].state())
     expected = agents[0].state()
@@ -73,12 +110,13 @@ def test_an_explorer_is_saved_whole():
     assert all(torch.equal(value, expected[name]) for name, value in agents[1].state().items())
     assert agents[1].act(rows[0]).shape == (2,)
     assert generator.device.type == "cpu"
-    with pytest.raises(RangeError, match="batch"):
-        RNDSettings(batch=0)
+    for wrong in ({"batch": 0}, {"random_steps": -5}):
+        with pytest.raises(RangeError, match=next(iter(wrong))):
+            ExplorerSettings(**wrong)
 
 
 def test_novelty_is_divided_by_the_deviation_of_all_that_was_seen():
-    explorer = Explorer(3, 2, SMALL)
+    explorer = RNDNetworks(3, 2, SMALL.hidden)
     novelty = torch.rand(3, 64, generator=torch_generator(0, "novelty"))
     for batch in novelty:
         reward = explorer.reward(batch)
