@@ -55,7 +55,7 @@ class CollectConfig:
     """
 
     domain: str = "point_mass_maze"
-    """`point_mass_maze` or `walker`."""
+    """`point_mass_maze`, `walker` or `planar_reach`."""
     collector: Collector = "rnd"
     """`rnd` explores what is new to it, `diayn` learns skills that can be told apart, `random` acts
     uniformly, `wander` starts anywhere in the point-mass maze and holds random pushes for a while:

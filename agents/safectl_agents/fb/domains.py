@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 from dm_control import suite
-from dm_control.rl import control
 from dm_control.utils import rewards
 from numpy.typing import NDArray
 
 from safectl.errors import ShapeError, UnknownNameError
 from safectl.seed import derive
+from safectl_agents.fb.arm import PLACES, make_arm, place_reward
 from safectl_agents.fb.point_mass_maze import GOALS, goal_reward, make_maze
+from safectl_agents.fb.simulators import DMSimulator, Simulator
 
 Reward = Callable[[Any], float]
 """Maps the physics of a state to the reward on entering it."""
@@ -28,7 +29,7 @@ class DomainFacts:
     """What is known of a domain.
 
     Attributes:
-        make: Builds the world from a source of randomness.
+        make: Builds the simulator from a seed.
         tasks: Rewards by name.
         collected: Tasks whose rewards the collected files hold.
         nz: Published number of entries of a task.
@@ -37,7 +38,7 @@ class DomainFacts:
         ceilings: Scores of a controller that knows the world, by task, where there is one.
     """
 
-    make: Callable[[np.random.RandomState], control.Environment]
+    make: Callable[[int], Simulator]
     tasks: Mapping[str, Reward]
     collected: tuple[str, ...]
     nz: int = 50
@@ -59,34 +60,35 @@ class Domain:
 
     def __init__(self, name: str, *, seed: int = 0) -> None:
         self.facts, self.name = facts_of(name), name
-        self.environment = self.facts.make(
-            np.random.RandomState(derive(seed, name) % 2**_SEED_BITS)
-        )
-        limit, period = self.environment._step_limit, self.environment.control_timestep()
-        self.episode_steps, self.period = round(limit), float(period)
-        self.nu = int(self.environment.action_spec().shape[0])
+        self._simulator = self.facts.make(derive(seed, name) % 2**_SEED_BITS)
+        self.episode_steps, self.period = self._simulator.episode_steps, self._simulator.period
+        self.nu = self._simulator.nu
         self.nx = len(self.reset())
 
     def reset(self) -> NDArray[np.float32]:
         """Start an episode."""
-        return _flat(self.environment.reset().observation)
+        return self._simulator.reset()
 
     def step(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
         """Apply an action in [-1, 1] for one period; the caller counts the steps."""
-        return _flat(self.environment.step(action).observation)
+        return self._simulator.step(action)
+
+    @property
+    def physics(self) -> Any:  # noqa: ANN401  dm_control publishes no types
+        """Return what rewards are functions of."""
+        return self._simulator.physics
 
     def rewards(self) -> NDArray[np.float32]:
         """Return the reward of every task on entering the present state, shape (tasks,)."""
-        physics = self.environment.physics
-        return np.array([reward(physics) for reward in self.facts.tasks.values()], np.float32)
+        return np.array([reward(self.physics) for reward in self.facts.tasks.values()], np.float32)
 
     def reward(self, task: str) -> float:
         """Return the reward of one task on entering the present state."""
-        return self.facts.tasks[task](self.environment.physics)
+        return self.facts.tasks[task](self.physics)
 
     def state(self) -> NDArray[np.float64]:
-        """Return positions, velocities and activations of the simulator."""
-        return np.array(self.environment.physics.get_state(), np.float64)
+        """Return the state of the simulator, such as positions, velocities and activations."""
+        return self._simulator.state()
 
     def label(
         self, states: NDArray[np.float64], actions: NDArray[np.float32]
@@ -103,15 +105,12 @@ class Domain:
         Raises:
             ShapeError: If the states are those of another world.
         """
-        physics = self.environment.physics
         width = len(self.state())
         if states.shape != (len(actions), width) or actions.shape[1:] != (self.nu,):
             raise ShapeError("physics", expected=(len(actions), width), got=states.shape)
         labels = np.empty((len(states), len(self.facts.tasks)), np.float32)
         for row, (state, action) in enumerate(zip(states, actions, strict=True)):
-            with physics.reset_context():
-                physics.set_state(state)
-                physics.set_control(action)
+            self._simulator.put(state, action)
             labels[row] = self.rewards()
         return labels
 
@@ -127,12 +126,13 @@ def facts_of(name: str) -> DomainFacts:
     return DOMAINS[name]
 
 
-def _flat(observation: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float32]:
-    return np.concatenate([np.ravel(part) for part in observation.values()]).astype(np.float32)
+def _make_walker(seed: int) -> DMSimulator:
+    random = np.random.RandomState(seed)
+    return DMSimulator(suite.load("walker", "stand", task_kwargs={"random": random}))
 
 
-def _make_walker(random: np.random.RandomState) -> control.Environment:
-    return suite.load("walker", "stand", task_kwargs={"random": random})
+def _make_maze(seed: int) -> DMSimulator:
+    return DMSimulator(make_maze(np.random.RandomState(seed)))
 
 
 def _stand(physics: Any) -> float:  # noqa: ANN401  dm_control publishes no types
@@ -172,7 +172,7 @@ def _flip(physics: Any) -> float:  # noqa: ANN401
 DOMAINS: Mapping[str, DomainFacts] = MappingProxyType(
     {
         "point_mass_maze": DomainFacts(
-            make=make_maze,
+            make=_make_maze,
             tasks={name: goal_reward(name) for name in GOALS},
             collected=tuple(GOALS),
             nz=100,
@@ -185,6 +185,11 @@ DOMAINS: Mapping[str, DomainFacts] = MappingProxyType(
             tasks={"stand": _stand, "walk": _move(1.0), "run": _move(8.0), "flip": _flip},
             collected=("stand",),
         ),
+        "planar_reach": DomainFacts(
+            make=make_arm,
+            tasks={name: place_reward(name) for name in PLACES},
+            collected=tuple(PLACES),
+        ),
     }
 )
-"""Domains by name; observations, tasks and episodes as ExORL has them."""
+"""Domains by name; the first two have observations, tasks and episodes as in ExORL."""

@@ -10,6 +10,7 @@ from safectl.export.visits import task_policy_program, visit_limit_program
 from safectl.files import read_json
 from safectl.spec import Signal, Spec
 from safectl_agents.fb import VISITS
+from safectl_agents.fb.arm import ARM_SPEC
 from safectl_agents.fb.domains import Domain
 from safectl_agents.fb.saved import load_task_policy, load_visits
 from safectl_agents.fb.train import load_config
@@ -66,9 +67,10 @@ def fb_program(folder: Path, name: str, settings: FBExportSettings) -> Program:
 
 
 def spec_of_domain(name: str) -> Spec:
-    """Return the signals of a domain; those of others than the maze have no names or units."""
-    if name == "point_mass_maze":
-        return MAZE_SPEC
+    """Return the signals of a domain; those of walker have no names or units."""
+    known = {"point_mass_maze": MAZE_SPEC, "planar_reach": ARM_SPEC}
+    if name in known:
+        return known[name]
     domain = Domain(name)
     seen = (Signal(f"observation_{i}", "?", -math.inf, math.inf) for i in range(domain.nx))
     action = (Signal(f"action_{i}", "1", -1.0, 1.0) for i in range(domain.nu))

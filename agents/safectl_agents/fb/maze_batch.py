@@ -38,7 +38,7 @@ class MazeBatch(VectorEnv[Array, Array, Array]):
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012  as the base class has it
 
     def __init__(self, copies: int) -> None:
-        self._physics = Domain("point_mass_maze").environment.physics
+        self._physics = Domain("point_mass_maze").physics
         self.num_envs = copies
         self.single_observation_space = Box(-np.inf, np.inf, (4,), np.float32)
         self.single_action_space = Box(-1.0, 1.0, (2,), np.float32)

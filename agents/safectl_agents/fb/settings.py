@@ -21,7 +21,7 @@ class FBConfig:
     """
 
     domain: str = "point_mass_maze"
-    """`point_mass_maze` or `walker`."""
+    """`point_mass_maze`, `walker` or `planar_reach`."""
     update: UpdateSettings = field(default_factory=UpdateSettings)
     """The method and how it learns."""
     discount: float | None = None

@@ -1,9 +1,17 @@
 import numpy as np
 import pytest
+import torch
 
 from safectl.errors import ShapeError, UnknownNameError
+from safectl_agents.fb.arm import ARM_SPEC, PLACES
+from safectl_agents.fb.collect import CollectConfig, collect
 from safectl_agents.fb.domains import DOMAINS, Domain
+from safectl_agents.fb.export import spec_of_domain
 from safectl_agents.fb.point_mass_maze import GOALS, way_point_action
+from safectl_agents.fb.report import report
+from safectl_agents.fb.saved import load_task_policy
+from safectl_agents.fb.settings import FBConfig
+from safectl_agents.fb.train import train
 
 
 def random_episode(domain: Domain, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -33,6 +41,24 @@ def test_labels_of_stored_states_are_the_rewards_at_collection_time(name):
     domain = Domain(name)
     states, actions, rewards = random_episode(domain, 60)
     assert np.allclose(Domain(name, seed=1).label(states, actions), rewards, atol=1e-6)
+
+
+def test_the_arm_of_safectl_is_a_domain_that_does_not_see_the_targets_of_its_environment():
+    domain = Domain("planar_reach", seed=2)
+    assert (domain.nx, domain.nu, domain.episode_steps) == (9, 3, 200)
+    assert [signal.name for signal in ARM_SPEC.observation][-3:] == [
+        "disc_to_tip_x",
+        "disc_to_tip_y",
+        "disc_velocity",
+    ]
+    first = domain.reset()
+    assert np.allclose(np.hypot(first[:3], first[3:6]), 1.0)
+    state = domain.state()
+    state[:3] = np.radians(90.0), 0.0, 0.0  # upright: the tip is at 1 m
+    (labels,) = domain.label(state[None], np.zeros((1, 3), np.float32))
+    rewards = dict(zip(PLACES, labels, strict=True))
+    assert max(rewards, key=rewards.get) == "reach_far"
+    assert rewards["reach_far"] == pytest.approx(np.exp(-np.log(10.0) * (0.1 / 0.3) ** 2), rel=1e-3)
 
 
 def test_a_domain_starts_as_its_seed_says_and_knows_the_other_names():
@@ -82,3 +108,16 @@ def test_random_actions_of_walker_score_as_published():
     domain = Domain("walker")
     total = np.mean([random_episode(domain, 1000)[2].sum(0) for _ in range(2)], 0)
     assert total == pytest.approx([126.0, 33.0, 23.0, 50.0], rel=0.35)
+
+
+def test_a_model_of_the_arm_is_trained_scored_and_asked_for_a_task(tmp_path):
+    config = CollectConfig(domain="planar_reach", collector="random", episodes=2)
+    data = collect(config, tmp_path / "data")
+    small = {"nz": 4, "hidden": 8, "embedding": 8, "batch": 8, "steps": 2, "episodes": 2}
+    train(FBConfig(domain="planar_reach", labels=100, **small), data, tmp_path / "run")
+    found = report(tmp_path / "run")
+    assert found.tasks == tuple(PLACES)
+    assert all(max(scores) <= 200.0 for scores in found.rows.values())
+    spec = spec_of_domain("planar_reach")
+    policy = load_task_policy(tmp_path / "run", spec, task="reach_far", data=data)
+    assert policy.act(torch.zeros(1, 9)).shape == (1, 3)

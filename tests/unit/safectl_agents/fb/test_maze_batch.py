@@ -57,8 +57,8 @@ def test_wandering_episodes_cover_the_maze_and_hold_their_pushes(tmp_path):
     found = load_transitions(buffer)
     assert len(found.action) == 3000
     domain = Domain("point_mass_maze")
-    with domain.environment.physics.reset_context():
-        domain.environment.physics.set_state(found.physics[0])
+    with domain.physics.reset_context():
+        domain.physics.set_state(found.physics[0])
     np.testing.assert_allclose(domain.step(found.action[1]), found.next_observation[1], atol=1e-5)
     changes = (np.diff(found.action[:1000], axis=0) != 0.0).any(1).sum()
     assert 1000 / 60 - 1 <= changes <= 1000 / 5
