@@ -6,6 +6,7 @@ no meaning. Transition t is (observation[t-1], action[t], observation[t]).
 """
 
 import hashlib
+import re
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -28,6 +29,12 @@ _DAMAGED = (
 """What numpy and zipfile raise on a damaged file; NotImplementedError is a RuntimeError."""
 
 _ADVICE = "collect it again, or convert it with numpy.savez to plain float arrays"
+
+_NAME = re.compile(r"[^_]*_[0-9]+_0*[1-9][0-9]{0,8}\.npz")
+_REAL = "fiub"
+"""Kinds of numbers that become floats without loss of meaning."""
+_TOLERANCE = 1e-6
+"""By which rounding may carry an action or a discount over its range."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,13 +100,17 @@ def load_episode(path: Path) -> Episode:
     """Read one episode; rewards and discounts of shape (T+1,) or (T+1, n), unknown keys ignored.
 
     Raises:
-        FileFormatError: If it is damaged, holds pickled objects, or its arrays do not fit.
+        FileFormatError: If it is damaged, holds pickled objects, its arrays do not fit, or actions
+            or discounts lie outside their range.
         NonFiniteError: If a number is NaN or infinite.
     """
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             kept = ("observation", "action", "reward", "discount", "physics")
             arrays = {name: np.asarray(file[name]) for name in kept if name in file.files}
+        for name, array in arrays.items():
+            if array.dtype.kind not in _REAL:
+                raise FileFormatError(path, f"holds {name} of type {array.dtype}", _ADVICE)
         observation = arrays["observation"].astype(np.float32)
         action = arrays["action"].astype(np.float32)
         rows = len(observation)
@@ -111,30 +122,42 @@ def load_episode(path: Path) -> Episode:
     if observation.ndim != 2 or action.ndim != 2 or len(action) != rows or rows < 2:
         shapes = f"observation {observation.shape}, action {action.shape}"
         raise FileFormatError(path, f"holds {shapes}; expected (T+1, n) of both", _ADVICE)
-    for name, array, fits in (
-        ("reward", reward, reward.ndim in (1, 2)),
-        ("discount", discount, discount.shape in ((rows,), (rows, 1))),
+    for name, shape, fits in (
+        ("observation", observation.shape, observation.size > 0),
+        ("action", action.shape, action.size > 0),
+        ("reward", reward.shape, reward.ndim in (1, 2) and reward.size > 0),
+        ("discount", discount.shape, discount.shape in ((rows,), (rows, 1))),
     ):
-        if not fits or len(array) != rows:
-            raise FileFormatError(path, f"holds {name} of shape {array.shape}", _ADVICE)
+        if not fits or shape[0] != rows:
+            raise FileFormatError(path, f"holds {name} of shape {shape}", _ADVICE)
     reward, discount = reward.reshape(rows, -1), discount.reshape(rows)
     if physics is not None and (physics.ndim != 2 or len(physics) != rows):
         raise FileFormatError(path, f"holds physics of shape {physics.shape}", _ADVICE)
-    checked: dict[str, NDArray[np.float32] | NDArray[np.float64]] = {
-        "observation": observation,
-        "action": action[1:],
-        "reward": reward,
-        "discount": discount[1:],
-    }
-    if physics is not None:
-        checked["physics"] = physics
-    for name, values in checked.items():
+    episode = Episode(observation, action, reward, discount, physics)
+    _check_numbers(episode, path)
+    return episode
+
+
+def _check_numbers(episode: Episode, path: Path) -> None:
+    """Refuse what is not finite or out of range; action and discount of the reset do not count."""
+    action, discount = episode.action[1:], episode.discount[1:]
+    for name, values in (
+        ("observation", episode.observation),
+        ("action", action),
+        ("reward", episode.reward),
+        ("discount", discount),
+        ("physics", np.zeros(0) if episode.physics is None else episode.physics),
+    ):
         bad = int((~np.isfinite(values)).sum())
         if bad:
             raise NonFiniteError(
                 f"{name} of {path}", count=bad, size=values.size, advice="delete this episode"
             )
-    return Episode(observation, action, reward, discount, physics)
+    for name, values, low in (("actions", action, -1.0), ("discounts", discount, 0.0)):
+        if values.min() < low - _TOLERANCE or values.max() > 1.0 + _TOLERANCE:
+            problem = f"holds {name} from {values.min():g} to {values.max():g}"
+            advice = f"scale them to [{low:g}, 1]"
+            raise FileFormatError(path, problem, advice)
 
 
 def episode_paths(folder: Path) -> list[Path]:
@@ -143,14 +166,13 @@ def episode_paths(folder: Path) -> list[Path]:
     Raises:
         FileFormatError: If there are none, or a name has another form.
     """
-    paths = sorted(folder.glob("*_*_*.npz"))
+    paths = sorted(folder.glob("*.npz"))
     if not paths:
         advice = "collect data with: safectl collect, or name the folder buffer/"
         raise FileFormatError(folder, "holds no episodes", advice)
     for path in paths:
-        parts = path.stem.split("_")
-        if len(parts) != 3 or not (parts[1] + parts[2]).isdigit():
-            advice = "name it episode_<index>_<length>.npz"
+        if not _NAME.fullmatch(path.name):
+            advice = "name it episode_<index>_<length>.npz, of length >= 1, or move it away"
             raise FileFormatError(path, "has a name of another form", advice)
     return sorted(paths, key=lambda path: int(path.stem.split("_")[1]))
 
