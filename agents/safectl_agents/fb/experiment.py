@@ -48,12 +48,12 @@ def plan(
         protocol: What all share; its seed and its variant are replaced.
         data: Folder of episodes.
         folder: Of the experiment.
-        methods: Names of methods.
-        seeds: Seeds.
+        methods: Names of methods; one that is named twice is trained once.
+        seeds: Seeds, likewise.
 
     Raises:
         UnknownNameError: If a method does not exist.
-        RangeError: If a setting does not fit.
+        ConfigError: If a setting is not read by a method.
     """
     return [
         Run(
@@ -62,8 +62,8 @@ def plan(
             data,
             folder / protocol.domain / method / f"seed-{seed}",
         )
-        for seed in seeds
-        for method in methods
+        for seed in dict.fromkeys(seeds)
+        for method in dict.fromkeys(methods)
     ]
 
 

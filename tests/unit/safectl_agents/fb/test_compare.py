@@ -9,6 +9,7 @@ from rich.console import Console
 
 from safectl.errors import ConfigError, FileFormatError, UnknownNameError
 from safectl.files import write_json
+from safectl.models import UpdateSettings
 from safectl_agents.cli import main
 from safectl_agents.fb import experiment
 from safectl_agents.fb.collect import CollectConfig, collect
@@ -78,6 +79,35 @@ def test_methods_vary_fastest_and_get_their_variant(tmp_path):
     assert runs[3].folder == tmp_path / "point_mass_maze" / "cql" / "seed-4"
     with pytest.raises(UnknownNameError, match="td3-bc"):
         plan(SMALL, tmp_path, tmp_path, methods=["td4"], seeds=[0])
+
+
+def test_every_method_and_seed_is_planned_once(tmp_path):
+    runs = plan(SMALL, tmp_path, tmp_path, methods=["td3", "fb", "td3"], seeds=[4, 3, 4, 3])
+    assert [(run.method, run.config.seed) for run in runs] == [
+        ("td3", 4), ("fb", 4), ("td3", 3), ("fb", 3),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["td3", "td3-bc", "cql", "gc-iql", "sf-lap"])
+def test_a_baseline_refuses_settings_that_it_does_not_read(tmp_path, method):
+    faster = replace(SMALL, update=UpdateSettings(learning_rate=1e-3))
+    with pytest.raises(ConfigError, match=rf"--update\.learning-rate: is not read by {method};"):
+        plan(faster, tmp_path, tmp_path, methods=["fb", method], seeds=[0])
+    mixed = replace(SMALL, update=UpdateSettings(mix=0.25))
+    if method == "sf-lap":
+        (run,) = plan(mixed, tmp_path, tmp_path, methods=[method], seeds=[0])
+        assert run.config.update.mix == 0.25
+    else:
+        with pytest.raises(ConfigError, match=r"--update\.mix"):
+            plan(mixed, tmp_path, tmp_path, methods=[method], seeds=[0])
+
+
+def test_the_command_names_the_option_that_a_baseline_does_not_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--method", "fb", "cql", "--update.target-heads", "mean"]
+    assert main(["bench", "fb", *words]) == 1
+    assert "--update.target-heads: is not read by cql" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
