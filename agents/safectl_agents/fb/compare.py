@@ -22,12 +22,10 @@ from safectl.errors import FileFormatError
 from safectl.files import new_file, read_json, write_json
 from safectl.seed import numpy_generator
 from safectl_agents.fb.domains import facts_of
-from safectl_agents.fb.experiment import RESULT
 from safectl_agents.fb.report import read_evaluations, reference
+from safectl_agents.fb.results import read_results, require_alike
 from safectl_agents.plots import COLOURS
 from safectl_agents.statistics import Interval, iqm_interval
-
-_ADVICE = "delete this folder and run the seed again"
 
 
 class Curves(NamedTuple):
@@ -55,7 +53,7 @@ def compare(folder: Path, domain: str) -> Path | None:
         The table; None without a finished seed.
 
     Raises:
-        FileFormatError: If a result is damaged.
+        ConfigError, FileFormatError: As `read_curves`.
         StorageError: If a file cannot be written.
     """
     found = read_curves(folder / domain)
@@ -77,12 +75,16 @@ def read_curves(folder: Path) -> dict[str, Curves]:
     """Read the scores of every finished seed by method.
 
     Raises:
-        FileFormatError: If a result is damaged, or seeds have no evaluation in common.
+        ConfigError: If the settings of a result cannot be read.
+        FileFormatError: If a result is damaged, seeds have no evaluation in common, or differ in
+            what makes them comparable.
     """
-    paths: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob(f"*/seed-*/{RESULT}"), key=_seed_of):
-        paths.setdefault(path.parts[-3], []).append(path.parent)
-    return {name: _join(folders) for name, folders in sorted(paths.items())}
+    found = read_results(folder)
+    require_alike(found)
+    methods: dict[str, dict[Path, Mapping[str, Any]]] = {}
+    for place, result in found.items():
+        methods.setdefault(place.parent.name, {})[place] = result
+    return {name: _join(results) for name, results in methods.items()}
 
 
 def summarise(curves: Curves) -> dict[str, Any]:
@@ -156,21 +158,18 @@ def _markdown(rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _join(folders: list[Path]) -> Curves:
-    results = tuple(read_json(folder / RESULT, advice=_ADVICE) for folder in folders)
-    for folder, result in zip(folders, results, strict=True):
-        if "last" not in result or "config" not in result:
-            raise FileFormatError(folder / RESULT, "is no result", _ADVICE)
-    logs = [read_evaluations(folder) for folder in folders]
+def _join(results: Mapping[Path, Mapping[str, Any]]) -> Curves:
+    logs = [read_evaluations(folder) for folder in results]
     steps = logs[0].steps
     for log in logs[1:]:
         steps = np.intersect1d(steps, log.steps)
     if len(steps) == 0:
         problem = "holds no update at which every seed was evaluated"
-        raise FileFormatError(folders[0].parent, problem, "train all seeds for the same steps")
+        advice = "train all seeds for the same steps"
+        raise FileFormatError(next(iter(results)).parent, problem, advice)
     scores = np.stack([log.scores[np.isin(log.steps, steps)] for log in logs])
-    seeds = tuple(int(result["config"]["seed"]) for result in results)
-    return Curves(seeds, steps, logs[0].tasks, scores, results)
+    seeds = tuple(int(result["config"]["seed"]) for result in results.values())
+    return Curves(seeds, steps, logs[0].tasks, scores, tuple(results.values()))
 
 
 def _at(curves: Curves, row: int) -> dict[str, Any]:
@@ -235,7 +234,3 @@ def _plot(
     figure.suptitle(title, fontsize=9)
     with new_file(path) as draft:
         canvas.print_figure(draft, dpi=110, format="png")
-
-
-def _seed_of(path: Path) -> tuple[str, int]:
-    return path.parts[-3], int(path.parent.name.removeprefix("seed-"))

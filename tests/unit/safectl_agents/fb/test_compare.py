@@ -10,6 +10,7 @@ from rich.console import Console
 from safectl.errors import ConfigError, FileFormatError, UnknownNameError
 from safectl.files import write_json
 from safectl.models import UpdateSettings
+from safectl_agents.bench.benchmark import results_folder
 from safectl_agents.cli import main
 from safectl_agents.fb import experiment
 from safectl_agents.fb.collect import CollectConfig, collect
@@ -68,6 +69,58 @@ def test_seeds_that_share_no_evaluation_and_damaged_results_are_refused(folder):
     with pytest.raises(FileFormatError, match="is no result"):
         read_curves(place)
     assert read_curves(folder / "nowhere") == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "config", "facts", "problem"),
+    [
+        ("fb", {"hidden": 256}, {}, r"hidden 256, .*fb/seed-0/result\.json has 1024"),
+        ("fb", {"update": {"learning_rate": 1e-3}}, {}, r"update\.learning_rate 0\.001"),
+        ("fb", {"update": {"method": "vc-fb"}}, {}, r"update\.method 'vc-fb'"),
+        ("fb", {}, {"episodes_of_the_data": 2}, "episodes_of_the_data 2"),
+        ("fb", {}, {"data_sha256": "b"}, "data_sha256 'b'"),
+        ("vc-fb", {"batch": 256}, {}, r"batch 256, .*fb/seed-0/result\.json has 512"),
+        ("vc-fb", {"update": {"method": "vc-fb", "budget": 9.0}}, {}, r"update\.budget"),
+        ("sf-lap", {"update": {"mix": 0.1}}, {}, r"update\.mix"),
+        ("td3", {"observation_scale": [2.0] * 4}, {}, "observation_scale"),
+    ],
+)
+def test_unlike_runs_are_not_compared(tmp_path, method, config, facts, problem):
+    write_seed(tmp_path, "fb", 0, {10: 1.0}, facts={"data_sha256": "a"})
+    write_seed(tmp_path, method, 1, {10: 1.0}, config=config, facts=facts)
+    with pytest.raises(FileFormatError, match=rf"{method}/seed-1/result\.json: has {problem}"):
+        read_curves(tmp_path / "point_mass_maze")
+
+
+def test_seeds_may_differ_in_how_long_and_where_they_ran_and_methods_in_what_makes_them(tmp_path):
+    fast = {"learning_rate": 1e-3, "method": "vc-fb", "discount": 0.98}
+    free = {"steps": 7, "device": "cuda:7", "threads": 3, "keep": 9, "log_every": 1}
+    write_seed(tmp_path, "td3", 0, {10: 1.0})
+    write_seed(tmp_path, "sf-lap", 0, {10: 1.0}, config={"update": {"budget": 9.0}})
+    write_seed(tmp_path, "vc-fb", 0, {10: 1.0}, config={"update": fast})
+    write_seed(tmp_path, "vc-fb", 1, {10: 1.0}, config={"update": fast, **free})
+    aw = {**fast, "method": "fb", "actor": "aw"}
+    write_seed(tmp_path, "fb-aw", 0, {10: 1.0}, config={"update": aw, "evaluate_every": 3})
+    found = read_curves(tmp_path / "point_mass_maze")
+    assert list(found) == ["fb-aw", "sf-lap", "td3", "vc-fb"]
+    assert found["vc-fb"].seeds == (0, 1)
+
+
+def test_the_recorded_seeds_are_alike():
+    found = read_curves(results_folder() / "fb" / "point_mass_maze")
+    assert {name: curves.seeds for name, curves in found.items()} == dict.fromkeys(
+        ("fb", "mc-fb", "vc-fb"), (0, 1, 2)
+    )
+
+
+def test_a_seed_unlike_the_finished_ones_is_not_even_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "run_side_by_side", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(experiment, "episode_paths", lambda _: [tmp_path])
+    monkeypatch.setattr(experiment, "digest_of_data", lambda _: "a")
+    write_seed(tmp_path, "fb", 0, {10: 1.0})
+    runs = plan(SMALL, tmp_path, tmp_path, methods=["vc-fb"], seeds=[0])
+    with pytest.raises(FileFormatError, match=r"vc-fb/seed-0/result\.json: has nz 4, .*has None"):
+        run_all(runs, jobs=1, command="", console=Console(quiet=True))
 
 
 def test_methods_vary_fastest_and_get_their_variant(tmp_path):
