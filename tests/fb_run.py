@@ -27,7 +27,7 @@ def write_run(folder, config=SMALL, spec=SPEC):
     model = ForwardBackward(config.sizes(spec.nx, spec.nu), seed=0)
     checkpoint = folder / "checkpoints" / "step-0000000001"
     checkpoint.mkdir(parents=True)
-    save_file(Learner(model, config.learning).state(), checkpoint / "state.safetensors")
+    save_file(Learner(model, config.update).state(), checkpoint / "state.safetensors")
     write_json(checkpoint / "state.json", {"step": 1})
     write_json(folder / "config.json", {"version": 1, "data": "", **to_mapping(config)})
     return model

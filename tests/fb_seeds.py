@@ -8,8 +8,8 @@ from safectl_agents.fb.domains import facts_of
 TASKS = tuple(facts_of("point_mass_maze").tasks)
 
 
-def write_seed(folder, method, seed, scores, *, domain="point_mass_maze", **settings):
-    """Write one, with equal scores of all tasks by update; `settings` are those of its run."""
+def write_seed(folder, method, seed, scores, *, domain="point_mass_maze", config=None, facts=None):
+    """Write one, with equal scores of all tasks by update; `config` and `facts` come on top."""
     tasks = tuple(facts_of(domain).tasks)
     place = folder / domain / method / f"seed-{seed}"
     place.mkdir(parents=True)
@@ -18,11 +18,11 @@ def write_seed(folder, method, seed, scores, *, domain="point_mass_maze", **sett
         rows.writerow(["step", *tasks])
         rows.writerows([step, *[score] * 4] for step, score in scores.items())
     last = {"step": max(scores), "scores": dict.fromkeys(tasks, scores[max(scores)])}
-    facts = {
-        "config": {"seed": seed, **settings},
+    usual = {
+        "config": {"seed": seed, **(config or {})},
         "machine": "a machine",
         "command": "a command",
         "episodes_of_the_data": 1,
         "processor_seconds_of_the_last_start": 1.0,
     }
-    write_json(place / "result.json", {"last": last, **facts})
+    write_json(place / "result.json", {"last": last, **usual, **(facts or {})})

@@ -13,12 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from safectl.errors import RangeError
 from safectl.models import conservative, imitation, measure
 from safectl.models.forward_backward import ForwardBackward
 from safectl.models.networks import Forward, noisy
 from safectl.models.saved import load_named_state, named_state
 from safectl.models.tasks import sample_tasks
-from safectl.models.update import Batch, Draws, UpdateSettings
+from safectl.models.update import DISCOUNT, Batch, Draws, UpdateSettings
 
 _CLAMP = 1.0
 """Bound on every entry of a gradient before the step of Adam."""
@@ -38,10 +39,18 @@ class Learner:
     Args:
         model: The model, whose weights it changes.
         settings: How it learns.
+        discount: Per step.
+
+    Raises:
+        RangeError: If the discount lies outside (0, 1).
     """
 
-    def __init__(self, model: ForwardBackward, settings: UpdateSettings) -> None:
-        self.model, self.settings = model, settings
+    def __init__(
+        self, model: ForwardBackward, settings: UpdateSettings, *, discount: float = DISCOUNT
+    ) -> None:
+        if not 0.0 < discount < 1.0:
+            raise RangeError("discount", value=discount, expected="a number in (0, 1)")
+        self.model, self.settings, self.discount = model, settings, discount
         self.target_forward = copy.deepcopy(model.forward).requires_grad_(False)
         self.target_backward = copy.deepcopy(model.backward).requires_grad_(False)
         device = next(model.actor.parameters()).device
@@ -82,7 +91,7 @@ class Learner:
     def _represent(self, batch: Batch, draws: Draws, task: Tensor) -> dict[str, Tensor]:
         """Step F, B and alpha."""
         settings, model = self.settings, self.model
-        discount = settings.discount * batch.discount
+        discount = self.discount * batch.discount
         with self._precision(batch):
             mean_next, target_forward, target = self._target(batch, draws, task)
             backward = model.backward(batch.next_observation).float()

@@ -2,10 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-import tyro
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -14,6 +13,9 @@ from safectl.models import conservative
 
 METHODS = ("fb", "vc-fb", "mc-fb", "dvc-fb")
 """Variants of the penalty: none, on values, on measures, on the values of tasks drawn from B."""
+
+DISCOUNT = 0.98
+"""Published discount per step of most domains; 0.99 for the point-mass maze."""
 
 SMOOTHING, CUT = 0.2, 0.3
 """Standard deviation of the noise on policy actions, and where it is cut."""
@@ -30,9 +32,6 @@ class UpdateSettings:
 
     method: str = "fb"
     """`fb`, `vc-fb`, `mc-fb` or `dvc-fb`."""
-    discount: Annotated[float, tyro.conf.Suppress] = 0.98
-    """Discount per step, in (0, 1); 0.99 for the point-mass maze. No option of its own: a training
-    has one, which knows that of its domain."""
     learning_rate: float = 1e-4
     """Step size of Adam for F and B, > 0."""
     actor_learning_rate: float = 1e-4
@@ -71,7 +70,6 @@ class UpdateSettings:
             raise UnknownNameError("method", self.method, known=METHODS)
         floor = 2.0 * math.log(conservative.CANDIDATES)
         for name, holds, expected in (
-            ("discount", 0.0 < self.discount < 1.0, "a number in (0, 1)"),
             ("learning_rate", self.learning_rate > 0.0, "a number > 0"),
             ("actor_learning_rate", self.actor_learning_rate > 0.0, "a number > 0"),
             ("polyak", 0.0 < self.polyak <= 1.0, "a number in (0, 1]"),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from safectl.models import Batch, Draws, ForwardBackward, UpdateSettings
 from safectl.models.networks import noisy
+from safectl.models.update import DISCOUNT
 
 
 class EagerLearner:
@@ -46,7 +47,7 @@ class EagerLearner:
         heads = model.forward(observation, action, task)
         measures = [head @ backward.T for head in heads]
         off = ~torch.eye(len(action), dtype=torch.bool, device=action.device)
-        aim = settings.discount * discount[:, None] * target
+        aim = DISCOUNT * discount[:, None] * target
         loss = sum(0.5 * (measure - aim)[off].square().mean() for measure in measures)
         loss = loss - sum(measure.diagonal().mean() for measure in measures)
         products = backward @ backward.T

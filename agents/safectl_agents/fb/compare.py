@@ -18,33 +18,14 @@ from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 from scipy import stats
 
-from safectl.config import to_mapping
 from safectl.errors import FileFormatError
 from safectl.files import new_file, read_json, write_json
-from safectl.models import UpdateSettings
 from safectl.seed import numpy_generator
 from safectl_agents.fb.domains import facts_of
-from safectl_agents.fb.experiment import RESULT
-from safectl_agents.fb.methods import METHODS
 from safectl_agents.fb.report import read_evaluations, reference
-from safectl_agents.fb.settings import FBConfig
+from safectl_agents.fb.results import read_results, require_alike
 from safectl_agents.plots import COLOURS
 from safectl_agents.statistics import Interval, iqm_interval
-
-_ADVICE = "delete this folder and run the seed again"
-_MAY_DIFFER = frozenset(
-    (
-        "seed",
-        "steps",
-        "evaluate_every",
-        "checkpoint_every",
-        "keep",
-        "log_every",
-        "device",
-        "threads",
-    )
-)
-"""Settings that seeds of one comparison need not share."""
 
 
 class Curves(NamedTuple):
@@ -72,7 +53,7 @@ def compare(folder: Path, domain: str) -> Path | None:
         The table; None without a finished seed.
 
     Raises:
-        FileFormatError: If a result is damaged.
+        ConfigError, FileFormatError: As `read_curves`.
         StorageError: If a file cannot be written.
     """
     found = read_curves(folder / domain)
@@ -94,40 +75,16 @@ def read_curves(folder: Path) -> dict[str, Curves]:
     """Read the scores of every finished seed by method.
 
     Raises:
-        FileFormatError: If a result is damaged, seeds have no evaluation in common, or were trained
-            in unlike ways.
+        ConfigError: If the settings of a result cannot be read.
+        FileFormatError: If a result is damaged, seeds have no evaluation in common, or differ in
+            what makes them comparable.
     """
-    paths: dict[str, list[Path]] = {}
-    for path in sorted(folder.glob(f"*/seed-*/{RESULT}"), key=_seed_of):
-        paths.setdefault(path.parts[-3], []).append(path.parent)
-    found = {name: _join(folders) for name, folders in sorted(paths.items())}
-    seen: dict[str, tuple[Path, object]] = {}
-    for name, curves in found.items():
-        for place, result in zip(paths[name], curves.results, strict=True):
-            _require_alike(place / RESULT, name, result, seen)
-    return found
-
-
-def _require_alike(
-    path: Path, method: str, result: Mapping[str, Any], seen: dict[str, tuple[Path, object]]
-) -> None:
-    """Refuse to compare seeds that differ in more than seed, method and length."""
-    config = to_mapping(FBConfig()) | result["config"]  # earlier versions knew fewer settings
-    update = config.pop("update")
-    shared = {name: value for name, value in config.items() if name not in _MAY_DIFFER}
-    if method in METHODS and METHODS[method].update is not None:
-        for name, value in (to_mapping(UpdateSettings()) | update).items():
-            shared[f"update.{name}"] = value
-    for name in ("episodes_of_the_data", "data_sha256"):
-        if name in result:
-            shared[name] = result[name]
-    for name in shared.keys() - {"update.method", "update.actor"}:
-        value = list(shared[name]) if isinstance(shared[name], tuple) else shared[name]
-        other, theirs = seen.setdefault(name, (path, value))
-        if value != theirs:
-            problem = f"has {name} {value!r}, that of {other} is {theirs!r}"
-            advice = "move one of them into another folder; unlike trainings are not compared"
-            raise FileFormatError(path, problem, advice)
+    found = read_results(folder)
+    require_alike(found)
+    methods: dict[str, dict[Path, Mapping[str, Any]]] = {}
+    for place, result in found.items():
+        methods.setdefault(place.parent.name, {})[place] = result
+    return {name: _join(results) for name, results in methods.items()}
 
 
 def summarise(curves: Curves) -> dict[str, Any]:
@@ -201,21 +158,18 @@ def _markdown(rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _join(folders: list[Path]) -> Curves:
-    results = tuple(read_json(folder / RESULT, advice=_ADVICE) for folder in folders)
-    for folder, result in zip(folders, results, strict=True):
-        if "last" not in result or "config" not in result:
-            raise FileFormatError(folder / RESULT, "is no result", _ADVICE)
-    logs = [read_evaluations(folder) for folder in folders]
+def _join(results: Mapping[Path, Mapping[str, Any]]) -> Curves:
+    logs = [read_evaluations(folder) for folder in results]
     steps = logs[0].steps
     for log in logs[1:]:
         steps = np.intersect1d(steps, log.steps)
     if len(steps) == 0:
         problem = "holds no update at which every seed was evaluated"
-        raise FileFormatError(folders[0].parent, problem, "train all seeds for the same steps")
+        advice = "train all seeds for the same steps"
+        raise FileFormatError(next(iter(results)).parent, problem, advice)
     scores = np.stack([log.scores[np.isin(log.steps, steps)] for log in logs])
-    seeds = tuple(int(result["config"]["seed"]) for result in results)
-    return Curves(seeds, steps, logs[0].tasks, scores, results)
+    seeds = tuple(int(result["config"]["seed"]) for result in results.values())
+    return Curves(seeds, steps, logs[0].tasks, scores, tuple(results.values()))
 
 
 def _at(curves: Curves, row: int) -> dict[str, Any]:
@@ -280,7 +234,3 @@ def _plot(
     figure.suptitle(title, fontsize=9)
     with new_file(path) as draft:
         canvas.print_figure(draft, dpi=110, format="png")
-
-
-def _seed_of(path: Path) -> tuple[str, int]:
-    return path.parts[-3], int(path.parent.name.removeprefix("seed-"))

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,13 @@ _DAMAGED = (
 )
 """What numpy and zipfile raise on a damaged file; NotImplementedError is a RuntimeError."""
 
-_NAME = re.compile(r"[^_]+_[0-9]+_[0-9]+")
-_ROUNDING = 1e-6
-"""How far actions and discounts may lie outside their ranges."""
-
 _ADVICE = "collect it again, or convert it with numpy.savez to plain float arrays"
+
+_NAME = re.compile(r"[^_]*_[0-9]+_0*[1-9][0-9]{0,8}\.npz")
+_REAL = "fiub"
+"""Kinds of numbers that become floats without loss of meaning."""
+_TOLERANCE = 1e-6
+"""By which rounding may carry an action or a discount over its range."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,13 +104,17 @@ def load_episode(path: Path) -> Episode:
     """Read one episode; rewards and discounts of shape (T+1,) or (T+1, n), unknown keys ignored.
 
     Raises:
-        FileFormatError: If it is damaged, holds pickled objects, or its arrays do not fit.
+        FileFormatError: If it is damaged, holds pickled objects, its arrays do not fit, or actions
+            or discounts lie outside their range.
         NonFiniteError: If a number is NaN or infinite.
     """
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             kept = ("observation", "action", "reward", "discount", "physics", "skill")
-            arrays = {name: _real(file[name]) for name in kept if name in file.files}
+            arrays = {name: np.asarray(file[name]) for name in kept if name in file.files}
+        for name, array in arrays.items():
+            if array.dtype.kind not in _REAL:
+                raise FileFormatError(path, f"holds {name} of type {array.dtype}", _ADVICE)
         observation = arrays["observation"].astype(np.float32)
         action = arrays["action"].astype(np.float32)
         rows = len(observation)
@@ -121,53 +127,43 @@ def load_episode(path: Path) -> Episode:
     if observation.ndim != 2 or action.ndim != 2 or len(action) != rows or rows < 2:
         shapes = f"observation {observation.shape}, action {action.shape}"
         raise FileFormatError(path, f"holds {shapes}; expected (T+1, n) of both", _ADVICE)
-    for name, array, fits in (
-        ("observation", observation, observation.size > 0),
-        ("action", action, action.size > 0),
-        ("reward", reward, reward.ndim in (1, 2)),
-        ("discount", discount, discount.shape in ((rows,), (rows, 1))),
-        ("physics", physics, physics is None or physics.ndim == 2),
-        ("skill", skill, skill is None or skill.ndim == 2),
+    for name, shape, fits in (
+        ("observation", observation.shape, observation.size > 0),
+        ("action", action.shape, action.size > 0),
+        ("reward", reward.shape, reward.ndim in (1, 2) and reward.size > 0),
+        ("discount", discount.shape, discount.shape in ((rows,), (rows, 1))),
     ):
-        if array is not None and (not fits or len(array) != rows):
-            raise FileFormatError(path, f"holds {name} of shape {array.shape}", _ADVICE)
-    episode = Episode(
-        observation, action, reward.reshape(rows, -1), discount.reshape(rows), physics, skill
-    )
-    _require_values(path, episode)
+        if not fits or shape[0] != rows:
+            raise FileFormatError(path, f"holds {name} of shape {shape}", _ADVICE)
+    reward, discount = reward.reshape(rows, -1), discount.reshape(rows)
+    for name, part in (("physics", physics), ("skill", skill)):
+        if part is not None and (part.ndim != 2 or len(part) != rows):
+            raise FileFormatError(path, f"holds {name} of shape {part.shape}", _ADVICE)
+    episode = Episode(observation, action, reward, discount, physics, skill)
+    _check_numbers(episode, path)
     return episode
 
 
-def _real(array: NDArray[Any]) -> NDArray[Any]:
-    if np.iscomplexobj(array):
-        raise TypeError("complex numbers")
-    return np.asarray(array)
-
-
-def _require_values(path: Path, episode: Episode) -> None:
-    """Refuse numbers that are not finite, and actions and discounts outside their ranges."""
+def _check_numbers(episode: Episode, path: Path) -> None:
+    """Refuse what is not finite or out of range; action and discount of the reset do not count."""
     action, discount = episode.action[1:], episode.discount[1:]
-    checked: dict[str, NDArray[Any]] = {
-        "observation": episode.observation,
-        "action": action,
-        "reward": episode.reward,
-        "discount": discount,
-    }
-    for name in ("physics", "skill"):
-        values = getattr(episode, name)
-        if values is not None:
-            checked[name] = values
-    for name, values in checked.items():
+    for name, values in (
+        ("observation", episode.observation),
+        ("action", action),
+        ("reward", episode.reward),
+        ("discount", discount),
+        ("physics", np.zeros(0) if episode.physics is None else episode.physics),
+        ("skill", np.zeros(0) if episode.skill is None else episode.skill),
+    ):
         bad = int((~np.isfinite(values)).sum())
         if bad:
             raise NonFiniteError(
                 f"{name} of {path}", count=bad, size=values.size, advice="delete this episode"
             )
-    for name, values, low in (("action", action, -1.0), ("discount", discount, 0.0)):
-        least, most = float(values.min()), float(values.max())
-        if least < low - _ROUNDING or most > 1.0 + _ROUNDING:
-            problem = f"holds {name}s from {least:g} to {most:g}"
-            advice = f"scale the {name}s to [{low:g}, 1] and write the episode again"
+    for name, values, low in (("actions", action, -1.0), ("discounts", discount, 0.0)):
+        if values.min() < low - _TOLERANCE or values.max() > 1.0 + _TOLERANCE:
+            problem = f"holds {name} from {values.min():g} to {values.max():g}"
+            advice = f"scale them to [{low:g}, 1]"
             raise FileFormatError(path, problem, advice)
 
 
@@ -177,13 +173,13 @@ def episode_paths(folder: Path) -> list[Path]:
     Raises:
         FileFormatError: If there are none, or a name has another form.
     """
-    paths = sorted(folder.glob("*_*_*.npz"))
+    paths = sorted(folder.glob("*.npz"))
     if not paths:
         advice = "collect data with: safectl collect, or name the folder buffer/"
         raise FileFormatError(folder, "holds no episodes", advice)
     for path in paths:
-        if not _NAME.fullmatch(path.stem):
-            advice = "name it episode_<index>_<length>.npz"
+        if not _NAME.fullmatch(path.name):
+            advice = "name it episode_<index>_<length>.npz, of length >= 1, or move it away"
             raise FileFormatError(path, "has a name of another form", advice)
     return sorted(paths, key=lambda path: int(path.stem.split("_")[1]))
 

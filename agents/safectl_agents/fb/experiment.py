@@ -20,11 +20,11 @@ from safectl_agents.bench.benchmark import describe_machine
 from safectl_agents.fb.episodes import digest_of_data, episode_paths
 from safectl_agents.fb.methods import find_method
 from safectl_agents.fb.report import Evaluations, read_evaluations, read_log
+from safectl_agents.fb.results import RESULT, read_results, require_alike
 from safectl_agents.fb.settings import FBConfig
 from safectl_agents.fb.train import check_run, train_as
 from safectl_agents.pool import Work, run_side_by_side
 
-RESULT = "result.json"
 _VERSION = 1
 _ADVICE = "delete this file and run the seed again"
 
@@ -42,19 +42,18 @@ class Run:
 def plan(
     protocol: FBConfig, data: Path, folder: Path, *, methods: Sequence[str], seeds: Sequence[int]
 ) -> list[Run]:
-    """List every seed once; methods vary fastest, so that comparisons are complete early.
+    """List every seed; methods vary fastest, so that comparisons are complete early.
 
     Args:
         protocol: What all share; its seed and its variant are replaced.
         data: Folder of episodes.
         folder: Of the experiment.
-        methods: Names of methods.
-        seeds: Seeds.
+        methods: Names of methods; one that is named twice is trained once.
+        seeds: Seeds, likewise.
 
     Raises:
-        ConfigError: If a baseline is given options of the update of FB.
         UnknownNameError: If a method does not exist.
-        RangeError: If a setting does not fit.
+        ConfigError: If a setting is not read by a method.
     """
     return [
         Run(
@@ -73,10 +72,16 @@ def run_all(runs: Sequence[Run], *, jobs: int, command: str, console: Console) -
 
     Raises:
         ConfigError: If a folder holds a seed with other settings; nothing is trained.
+        FileFormatError: If a finished seed beside them, or one to be trained, is unlike the others
+            in what makes them comparable; nothing is trained.
         SafectlError: The first error of a seed; what runs beside it is finished, nothing is begun.
     """
     for run in runs:
         check_run(find_method(run.method).kind, run.config, run.data, run.folder)
+    waiting = [run for run in runs if not is_finished(run)]
+    if waiting:
+        finished = read_results(waiting[0].folder.parents[1])
+        require_alike(finished | {run.folder: _facts_of(run) for run in waiting})
     works = [
         Work(
             f"{run.config.domain} {run.method} {run.config.seed}",
@@ -84,8 +89,7 @@ def run_all(runs: Sequence[Run], *, jobs: int, command: str, console: Console) -
             partial(run_seed, run, command=command),
             partial(_standing, run.folder),
         )
-        for run in runs
-        if not is_finished(run)
+        for run in waiting
     ]
     run_side_by_side(works, jobs=jobs, console=console)
 
@@ -126,18 +130,25 @@ def run_seed(run: Run, *, command: str) -> None:
         {
             "version": _VERSION,
             "method": run.method,
-            "config": to_mapping(run.config),
+            **_facts_of(run),
             "machine": describe_machine(),
             "versions": {name: version(name) for name in packages},
             "command": command,
-            "episodes_of_the_data": len(episode_paths(run.data)),
-            "data_sha256": digest_of_data(run.data),
             "last": _scores(found, -1),
             "best": _scores(found, best),
             "seconds_of_the_last_start": round(time.monotonic() - began, 1),
             "processor_seconds_of_the_last_start": round(time.process_time() - spent, 1),
         },
     )
+
+
+def _facts_of(run: Run) -> dict[str, object]:
+    """Return what makes a result comparable with others."""
+    return {
+        "config": to_mapping(run.config),
+        "episodes_of_the_data": len(episode_paths(run.data)),
+        "data_sha256": digest_of_data(run.data),
+    }
 
 
 def _scores(found: Evaluations, row: int) -> dict[str, object]:

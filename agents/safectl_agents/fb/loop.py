@@ -154,7 +154,7 @@ def _save(trainee: Trainee, parent: Path, step: int, *, keep: int) -> None:
 
 def _diverges(figures: Mapping[str, float], config: FBConfig) -> bool:
     """Tell whether the mass lies outside [0, 2 / (1 - discount)]; False for a method without."""
-    highest = 2.0 / (1.0 - config.learning.discount)
+    highest = 2.0 / (1.0 - config.gamma)
     return "mass" in figures and not 0.0 <= figures["mass"] <= highest
 
 
@@ -163,7 +163,7 @@ def _warn(step: int, mass: float, config: FBConfig) -> None:
     _LOG.warning(
         "%s, seed %d: mass is %.3g at update %d and should approach %.3g: the model diverges; "
         "train anew with %s",
-        *(config.update.method, config.seed, mass, step, 1.0 / (1.0 - config.learning.discount)),
+        *(config.update.method, config.seed, mass, step, 1.0 / (1.0 - config.gamma)),
         "lower learning rates" if is_mean else "--update.target-heads mean",
     )
 

@@ -1,11 +1,12 @@
 """Everything that is trained on one data set and compared: variants of FB, and baselines."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Literal
 
+from safectl.config import to_mapping
 from safectl.errors import ConfigError, UnknownNameError
 from safectl.models import UpdateSettings
 from safectl_agents.fb.baselines.gc_iql import GCIQL
@@ -27,27 +28,28 @@ class Method:
         make: Builds it, untrained.
         kind: What its folder says that it holds.
         update: Variant of FB, and what its policy learns; None for a baseline.
-        shared: Options of the update that a baseline has as well.
+        reads: Entries of the settings' `update` that a baseline reads; a variant reads all.
     """
 
     summary: str
     make: Callable[[FBConfig, Domain, Transitions], Trainee]
     kind: str = MODEL
     update: tuple[str, Literal["value", "aw"]] | None = None
-    shared: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
 
     def configure(self, config: FBConfig) -> FBConfig:
         """Return the settings of a training by this method.
 
         Raises:
-            ConfigError: If it is a baseline, and an option of the update is given.
+            ConfigError: If an entry of `update` was set that a baseline does not read.
         """
         if self.update is None:
-            for name, value in asdict(UpdateSettings()).items():
-                if name not in self.shared and getattr(config.update, name) != value:
+            published = to_mapping(UpdateSettings())
+            for name, value in to_mapping(config.update).items():
+                if value != published[name] and name not in self.reads:
                     option = f"--update.{name.replace('_', '-')}"
-                    problem = f"says nothing to {self.kind}; compare baselines without it"
-                    raise ConfigError(option, f"{problem}, in a command of their own")
+                    problem = f"is not read by {self.kind}; leave it out, or train baselines and"
+                    raise ConfigError(option, f"{problem} variants of FB in two commands")
             return config
         variant, actor = self.update
         return replace(config, update=replace(config.update, method=variant, actor=actor))
@@ -77,7 +79,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "fb-aw": _variant("forward-backward, policy by advantage-weighted imitation", "fb", "aw"),
         "vc-fb-aw": _variant("both of vc-fb and fb-aw", "vc-fb", "aw"),
         "sf-lap": Method(
-            "successor features over Laplacian features", SFLap, "sf-lap", shared=("mix",)
+            "successor features over Laplacian features", SFLap, "sf-lap", reads=("mix",)
         ),
         "gc-iql": Method("goal-conditioned implicit Q-learning", GCIQL, "gc-iql"),
         "cql": Method("conservative Q-learning per task", partial(PerTask, make_cql), "cql"),

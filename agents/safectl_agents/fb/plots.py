@@ -42,7 +42,7 @@ def plot_trainings(runs: Mapping[str, Path], path: Path) -> None:
         panels[0].plot(found.steps, found.scores.mean(1), "o-", color=colour, label=label)
         for panel, name in zip(panels[1:], ("mass", "value"), strict=True):
             panel.plot(rows[:, 0], rows[:, names.index(name)], color=colour)
-        expected = 1.0 / (1.0 - config.learning.discount)
+        expected = 1.0 / (1.0 - config.gamma)
         panels[1].axhline(expected, color="black", ls="--", lw=1.0)
         figure.suptitle(config.domain)
         ceilings = facts_of(config.domain).ceilings

@@ -204,7 +204,7 @@ def load_visits(folder: Path, spec: Spec) -> Visits:
     """
     config, model = _load(folder, spec)
     tensors = _read_visits(folder / VISITS, model)
-    discount = config.learning.discount
+    discount = config.gamma
     critic = VisitCritic(model, Task(tensors["task"]), tensors["unsafe"], discount=discount)
     *centre, radius = tensors["disc"].tolist()
     try:

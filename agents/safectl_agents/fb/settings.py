@@ -1,14 +1,15 @@
 """Settings of a training of a forward-backward model."""
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+from safectl.config import overlay
 from safectl.errors import RangeError
 from safectl.models import Sizes, UpdateSettings
 from safectl_agents.fb.domains import facts_of
 from safectl_agents.fb.episodes import Subset
 from safectl_agents.settings import require_device
-
-_OWN_DISCOUNT = UpdateSettings().discount
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +86,30 @@ class FBConfig:
             raise RangeError("discount", value=self.discount, expected="a number in (0, 1)")
         if self.nz is not None and self.nz < 1:
             raise RangeError("nz", value=self.nz, expected=">= 1")
-        if self.update.discount != _OWN_DISCOUNT:
-            expected = "the default; set the discount of the run, which knows the domain's"
-            raise RangeError("update.discount", value=self.update.discount, expected=expected)
         require_device(self.device)
 
     @property
-    def learning(self) -> UpdateSettings:
-        """How the model learns, with the discount of the run or of the domain."""
-        published = facts_of(self.domain).discount
-        discount = published if self.discount is None else self.discount
-        return replace(self.update, discount=discount)
+    def gamma(self) -> float:
+        """Discount per step, of the run or of the domain."""
+        return facts_of(self.domain).discount if self.discount is None else self.discount
 
     def sizes(self, nx: int, nu: int) -> Sizes:
         """Return the widths of the networks for observations and actions of these sizes."""
         nz = facts_of(self.domain).nz if self.nz is None else self.nz
         widths = (self.hidden, self.embedding, self.backward_hidden)
         return Sizes(nx, nu, nz, *widths, observation_scale=self.observation_scale)
+
+
+def read_settings(stored: Mapping[str, Any], *, source: str) -> FBConfig:
+    """Read settings of a run, whichever version wrote them.
+
+    Earlier ones kept a second discount in `update`, which no training used; it is dropped.
+
+    Raises:
+        ConfigError: On an unknown key or a value of the wrong type or range.
+    """
+    update = stored.get("update")
+    if isinstance(update, Mapping):
+        used = {name: value for name, value in update.items() if name != "discount"}
+        stored = {**stored, "update": used}
+    return overlay(FBConfig(), stored, source=source)

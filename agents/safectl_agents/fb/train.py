@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from safectl.config import overlay, to_mapping
+from safectl.config import to_mapping
 from safectl.errors import ConfigError, FileFormatError, ShapeError
 from safectl.files import read_json, write_json
 from safectl.models import Batch, ForwardBackward, Learner, draw
@@ -26,7 +26,7 @@ from safectl_agents.fb.domains import Domain
 from safectl_agents.fb.episodes import Transitions, digest_of_data, load_transitions
 from safectl_agents.fb.evaluate import Policies, infer_tasks, make_labels, task_policies
 from safectl_agents.fb.loop import Progress, Trainee, fit, restore
-from safectl_agents.fb.settings import FBConfig
+from safectl_agents.fb.settings import FBConfig, read_settings
 from safectl_agents.training_state import checkpoints
 
 MODEL = "forward-backward"
@@ -162,7 +162,7 @@ def load_config(folder: Path, *, device: str | None = None) -> FBConfig:
 
 def make_learner(config: FBConfig, domain: Domain) -> Learner:
     """Return an untrained learner on the device of the settings."""
-    return Learner(_make_model(config, domain), config.learning)
+    return Learner(_make_model(config, domain), config.update, discount=config.gamma)
 
 
 def _make_model(config: FBConfig, domain: Domain) -> ForwardBackward:
@@ -191,7 +191,7 @@ def _read_config(folder: Path, device: str | None) -> _Stored:
         if not isinstance(value, str | None):
             raise FileFormatError(path, f"holds {name} {value!r}", "name the folder of a training")
     stored |= {} if device is None else {"device": device}
-    return _Stored(kind, overlay(FBConfig(), stored, source=str(path)), data, digest)
+    return _Stored(kind, read_settings(stored, source=str(path)), data, digest)
 
 
 def check_run(kind: str, config: FBConfig, data: Path, folder: Path) -> None:

@@ -189,7 +189,7 @@ def measure_visits(
         choose = partial(choose_task, candidates=number, seed=seed, progress=progress)
         chosen = choose(model, task, config.unsafe, goal=config.task)
         task, done = chosen.task, chosen.tried
-    critic = VisitCritic(model, task, unsafe, discount=run.learning.discount)
+    critic = VisitCritic(model, task, unsafe, discount=run.gamma)
     tell = None if progress is None else lambda step: progress(done + step)
     sample = draw_rollouts(config, TaskPolicy(model, task), outside, progress=tell)
     everywhere = _everywhere(model, entered)

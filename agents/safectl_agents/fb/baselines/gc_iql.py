@@ -99,7 +99,7 @@ class GCIQL:
         goals, reached = choose_goals(chosen, self._place, generator)
         goal = self._rows.observation[goals]
         reward = reached.float() - 1.0
-        discount = self._config.learning.discount * batch.discount * (1.0 - reached.float())
+        discount = self._config.gamma * batch.discount * (1.0 - reached.float())
         with torch.no_grad():
             following = self.target(batch.next_observation, goal)
             aim = reward + discount * following

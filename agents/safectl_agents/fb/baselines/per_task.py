@@ -102,7 +102,7 @@ class PerTask:
 def make_cql(config: FBConfig, domain: Domain) -> CQL:
     """Return an untrained agent of conservative Q-learning."""
     return CQL(
-        *(domain.nx, domain.nu), hidden=config.hidden, discount=config.learning.discount,
+        *(domain.nx, domain.nu), hidden=config.hidden, discount=config.gamma,
         seed=config.seed, device=config.device,
     )  # fmt: skip
 
@@ -110,7 +110,7 @@ def make_cql(config: FBConfig, domain: Domain) -> CQL:
 def make_td3(config: FBConfig, domain: Domain, *, bc: float | None = None) -> TD3:
     """Return an untrained agent of TD3."""
     return TD3(
-        *(domain.nx, domain.nu), hidden=config.hidden, discount=config.learning.discount,
+        *(domain.nx, domain.nu), hidden=config.hidden, discount=config.gamma,
         seed=config.seed, device=config.device, bc=bc,
     )  # fmt: skip
 

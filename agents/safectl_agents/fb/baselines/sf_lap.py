@@ -92,10 +92,10 @@ class SFLap:
     def update(self, step: int) -> dict[str, Tensor]:
         """Take one step of phi, psi and the policy."""
         config, model = self._config, self.model
-        sizes, settings = model.sizes, config.learning
+        sizes = model.sizes
         chosen, generator = parts.batch_of(config, step, len(self._rows.action))
         batch = self._rows.at(chosen)
-        draws = draw(config.batch, sizes.nu, sizes.nz, settings.mix, generator)
+        draws = draw(config.batch, sizes.nu, sizes.nz, config.update.mix, generator)
         here, following = model.backward(batch.observation), model.backward(batch.next_observation)
         slow = feature_loss(here, following)
         with torch.no_grad():
@@ -104,7 +104,7 @@ class SFLap:
             action = noisy(mean, draws.target_noise)
             target = self.target(batch.next_observation, action, task)
         psi = model.forward(batch.observation, batch.action, task)
-        discount = settings.discount * batch.discount
+        discount = config.gamma * batch.discount
         fit = successor_loss(psi, target, following, task, discount)
         parts.descend(self._optimizers["features"], slow)
         parts.descend(self._optimizers["successor"], fit)

@@ -66,5 +66,3 @@ def test_a_budget_that_can_never_be_met_and_unknown_methods_are_refused():
         UpdateSettings(budget=4.9)
     with pytest.raises(UnknownNameError, match="vc-fb"):
         UpdateSettings(method="vcfb")
-    with pytest.raises(RangeError, match="discount"):
-        UpdateSettings(discount=1.0)

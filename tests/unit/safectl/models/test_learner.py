@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from safectl.errors import RangeError
 from safectl.models import METHODS, Batch, ForwardBackward, Learner, Sizes, UpdateSettings, draw
 from safectl.models.measure import densities
 from safectl.models.networks import noisy
@@ -131,3 +132,9 @@ def test_an_update_on_a_gpu_is_that_on_the_cpu(method):
         learner.update(batch, type(draws)(*(part.to(device) for part in draws)))
         found.append(weights(learner).cpu())
     assert torch.allclose(found[0], found[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("discount", [0.0, 1.0, float("nan")])
+def test_a_discount_outside_its_range_is_refused(discount):
+    with pytest.raises(RangeError, match="discount"):
+        Learner(ForwardBackward(SIZES), UpdateSettings(), discount=discount)

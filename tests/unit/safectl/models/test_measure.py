@@ -82,8 +82,9 @@ def test_the_learned_measure_is_that_of_a_tabular_chain():
     rows = len(here)
     sizes = Sizes(nx=states, nu=1, nz=8, hidden=64, embedding=32, backward_hidden=64)
     model = ForwardBackward(sizes)
-    settings = UpdateSettings(discount=gamma, learning_rate=1e-3, polyak=0.05)
-    learner, generator = Learner(model, settings), torch_generator(0, "tabular")
+    settings = UpdateSettings(learning_rate=1e-3, polyak=0.05)
+    learner = Learner(model, settings, discount=gamma)
+    generator = torch_generator(0, "tabular")
     for _ in range(900):
         action = 2.0 * torch.rand(rows, 1, generator=generator) - 1.0  # without influence
         batch = Batch(step[here], action, step[there], torch.ones(rows))

@@ -10,6 +10,7 @@ from rich.console import Console
 from safectl.errors import ConfigError, FileFormatError, UnknownNameError
 from safectl.files import write_json
 from safectl.models import UpdateSettings
+from safectl_agents.bench.benchmark import results_folder
 from safectl_agents.cli import main
 from safectl_agents.fb import experiment
 from safectl_agents.fb.collect import CollectConfig, collect
@@ -71,49 +72,55 @@ def test_seeds_that_share_no_evaluation_and_damaged_results_are_refused(folder):
 
 
 @pytest.mark.parametrize(
-    ("method", "settings", "word"),
+    ("method", "config", "facts", "problem"),
     [
-        ("fb", {"hidden": 64}, "hidden 64"),
-        ("td3", {"batch": 7}, "batch 7"),
-        ("vc-fb", {"update": {"orthonormality": 3.0}}, r"update\.orthonormality 3\.0"),
+        ("fb", {"hidden": 256}, {}, r"hidden 256, .*fb/seed-0/result\.json has 1024"),
+        ("fb", {"update": {"learning_rate": 1e-3}}, {}, r"update\.learning_rate 0\.001"),
+        ("fb", {"update": {"method": "vc-fb"}}, {}, r"update\.method 'vc-fb'"),
+        ("fb", {}, {"episodes_of_the_data": 2}, "episodes_of_the_data 2"),
+        ("fb", {}, {"data_sha256": "b"}, "data_sha256 'b'"),
+        ("vc-fb", {"batch": 256}, {}, r"batch 256, .*fb/seed-0/result\.json has 512"),
+        ("vc-fb", {"update": {"method": "vc-fb", "budget": 9.0}}, {}, r"update\.budget"),
+        ("sf-lap", {"update": {"mix": 0.1}}, {}, r"update\.mix"),
+        ("td3", {"observation_scale": [2.0] * 4}, {}, "observation_scale"),
     ],
 )
-def test_seeds_of_unlike_trainings_are_not_compared(folder, method, settings, word):
-    place = folder / "point_mass_maze"
-    write_seed(folder, method, 7, {20: 1.0}, **settings)
-    with pytest.raises(FileFormatError, match=rf"{method}/seed-7.* has {word}, that of .*seed-0"):
-        read_curves(place)
+def test_unlike_runs_are_not_compared(tmp_path, method, config, facts, problem):
+    write_seed(tmp_path, "fb", 0, {10: 1.0}, facts={"data_sha256": "a"})
+    write_seed(tmp_path, method, 1, {10: 1.0}, config=config, facts=facts)
+    with pytest.raises(FileFormatError, match=rf"{method}/seed-1/result\.json: has {problem}"):
+        read_curves(tmp_path / "point_mass_maze")
 
 
-def test_lengths_variants_and_the_updates_of_baselines_may_differ(folder):
-    other = {"method": "vc-fb", "actor": "aw"}
-    write_seed(folder, "vc-fb-aw", 0, {20: 1.0}, steps=9, threads=2, update=other)
-    write_seed(folder, "cql", 0, {20: 1.0}, update={"orthonormality": 3.0})
-    assert len(read_curves(folder / "point_mass_maze")) == 4
+def test_seeds_may_differ_in_how_long_and_where_they_ran_and_methods_in_what_makes_them(tmp_path):
+    fast = {"learning_rate": 1e-3, "method": "vc-fb", "discount": 0.98}
+    free = {"steps": 7, "device": "cuda:7", "threads": 3, "keep": 9, "log_every": 1}
+    write_seed(tmp_path, "td3", 0, {10: 1.0})
+    write_seed(tmp_path, "sf-lap", 0, {10: 1.0}, config={"update": {"budget": 9.0}})
+    write_seed(tmp_path, "vc-fb", 0, {10: 1.0}, config={"update": fast})
+    write_seed(tmp_path, "vc-fb", 1, {10: 1.0}, config={"update": fast, **free})
+    aw = {**fast, "method": "fb", "actor": "aw"}
+    write_seed(tmp_path, "fb-aw", 0, {10: 1.0}, config={"update": aw, "evaluate_every": 3})
+    found = read_curves(tmp_path / "point_mass_maze")
+    assert list(found) == ["fb-aw", "sf-lap", "td3", "vc-fb"]
+    assert found["vc-fb"].seeds == (0, 1)
 
 
-def test_a_plan_has_every_seed_once(tmp_path):
-    runs = plan(SMALL, tmp_path, tmp_path, methods=["fb", "cql", "fb"], seeds=[0, 1, 0])
-    assert [(run.method, run.config.seed) for run in runs] == [
-        ("fb", 0), ("cql", 0), ("fb", 1), ("cql", 1),
-    ]  # fmt: skip
+def test_the_recorded_seeds_are_alike():
+    found = read_curves(results_folder() / "fb" / "point_mass_maze")
+    assert {name: curves.seeds for name, curves in found.items()} == dict.fromkeys(
+        ("fb", "mc-fb", "vc-fb"), (0, 1, 2)
+    )
 
 
-def test_a_baseline_refuses_options_of_the_update(tmp_path):
-    asked = replace(SMALL, update=UpdateSettings(orthonormality=3.0))
-    with pytest.raises(ConfigError, match=r"--update\.orthonormality: says nothing to td3"):
-        plan(asked, tmp_path, tmp_path, methods=["fb", "td3"], seeds=[0])
-    assert plan(asked, tmp_path, tmp_path, methods=["fb"], seeds=[0])
-    mixed = replace(SMALL, update=UpdateSettings(mix=0.0))
-    assert plan(mixed, tmp_path, tmp_path, methods=["sf-lap"], seeds=[0])
-    with pytest.raises(ConfigError, match=r"--update\.mix"):
-        plan(mixed, tmp_path, tmp_path, methods=["cql"], seeds=[0])
-
-
-def test_the_discount_has_one_option(capsys):
-    with pytest.raises(SystemExit):
-        main(["bench", "fb", "--update.discount", "0.98"])
-    assert "--update.discount" in capsys.readouterr().err
+def test_a_seed_unlike_the_finished_ones_is_not_even_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "run_side_by_side", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(experiment, "episode_paths", lambda _: [tmp_path])
+    monkeypatch.setattr(experiment, "digest_of_data", lambda _: "a")
+    write_seed(tmp_path, "fb", 0, {10: 1.0})
+    runs = plan(SMALL, tmp_path, tmp_path, methods=["vc-fb"], seeds=[0])
+    with pytest.raises(FileFormatError, match=r"vc-fb/seed-0/result\.json: has nz 4, .*has None"):
+        run_all(runs, jobs=1, command="", console=Console(quiet=True))
 
 
 def test_methods_vary_fastest_and_get_their_variant(tmp_path):
@@ -125,6 +132,35 @@ def test_methods_vary_fastest_and_get_their_variant(tmp_path):
     assert runs[3].folder == tmp_path / "point_mass_maze" / "cql" / "seed-4"
     with pytest.raises(UnknownNameError, match="td3-bc"):
         plan(SMALL, tmp_path, tmp_path, methods=["td4"], seeds=[0])
+
+
+def test_every_method_and_seed_is_planned_once(tmp_path):
+    runs = plan(SMALL, tmp_path, tmp_path, methods=["td3", "fb", "td3"], seeds=[4, 3, 4, 3])
+    assert [(run.method, run.config.seed) for run in runs] == [
+        ("td3", 4), ("fb", 4), ("td3", 3), ("fb", 3),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["td3", "td3-bc", "cql", "gc-iql", "sf-lap"])
+def test_a_baseline_refuses_settings_that_it_does_not_read(tmp_path, method):
+    faster = replace(SMALL, update=UpdateSettings(learning_rate=1e-3))
+    with pytest.raises(ConfigError, match=rf"--update\.learning-rate: is not read by {method};"):
+        plan(faster, tmp_path, tmp_path, methods=["fb", method], seeds=[0])
+    mixed = replace(SMALL, update=UpdateSettings(mix=0.25))
+    if method == "sf-lap":
+        (run,) = plan(mixed, tmp_path, tmp_path, methods=[method], seeds=[0])
+        assert run.config.update.mix == 0.25
+    else:
+        with pytest.raises(ConfigError, match=r"--update\.mix"):
+            plan(mixed, tmp_path, tmp_path, methods=[method], seeds=[0])
+
+
+def test_the_command_names_the_option_that_a_baseline_does_not_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--method", "fb", "cql", "--update.target-heads", "mean"]
+    assert main(["bench", "fb", *words]) == 1
+    assert "--update.target-heads: is not read by cql" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

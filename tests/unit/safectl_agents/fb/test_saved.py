@@ -67,7 +67,7 @@ def test_a_task_without_a_goal_is_inferred_from_the_rewards_of_the_data(tmp_path
 def test_a_limit_of_visits_decides_as_before_it_was_saved(tmp_path):
     model = write_run(tmp_path)
     task, unsafe = model.infer_goal(torch.zeros(4)), torch.rand(8)
-    critic = VisitCritic(model, task, unsafe, discount=SMALL.learning.discount)
+    critic = VisitCritic(model, task, unsafe, discount=SMALL.gamma)
     seen, proposed = torch.rand(20, 4), 2.0 * torch.rand(20, 2) - 1.0
     middle = critic.cost(seen, proposed).median()
     table = VisitTable(middle.reshape(1), TABLE.probability, TABLE.upper, 0.5)

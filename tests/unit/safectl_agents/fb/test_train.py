@@ -8,16 +8,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from safectl.config import from_command_line, load_toml
 from safectl.errors import ConfigError, FileFormatError, RangeError, ShapeError
 from safectl.files import write_json
 from safectl.models import UpdateSettings
+from safectl_agents.bench.benchmark import results_folder
+from safectl_agents.bench.fb_visits import SHIPPED
 from safectl_agents.cli import main
+from safectl_agents.commands import train_fb
 from safectl_agents.fb.collect import CollectConfig, collect
 from safectl_agents.fb.episodes import Transitions
 from safectl_agents.fb.evaluate import infer_tasks, make_labels, score
 from safectl_agents.fb.methods import METHODS
 from safectl_agents.fb.report import read_evaluations
-from safectl_agents.fb.settings import FBConfig
+from safectl_agents.fb.settings import FBConfig, read_settings
 from safectl_agents.fb.train import load_config, load_run, train, train_as
 from safectl_agents.training_state import checkpoints
 
@@ -120,15 +124,32 @@ def test_a_scale_that_does_not_fit_is_refused_before_anything_is_written(data, t
     assert not (tmp_path / "run").exists()
 
 
-def test_settings_know_their_domain_and_refuse_a_discount_in_the_wrong_place():
-    assert FBConfig(domain="point_mass_maze").learning.discount == 0.99
-    assert FBConfig(domain="walker").learning.discount == 0.98
+def test_settings_know_their_domain():
+    assert FBConfig(domain="point_mass_maze").gamma == 0.99
+    assert FBConfig(domain="walker").gamma == 0.98
+    assert FBConfig(domain="point_mass_maze", discount=0.98).gamma == 0.98
     assert FBConfig(domain="walker").sizes(24, 6).nz == 50
     assert FBConfig().sizes(4, 2).nz == 100
-    with pytest.raises(RangeError, match=r"update\.discount"):
-        FBConfig(update=UpdateSettings(discount=0.9))
     with pytest.raises(RangeError, match="batch"):
         FBConfig(batch=1)
+
+
+def test_there_is_one_discount_and_runs_that_stored_two_are_still_read(tmp_path, capsys):
+    defaults = train_fb.DEFAULTS
+    with pytest.raises(SystemExit):
+        from_command_line(
+            defaults, ["--update.discount", "0.98"], program="safectl train fb", description=""
+        )
+    assert "--update.discount" in capsys.readouterr().err
+    (tmp_path / "two.toml").write_text("[run.update]\ndiscount = 0.98\n")
+    with pytest.raises(ConfigError, match=r"run\.update\.discount"):
+        load_toml(defaults, tmp_path / "two.toml")
+    config, model, step = load_run(SHIPPED)
+    assert json.loads((SHIPPED / "config.json").read_text())["update"]["discount"] == 0.98
+    assert (config.gamma, model.sizes.nz, step) == (0.99, 64, 36_000)
+    result = results_folder() / "fb/point_mass_maze/vc-fb/seed-0/result.json"
+    stored = json.loads(result.read_text())["config"]
+    assert read_settings(stored, source="result").update.precision == "bfloat16"
 
 
 @pytest.mark.parametrize("wrong", [{"discount": 0.0}, {"discount": 1.0}, {"nz": 0}])

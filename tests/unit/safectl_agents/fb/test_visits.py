@@ -77,7 +77,7 @@ def test_visits_are_measured_saved_and_guard_the_policy_they_are_about(tmp_path,
     assert 0.0 <= measured.scores.ece <= 1.0
     entered = torch.from_numpy(load_transitions(data).next_observation)
     mean = model.backward(entered).mean(0).detach()
-    total = VisitCritic(model, measured.critic.task, mean, discount=SMALL.learning.discount)
+    total = VisitCritic(model, measured.critic.task, mean, discount=SMALL.gamma)
     push = torch.zeros(len(entered), 2)
     by_hand = float(0.01 * total.heads(entered, push).detach().mean())
     assert measured.mass == pytest.approx(by_hand, rel=0.3)
