@@ -27,6 +27,7 @@ from safectl_agents.fb.episodes import Transitions, digest_of_data, load_transit
 from safectl_agents.fb.evaluate import Policies, infer_tasks, make_labels, task_policies
 from safectl_agents.fb.loop import Progress, Trainee, fit, restore
 from safectl_agents.fb.settings import FBConfig, read_settings
+from safectl_agents.one_writer import one_writer
 from safectl_agents.training_state import checkpoints
 
 MODEL = "forward-backward"
@@ -88,7 +89,8 @@ def train(
         progress: Called at every logged update with its number and figures.
 
     Raises:
-        ConfigError: If the folder holds a run of other settings or of other data.
+        ConfigError: If the folder holds a run of other settings or of other data, or another
+            command writes there.
         FileFormatError: If data or checkpoint cannot be read.
         NonFiniteError: If a weight becomes NaN or infinite; the last checkpoint is before that.
         ShapeError: If the data are not those of the domain.
@@ -116,12 +118,13 @@ def train_as(
     config.sizes(domain.nx, domain.nu)
     facts = {"version": _VERSION, "kind": kind, "data": str(data.resolve())}
     facts |= {"data_sha256": digest_of_data(data)}
-    write_json(folder / "config.json", facts | to_mapping(config))
-    torch.set_num_threads(config.threads)
-    transitions = load_transitions(data, count=config.transitions, subset=config.subset)
-    _require_fit(domain, transitions)
-    trainee = make(config, domain, transitions)
-    fit(trainee, config, folder, progress=progress)
+    with one_writer(folder):
+        write_json(folder / "config.json", facts | to_mapping(config))
+        torch.set_num_threads(config.threads)
+        transitions = load_transitions(data, count=config.transitions, subset=config.subset)
+        _require_fit(domain, transitions)
+        trainee = make(config, domain, transitions)
+        fit(trainee, config, folder, progress=progress)
     return trainee
 
 

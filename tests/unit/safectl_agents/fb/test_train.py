@@ -23,6 +23,7 @@ from safectl_agents.fb.methods import METHODS
 from safectl_agents.fb.report import read_evaluations
 from safectl_agents.fb.settings import FBConfig, read_settings
 from safectl_agents.fb.train import load_config, load_run, train, train_as
+from safectl_agents.one_writer import one_writer
 from safectl_agents.training_state import checkpoints
 
 SMALL = FBConfig(
@@ -193,3 +194,10 @@ def test_the_commands_collect_train_and_evaluate(tmp_path, monkeypatch, capsys):
     assert main([*words, "--update.actor", "aw", "--update.temperature", "0.2"]) == 0
     stored = load_config(tmp_path / "runs/point_mass_maze-mc-fb-aw-0")
     assert (stored.update.actor, stored.update.temperature) == ("aw", 0.2)
+
+
+def test_two_commands_do_not_train_in_one_folder(data, tmp_path):
+    folder = tmp_path / "run"
+    with one_writer(folder), pytest.raises(ConfigError, match="another command writes there"):
+        train(SMALL, data, folder)
+    assert not (folder / "config.json").exists()
