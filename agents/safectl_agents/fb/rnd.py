@@ -33,7 +33,8 @@ class RNDSettings:
     """Sizes of the explorer; the defaults are those of the benchmark and want a GPU.
 
     Raises:
-        RangeError: If a number is below 1, or the learning rate is not positive.
+        RangeError: If a number is below 1, that of random steps below 0, or the learning rate is
+            not positive.
     """
 
     hidden: int = 1024
@@ -50,9 +51,10 @@ class RNDSettings:
     """Newest episodes kept for learning; all of them stay on disk."""
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "batch", "update_every", "capacity"):
-            if getattr(self, name) < 1:
-                raise RangeError(name, value=getattr(self, name), expected=">= 1")
+        for name in ("hidden", "batch", "update_every", "random_steps", "capacity"):
+            low = 0 if name == "random_steps" else 1
+            if getattr(self, name) < low:
+                raise RangeError(name, value=getattr(self, name), expected=f">= {low}")
         if not self.learning_rate > 0.0:
             raise RangeError("learning_rate", value=self.learning_rate, expected="above zero")
 
