@@ -67,11 +67,12 @@ def infer_from_rewards(
     Raises:
         ShapeError: If there is not one reward per observation.
         NonFiniteError: If a number is NaN or infinite.
-        TaskNotInferable: If the mean of r B is zero, as where no label has a reward.
+        TaskNotInferable: If there are no labels, or the mean of r B is zero, as where none of them
+            has a reward.
     """
     _check(observation, reward)
     mean = (reward.to(observation)[:, None] * backward(observation)).mean(0)
-    if not bool(mean.any()):
+    if not len(reward) or not bool(mean.any()):
         raise TaskNotInferable(labels=len(reward), nonzero=int((reward != 0).sum()))
     return Task(on_sphere(mean))
 

@@ -41,6 +41,8 @@ class EvaluateFBSettings:
 
 DEFAULTS = EvaluateFBSettings()
 
+_OF_THE_GUARD = ("limit", "candidates", "starts", "steps", "seed")
+
 
 def run(settings: EvaluateFBSettings) -> int:
     """Print the scores of the last and of the best evaluation beside reference levels."""
@@ -48,6 +50,10 @@ def run(settings: EvaluateFBSettings) -> int:
         raise ConfigError("folder", "name the folder of a run of: safectl train fb")
     if settings.guard == "visits":
         return _compare(settings)
+    for name in _OF_THE_GUARD:
+        if getattr(settings, name) != getattr(DEFAULTS, name):
+            problem = "counts only with --guard visits; add that, or leave this out"
+            raise ConfigError(f"--{name}", problem)
     found = report(settings.folder)
     if settings.json:
         sys.stdout.write(json.dumps(scores_of(found), indent=2) + "\n")

@@ -64,6 +64,8 @@ def run(settings: ExportSettings) -> int:
     """Write `program/` and `c/` and say how to verify them."""
     if settings.folder == Path():
         raise ConfigError("export", "name the folder of a training run, or a model file")
+    if settings.fb != DEFAULTS.fb and not is_fb_run(settings.folder):
+        raise ConfigError("--fb", "belongs to a run of: safectl train fb; leave it out")
     board = load_board(settings.board) if settings.board else None
     release = None
     is_file = settings.folder.is_file()

@@ -29,7 +29,7 @@ from safectl.seed import torch_generator
 from safectl_agents.fb.ddpg import Explorer, ExplorerSettings
 from safectl_agents.fb.diayn import DIAYNAgent
 from safectl_agents.fb.domains import Domain, facts_of
-from safectl_agents.fb.episodes import Episode, load_episode, save_episode
+from safectl_agents.fb.episodes import Episode, episode_path, load_episode, save_episode
 from safectl_agents.fb.maze_batch import wander
 from safectl_agents.fb.rnd import RNDAgent
 from safectl_agents.settings import require_device
@@ -50,7 +50,7 @@ class CollectConfig:
     """What to collect.
 
     Raises:
-        RangeError: If a number is below 1.
+        RangeError: If a number is below 1, or the seed below 0.
         UnknownNameError: If there is no domain of this name.
     """
 
@@ -73,9 +73,9 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         facts_of(self.domain)
-        for name in ("episodes", "processes"):
-            if getattr(self, name) < 1:
-                raise RangeError(name, value=getattr(self, name), expected=">= 1")
+        for name, low in (("episodes", 1), ("processes", 1), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise RangeError(name, value=getattr(self, name), expected=f">= {low}")
         require_device(self.device)
         if self.collector == "wander" and (self.domain, self.processes) != (_WANDERED, 1):
             expected = f"{_WANDERED} by one process where the collector is wander"
@@ -103,10 +103,13 @@ def collect(
     _claim(config, folder)
     buffer = folder / "buffer"
     if config.collector == "wander":
-        for index, episode in enumerate(wander(config.episodes, config.seed)):
-            save_episode(episode, buffer, index)
+        steps = Domain(config.domain).episode_steps
+        numbers = range(config.episodes)
+        missing = [n for n in numbers if not episode_path(buffer, n, steps).exists()]
+        for number, episode in zip(missing, wander(missing, config.seed), strict=True):
+            save_episode(episode, buffer, number)
             if progress is not None:
-                progress(index + 1)
+                progress(number + 1)
         return buffer
     if config.processes == 1:
         _work(config, folder, 0, progress)
@@ -149,15 +152,15 @@ def _work(
     kind = _EXPLORERS.get(config.collector)
     agent = (kind or RNDAgent)(domain.nx, domain.nu, config.explorer, generator)
     numbers = range(process, config.episodes, config.processes)
-    name = f"episode_{{:06d}}_{domain.episode_steps}.npz"
+    paths = [episode_path(buffer, number, domain.episode_steps) for number in numbers]
     done = 0
-    while done < len(numbers) and (buffer / name.format(numbers[done])).exists():
+    while done < len(paths) and paths[done].exists():
         done += 1
     if kind is not None and done < len(numbers):
         if saved.exists():
             _restore(agent, saved)
-        for number in numbers[max(0, done - config.explorer.capacity) : done]:
-            agent.remember(load_episode(buffer / name.format(number)))
+        for path in paths[max(0, done - config.explorer.capacity) : done]:
+            agent.remember(load_episode(path))
     for index in range(done, len(numbers)):
         # Seeded by its number, so that an episode does not depend on where a collection stopped.
         seeded = torch_generator(config.seed, f"episode {numbers[index]}", config.device)

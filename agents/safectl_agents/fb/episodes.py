@@ -9,9 +9,10 @@ import hashlib
 import re
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,13 +79,18 @@ class Transitions(NamedTuple):
     place: NDArray[np.int64] | None = None
 
 
+def episode_path(folder: Path, index: int, steps: int) -> Path:
+    """Return where the episode of this number and length lies."""
+    return folder / f"episode_{index:06d}_{steps}.npz"
+
+
 def save_episode(episode: Episode, folder: Path, index: int) -> Path:
     """Write one episode, whole or not at all.
 
     Raises:
         StorageError: If it cannot be written.
     """
-    path = folder / f"episode_{index:06d}_{episode.steps}.npz"
+    path = episode_path(folder, index, episode.steps)
     arrays: dict[str, NDArray[np.float32] | NDArray[np.float64]] = {
         "observation": episode.observation,
         "action": episode.action,
@@ -112,21 +118,38 @@ def load_episode(path: Path) -> Episode:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             kept = ("observation", "action", "reward", "discount", "physics", "skill")
             arrays = {name: np.asarray(file[name]) for name in kept if name in file.files}
-        for name, array in arrays.items():
-            if array.dtype.kind not in _REAL:
-                raise FileFormatError(path, f"holds {name} of type {array.dtype}", _ADVICE)
-        observation = arrays["observation"].astype(np.float32)
-        action = arrays["action"].astype(np.float32)
-        rows = len(observation)
-        reward = arrays.get("reward", np.zeros(rows)).astype(np.float32)
-        discount = arrays.get("discount", np.ones(rows)).astype(np.float32)
-        physics = arrays["physics"].astype(np.float64) if "physics" in arrays else None
-        skill = arrays["skill"].astype(np.float32) if "skill" in arrays else None
     except _DAMAGED as error:
         raise FileFormatError(path, f"is no episode ({error})", _ADVICE) from error
+    return episode_of(arrays, path)
+
+
+def episode_of(arrays: Mapping[str, NDArray[Any]], source: object) -> Episode:
+    """Make an episode of arrays of a stranger.
+
+    Args:
+        arrays: `observation` and `action`; where they exist `reward`, `discount`,
+            `physics` and `skill`.
+        source: Where they are from, for messages.
+
+    Raises:
+        FileFormatError, NonFiniteError: As `load_episode`.
+    """
+    for name in ("observation", "action"):
+        if name not in arrays:
+            raise FileFormatError(source, f"is no episode: it holds no {name}", _ADVICE)
+    for name, array in arrays.items():
+        if array.dtype.kind not in _REAL:
+            raise FileFormatError(source, f"holds {name} of type {array.dtype}", _ADVICE)
+    observation = arrays["observation"].astype(np.float32)
+    action = arrays["action"].astype(np.float32)
+    rows = observation.shape[0] if observation.ndim else 0
+    reward = arrays.get("reward", np.zeros(rows)).astype(np.float32)
+    discount = arrays.get("discount", np.ones(rows)).astype(np.float32)
+    physics = arrays["physics"].astype(np.float64) if "physics" in arrays else None
+    skill = arrays["skill"].astype(np.float32) if "skill" in arrays else None
     if observation.ndim != 2 or action.ndim != 2 or len(action) != rows or rows < 2:
         shapes = f"observation {observation.shape}, action {action.shape}"
-        raise FileFormatError(path, f"holds {shapes}; expected (T+1, n) of both", _ADVICE)
+        raise FileFormatError(source, f"holds {shapes}; expected (T+1, n) of both", _ADVICE)
     for name, shape, fits in (
         ("observation", observation.shape, observation.size > 0),
         ("action", action.shape, action.size > 0),
@@ -134,17 +157,17 @@ def load_episode(path: Path) -> Episode:
         ("discount", discount.shape, discount.shape in ((rows,), (rows, 1))),
     ):
         if not fits or shape[0] != rows:
-            raise FileFormatError(path, f"holds {name} of shape {shape}", _ADVICE)
+            raise FileFormatError(source, f"holds {name} of shape {shape}", _ADVICE)
     reward, discount = reward.reshape(rows, -1), discount.reshape(rows)
     for name, part in (("physics", physics), ("skill", skill)):
         if part is not None and (part.ndim != 2 or len(part) != rows):
-            raise FileFormatError(path, f"holds {name} of shape {part.shape}", _ADVICE)
+            raise FileFormatError(source, f"holds {name} of shape {part.shape}", _ADVICE)
     episode = Episode(observation, action, reward, discount, physics, skill)
-    _check_numbers(episode, path)
+    _check_numbers(episode, source)
     return episode
 
 
-def _check_numbers(episode: Episode, path: Path) -> None:
+def _check_numbers(episode: Episode, source: object) -> None:
     """Refuse what is not finite or out of range; action and discount of the reset do not count."""
     action, discount = episode.action[1:], episode.discount[1:]
     for name, values in (
@@ -158,13 +181,13 @@ def _check_numbers(episode: Episode, path: Path) -> None:
         bad = int((~np.isfinite(values)).sum())
         if bad:
             raise NonFiniteError(
-                f"{name} of {path}", count=bad, size=values.size, advice="delete this episode"
+                f"{name} of {source}", count=bad, size=values.size, advice="delete this episode"
             )
     for name, values, low in (("actions", action, -1.0), ("discounts", discount, 0.0)):
         if values.min() < low - _TOLERANCE or values.max() > 1.0 + _TOLERANCE:
             problem = f"holds {name} from {values.min():g} to {values.max():g}"
             advice = f"scale them to [{low:g}, 1]"
-            raise FileFormatError(path, problem, advice)
+            raise FileFormatError(source, problem, advice)
 
 
 def episode_paths(folder: Path) -> list[Path]:

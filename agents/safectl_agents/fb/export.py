@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from safectl.errors import FileFormatError
+from safectl.errors import ConfigError, FileFormatError
 from safectl.export import Program
 from safectl.export.visits import task_policy_program, visit_limit_program
 from safectl.files import read_json
@@ -22,14 +22,18 @@ class FBExportSettings:
     """For a run of `safectl train fb`: what of it."""
 
     task: str = ""
-    """Task of the domain. A run with `visits.safetensors` is exported with what is in there."""
+    """Task of the domain, for a run without `visits.safetensors`; one with it is exported with what
+    is in there."""
     data: Path | None = None
     """Episodes it was trained on, for a task that has no goal."""
     limit: float = 0.1
-    """Largest admissible probability of a visit, in (0, 1)."""
+    """Of visits: largest admissible probability of one, in (0, 1)."""
     candidates: int = 3
-    """Actions that are tried besides the proposal, the middle and the corners, >= 1; each costs a
-    pass through F in every step."""
+    """Of visits: actions tried besides the proposal, the middle and the corners, >= 1; each
+    costs a pass through F in every step."""
+
+
+_DEFAULTS = FBExportSettings()
 
 
 def is_fb_run(folder: Path) -> bool:
@@ -47,12 +51,14 @@ def fb_program(folder: Path, name: str, settings: FBExportSettings) -> Program:
         settings: What of it.
 
     Raises:
+        ConfigError: If a setting was given that does not count for what the run holds.
         FileFormatError: If run or visits cannot be read, or neither they nor the settings name a
             task.
         RangeError: If no action can be within the limit.
         UnknownNameError: If the domain has no such task.
     """
     spec = spec_of_domain(load_config(folder).domain)
+    _require_used(settings, folder)
     if settings.task:
         policy = load_task_policy(folder, spec, task=settings.task, data=settings.data)
         return task_policy_program(name, spec, policy.model, policy.task)
@@ -64,6 +70,16 @@ def fb_program(folder: Path, name: str, settings: FBExportSettings) -> Program:
     points = guard.unit_points.tolist()
     threshold = visits.table.threshold(settings.limit)
     return visit_limit_program(name, spec, visits.critic, threshold, points, scope=visits.scope)
+
+
+def _require_used(settings: FBExportSettings, folder: Path) -> None:
+    """Refuse settings of a policy alone for a run with visits, and those of visits without."""
+    has_visits = (folder / VISITS).exists()
+    kind = f"{folder} holds {VISITS}" if has_visits else f"{folder} holds no {VISITS}"
+    advice = "leave it out" + (", or move that file to export a policy alone" if has_visits else "")
+    for name in ("task", "data") if has_visits else ("limit", "candidates"):
+        if getattr(settings, name) != getattr(_DEFAULTS, name):
+            raise ConfigError(f"--fb.{name}", f"does not count: {kind}; {advice}")
 
 
 def spec_of_domain(name: str) -> Spec:

@@ -1,6 +1,6 @@
 """Many copies of the point-mass maze in one call of the simulator, and data that wander in it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -124,10 +124,10 @@ def wandering(index: int, seed: int, steps: int = 1_000) -> Way:
     return Way(np.concatenate([start, batch.run(action[None, 1:])[0, :, 1:]]), action)
 
 
-def wander(episodes: int, seed: int) -> Iterator[Episode]:
-    """Make episodes that wander, with the reward of every task."""
+def wander(numbers: Iterable[int], seed: int) -> Iterator[Episode]:
+    """Make the episodes of these numbers, which wander, with the reward of every task."""
     domain = Domain("point_mass_maze")
-    for index in range(episodes):
+    for index in numbers:
         states, action = wandering(index, seed, domain.episode_steps)
         yield Episode(
             states.astype(np.float32),

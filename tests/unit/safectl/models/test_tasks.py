@@ -56,6 +56,8 @@ def test_labels_that_cannot_serve_are_refused():
         MODEL.infer(OBSERVATION, torch.tensor([float("nan"), *[1.0] * 199]))
     with pytest.raises(TaskNotInferable, match="0 of 200"):
         MODEL.infer(OBSERVATION, torch.zeros(200))
+    with pytest.raises(TaskNotInferable, match="0 of 0"):
+        MODEL.infer(OBSERVATION[:0], torch.zeros(0))
     with pytest.raises(ShapeError, match="goal"):
         infer_from_goal(MODEL.backward, OBSERVATION)
     with pytest.raises(ShapeError, match="observation"):

@@ -6,6 +6,7 @@ import torch
 
 from safectl.errors import ConfigError, FileFormatError, RangeError
 from safectl.seed import torch_generator
+from safectl_agents.cli import main
 from safectl_agents.fb.collect import CollectConfig, collect
 from safectl_agents.fb.ddpg import ExplorerSettings
 from safectl_agents.fb.diayn import SKILL_STEPS, SKILLS, DIAYNAgent
@@ -121,3 +122,19 @@ def test_novelty_is_divided_by_the_deviation_of_all_that_was_seen():
     for batch in novelty:
         reward = explorer.reward(batch)
     torch.testing.assert_close(reward, batch / novelty.std(correction=0), rtol=1e-3, atol=0.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--seed", "-1"], "seed is -1, expected >= 0"),
+        (["--rnd.random-steps", "-5"], "random_steps is -5, expected >= 0"),
+    ],
+)
+def test_numbers_below_their_range_are_refused_before_anything_is_written(
+    tmp_path, monkeypatch, capsys, words, problem
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["collect", "--collector", "random", "--episodes", "1", *words]) == 1
+    assert problem in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -1,12 +1,14 @@
 """Many copies of the maze in one call, and data that wander in it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from safectl.errors import RangeError, ShapeError
+from safectl.errors import ConfigError, RangeError, ShapeError
 from safectl_agents.fb.collect import CollectConfig, collect
 from safectl_agents.fb.domains import Domain
-from safectl_agents.fb.episodes import load_transitions
+from safectl_agents.fb.episodes import load_episode, load_transitions
 from safectl_agents.fb.maze_batch import MazeBatch, scatter, wander
 
 STEPS = 60
@@ -62,8 +64,28 @@ def test_wandering_episodes_cover_the_maze_and_hold_their_pushes(tmp_path):
     np.testing.assert_allclose(domain.step(found.action[1]), found.next_observation[1], atol=1e-5)
     changes = (np.diff(found.action[:1000], axis=0) != 0.0).any(1).sum()
     assert 1000 / 60 - 1 <= changes <= 1000 / 5
-    again = next(iter(wander(1, seed=0)))
+    again = next(iter(wander([0], seed=0)))
     assert np.array_equal(again.observation[:-1], found.observation[:1000])
+
+
+def test_wandering_goes_on_with_what_is_missing_and_keeps_the_rest(tmp_path):
+    made: list[int] = []
+    config = CollectConfig(collector="wander", episodes=3)
+    buffer = collect(config, tmp_path, progress=made.append)
+    before = {path.name: (path.read_bytes(), path.stat().st_ino) for path in buffer.iterdir()}
+    (buffer / "episode_000001_1000.npz").unlink()
+    made.clear()
+    collect(replace(config, episodes=4), tmp_path, progress=made.append)
+    assert made == [2, 4]
+    after = {path.name: (path.read_bytes(), path.stat().st_ino) for path in buffer.iterdir()}
+    assert len(after) == 4
+    for number in (0, 2):
+        name = f"episode_{number:06d}_1000.npz"
+        assert after[name] == before[name]
+    again = load_episode(buffer / "episode_000001_1000.npz")
+    assert np.array_equal(again.action, next(iter(wander([1], seed=0))).action)
+    with pytest.raises(ConfigError, match="seed was 0, now it is 1"):
+        collect(replace(config, seed=1), tmp_path)
 
 
 def test_only_the_maze_is_wandered_in():

@@ -228,6 +228,32 @@ def test_a_run_is_exported_alone_and_behind_its_limit(tmp_path, capsys):
     assert "smallest bound" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["limit", "candidates", "starts", "steps", "seed"])
+def test_options_of_the_guard_are_refused_without_it(tmp_path, capsys, option):
+    write_run(tmp_path)
+    value = "0.5" if option == "limit" else "3"
+    assert main(["evaluate", "fb", str(tmp_path), f"--{option}", value]) == 1
+    assert f"--{option}: counts only with --guard visits" in capsys.readouterr().err
+
+
+def test_an_export_refuses_what_does_not_count_for_it(tmp_path, capsys):
+    model = write_run(tmp_path)
+    words = ["export", str(tmp_path), "--output", str(tmp_path / "out"), "--fb.task"]
+    words.append("reach_top_right")
+    for option, value in (("--fb.limit", "0.5"), ("--fb.candidates", "5")):
+        assert main([*words, option, value]) == 1
+        assert f"{option}: does not count: {tmp_path} holds no {VISITS}" in capsys.readouterr().err
+    keep_visits(tmp_path, model.infer_goal(torch.zeros(4)), torch.rand(8), TABLE)
+    assert main(words) == 1
+    assert f"--fb.task: does not count: {tmp_path} holds {VISITS}" in capsys.readouterr().err
+    assert main([*words[:-2], "--fb.data", "x"]) == 1
+    assert "--fb.data: does not count" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "config.json").write_text("{}")
+    assert main(words) == 1
+    assert "--fb: belongs to a run of: safectl train fb" in capsys.readouterr().err
+
+
 def test_visits_without_their_facts_are_not_compared(tmp_path):
     model = write_run(tmp_path)
     keep_visits(tmp_path, model.infer_goal(torch.zeros(4)), torch.rand(8), TABLE)
