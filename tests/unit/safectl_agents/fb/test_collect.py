@@ -128,7 +128,7 @@ def test_novelty_is_divided_by_the_deviation_of_all_that_was_seen():
     ("words", "problem"),
     [
         (["--seed", "-1"], "seed is -1, expected >= 0"),
-        (["--rnd.random-steps", "-5"], "random_steps is -5, expected >= 0"),
+        (["--explorer.random-steps", "-5"], "random_steps is -5, expected >= 0"),
     ],
 )
 def test_numbers_below_their_range_are_refused_before_anything_is_written(
