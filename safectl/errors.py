@@ -8,7 +8,20 @@ from difflib import get_close_matches
 
 
 class SafectlError(Exception):
-    """Anything that a caller of this project can meet."""
+    """Anything that a caller of this project can meet; it survives the way between processes."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Restore message and facts; the arguments of `__init__` are others than `args`."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(
+    kind: type[SafectlError], arguments: tuple[object, ...], facts: dict[str, object]
+) -> SafectlError:
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    error.__dict__.update(facts)
+    return error
 
 
 class ShapeError(SafectlError):

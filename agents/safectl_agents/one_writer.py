@@ -12,6 +12,8 @@ from safectl.errors import ConfigError, StorageError
 def one_writer(folder: Path) -> Iterator[None]:
     """Make this process the only writer of a folder, which is made if there is none.
 
+    An empty `.writer` stays in it.
+
     The lock is the system's and ends with the process, also with one that is killed.
 
     Raises:
@@ -30,4 +32,6 @@ def one_writer(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             problem = "another command writes there; wait for it, or name another folder"
             raise ConfigError(str(folder), problem) from error
+        except OSError as error:  # some file systems of networks have no locks
+            raise StorageError(path, error.strerror or str(error)) from error
         yield

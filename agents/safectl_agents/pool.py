@@ -64,15 +64,15 @@ def run_side_by_side(works: Sequence[Work], *, jobs: int, console: Console) -> N
             jobs, mp_context=get_context("spawn"), initializer=end_with_parent
         ) as pool,
     ):
-        bars = {
-            pool.submit(work.run): (
-                work,
-                progress.add_task(work.label, total=work.total, status=""),
-            )
-            for work in works
-        }
-        pending: set[Future[Any]] = set(bars)
         try:
+            bars = {
+                pool.submit(work.run): (
+                    work,
+                    progress.add_task(work.label, total=work.total, status=""),
+                )
+                for work in works
+            }
+            pending: set[Future[Any]] = set(bars)
             while pending:
                 done, pending = wait(pending, _REFRESH_S, return_when=FIRST_COMPLETED)
                 for work, bar in bars.values():

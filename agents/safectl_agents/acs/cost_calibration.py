@@ -1,7 +1,6 @@
 """What a trained cost critic predicts beside what then happens in episodes of its policy."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
-from safectl.errors import ConfigError, RangeError
+from safectl.errors import ConfigError, NonFiniteError
 from safectl.files import new_file, write_json
 from safectl_agents.acs.critic import Target
 from safectl_agents.acs.evaluation import Episode, play
@@ -28,6 +27,7 @@ Array = NDArray[np.float64]
 
 _CUT_SHARE = 0.05
 """Largest share of the discounted future that a time limit may hide from a step."""
+_BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +53,23 @@ class CostCalibration:
     seed: int
 
 
-def calibrate(folder: Path, *, episodes: int, seed: int, bins: int = 10) -> CostCalibration:
+def calibrate(folder: Path, *, episodes: int, seed: int) -> CostCalibration:
     """Compare Q_c of the executed actions of a finished seed with the costs that follow.
+
+    Only the first steps of an episode count: those from which the time limit hides at most 5 % of
+    the discounted future. Where the target of Q_c takes the task policy's next action
+    (`corrected_target` is off), Q_c is of that policy, and the safeguarded one is what is played.
 
     Args:
         folder: Of the seed.
         episodes: Episodes with the safeguard and without exploration, >= 1.
         seed: Their seeds are derived from it.
-        bins: Number of bins.
 
     Raises:
-        ConfigError: If the folder holds no finished seed with a cost critic on TD3 or SAC.
+        ConfigError: If the folder holds no finished seed with a cost critic on TD3 or SAC, or its
+            episodes are too short for its discount.
         FileFormatError: If a file of it cannot be read.
-        RangeError: If no episode is long enough.
+        NonFiniteError: If the critic says NaN or infinity.
     """
     settings, model = restore(folder)
     lower = model.lower if isinstance(model, Corrected) else None
@@ -82,30 +86,39 @@ def calibrate(folder: Path, *, episodes: int, seed: int, bins: int = 10) -> Cost
         for index, value in zip(running, found.flatten().tolist(), strict=True):
             values[index].append(value)
 
-    envs = [make_env(find_task(settings.task).env) for _ in range(episodes)]
+    task, learned = find_task(settings.task), lower.learner.settings
+    envs = [make_env(task.env) for _ in range(episodes)]
     played = play(model, envs, seed, guarded=True, watch=watch)
-    target, discount = lower.learner.settings.target, lower.learner.settings.discount
-    outcomes = [outcome(episode, target, discount) for episode in played]
+    for env in envs:
+        env.close()
+    longest = max(len(episode.costs) for episode in played)
+    counted = known_steps(longest, learned.discount)
+    if counted < _BINS:
+        problem = f"the longest episode has {longest} steps; with a discount of"
+        problem += f" {learned.discount:g} the future of {counted} of them is known"
+        raise ConfigError(str(folder), f"{problem}, {_BINS} are needed")
     pairs = [
-        np.stack([row[: len(happened)], happened], 1)
-        for row, happened in zip(values, outcomes, strict=True)
+        np.stack([row, outcome(episode, learned.target, learned.discount)], 1)[:counted]
+        for row, episode in zip(values, played, strict=True)
     ]
-    return _binned(np.concatenate(pairs), bins, episodes, seed)
+    return _binned(np.concatenate(pairs), episodes, seed)
+
+
+def known_steps(longest: int, discount: float) -> int:
+    """Return from how many first steps an end after the longest episode hides little."""
+    if discount >= 1.0:
+        return 0
+    return max(0, longest - math.ceil(math.log(_CUT_SHARE) / math.log(discount)) + 1)
 
 
 def outcome(episode: Episode, target: Target, discount: float) -> Array:
-    """Return what Q_c predicts for the steps of an episode whose future is known.
-
-    Where time ended the episode, steps near the end are left out.
-    """
+    """Return what Q_c predicts for the steps of an episode, as if nothing came after it."""
     costs = np.asarray(episode.costs)
     values = np.zeros(len(costs) + 1)
     for step in reversed(range(len(costs))):
         keeps = 1.0 - costs[step] if target == "first_hit" else 1.0
         values[step] = costs[step] + keeps * discount * values[step + 1]
-    if not episode.cut or discount == 1.0:
-        return values[:-1]
-    return values[: max(0, len(costs) - math.ceil(math.log(_CUT_SHARE) / math.log(discount)))]
+    return values[:-1]
 
 
 def write(folder: Path, found: CostCalibration) -> Path:
@@ -145,14 +158,17 @@ def write(folder: Path, found: CostCalibration) -> Path:
     return folder / "calibration.png"
 
 
-def _binned(pairs: Array, bins: int, episodes: int, seed: int) -> CostCalibration:
-    if len(pairs) < bins:
-        expected = f"episodes with {bins} steps or more whose future is known"
-        raise RangeError("episodes", value=f"{len(pairs)} steps", expected=expected)
-    parts: Sequence[Array] = np.array_split(pairs[pairs[:, 0].argsort(kind="stable")], bins)
+def _binned(pairs: Array, episodes: int, seed: int) -> CostCalibration:
+    bad = int((~np.isfinite(pairs)).sum())
+    if bad:
+        raise NonFiniteError("cost critic", count=bad, size=pairs.size, advice="train it again")
+    distinct, which, count = np.unique(pairs[:, 0], return_inverse=True, return_counts=True)
+    happened = (np.bincount(which, pairs[:, 1]) / count)[which]  # equal predictions share it
+    order = pairs[:, 0].argsort(kind="stable")
+    parts = np.array_split(np.stack([pairs[:, 0], happened], 1)[order], _BINS)
     predicted, observed = np.array([part.mean(0) for part in parts]).T
     steps = np.array([len(part) for part in parts])
     error = float((steps / steps.sum() * np.abs(predicted - observed)).sum())
-    varies = np.ptp(pairs, axis=0).all()
+    varies = len(distinct) > 1 and np.ptp(pairs[:, 1]) > 0.0
     rank = float(stats.spearmanr(*pairs.T).statistic) if varies else float("nan")
     return CostCalibration(predicted, observed, steps, error, rank, episodes, seed)

@@ -21,11 +21,10 @@ Watch = Callable[[list[int], NDArray[Any], NDArray[Any]], None]
 
 
 class Episode(NamedTuple):
-    """One episode: sum of rewards, the cost of every step, 0 or 1, and whether time ended it."""
+    """One episode: sum of rewards, and the cost of every step, 0 or 1."""
 
     reward: float
     costs: list[float]
-    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +97,7 @@ def play(
             cost = float(info.get("cost", 0.0) > 0.0)
             episodes[index].costs.append(cost)
             total = episodes[index].reward + float(reward)
-            cut = bool(truncated and not terminated)
-            episodes[index] = episodes[index]._replace(reward=total, cut=cut)
+            episodes[index] = episodes[index]._replace(reward=total)
             if terminated or truncated:
                 ended.append(index)
         running = [index for index in running if index not in ended]

@@ -1,7 +1,7 @@
 """Tasks x methods x seeds: every seed a process of its own, finished ones are never repeated."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from rich.console import Console
 
 from safectl.errors import FileFormatError
 from safectl_agents.acs import curve
+from safectl_agents.acs.report import require_alike
 from safectl_agents.acs.seed_run import RunSettings, check_settings, is_finished, run_seed
 from safectl_agents.pool import Work, run_side_by_side
 
@@ -58,10 +59,14 @@ def run_all(runs: Sequence[Run], *, jobs: int, command: str, console: Console) -
 
     Raises:
         ConfigError: If a folder holds a seed with other settings; nothing is trained.
+        FileFormatError: If seeds, also finished ones, could not stand in one table; as well.
         SafectlError: The first error of a seed; what runs beside it is finished, nothing is begun.
     """
     for run in runs:
         check_settings(run.settings, run.folder)
+    for place in dict.fromkeys(run.folder.parents[1] for run in runs):
+        ours = [run for run in runs if run.folder.parents[1] == place]
+        require_alike(place, {run.folder: asdict(run.settings) for run in ours})
     works = [
         Work(
             _label(run),

@@ -1,6 +1,8 @@
 """A finished experiment as a table and as curves: mean and deviation over the seeds."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from itertools import cycle, product
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,20 @@ from matplotlib.ticker import EngFormatter
 from safectl.errors import FileFormatError
 from safectl.files import new_file, read_json, write_json
 from safectl_agents.acs import curve
+from safectl_agents.acs.seed_run import RunSettings
 from safectl_agents.acs.tasks import Task, find_task
 from safectl_agents.plots import COLOURS
 
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
 """What each method's finished seeds left in `result.json`."""
 
-_MAY_DIFFER = {"method", "seed", "threads", "checkpoint_every", "critic_from"}
-"""Settings that seeds of one comparison need not share."""
+_SEED = re.compile(r"seed-[0-9]+")
+_SHARED = tuple(
+    field.name
+    for field in fields(RunSettings)
+    if field.name not in ("method", "seed", "threads", "checkpoint_every")
+)
+"""Settings that seeds of one comparison share."""
 
 _COLUMNS = ("return_mean", "cost_mean", "violation_rate", "safe_share", "corrected_share")
 
@@ -50,29 +58,54 @@ def read_results(folder: Path) -> Results:
     Raises:
         FileFormatError: If a result is damaged, or seeds were trained in unlike ways.
     """
+    found = _finished(folder)
+    _compare({place: result["settings"] for place, result in found.items()})
     results: dict[str, list[dict[str, Any]]] = {}
-    first: tuple[Path, Mapping[str, Any]] | None = None
-    paths = folder.glob("*/seed-*/result.json")
-    for path in sorted(paths, key=lambda found: (found.parts[-3], _seed_of(found.parent))):
-        result = read_json(path, advice="delete this folder and run the seed again")
-        if not {"final", "settings"} <= result.keys():
-            raise FileFormatError(path, "is no result", "delete this folder and run it again")
-        if first is None:
-            first = path, result["settings"]
-        _require_alike(path, result["settings"], *first)
-        results.setdefault(path.parts[-3], []).append(result)
+    for place, result in found.items():
+        results.setdefault(place.parent.name, []).append(result)
     return results
 
 
-def _require_alike(
-    path: Path, settings: Mapping[str, Any], other: Path, theirs: Mapping[str, Any]
-) -> None:
-    """Refuse to compare seeds that differ in more than method and seed."""
-    for name in sorted((settings.keys() | theirs.keys()) - _MAY_DIFFER):
-        if settings.get(name) != theirs.get(name):
-            problem = f"has {name} {settings.get(name)!r}, that of {other} is {theirs.get(name)!r}"
-            advice = "move one of them into another folder; unlike trainings are not compared"
-            raise FileFormatError(path, problem, advice)
+def require_alike(folder: Path, planned: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Refuse seeds that could not stand in one table with each other and with finished ones.
+
+    Args:
+        folder: Of the task.
+        planned: Settings of seeds by their folder `<method>/seed-<n>` in it.
+
+    Raises:
+        FileFormatError: If a result is damaged, or two seeds differ in more than method and seed.
+    """
+    found = {place: result["settings"] for place, result in _finished(folder).items()}
+    _compare(found | dict(planned))
+
+
+def _finished(folder: Path) -> dict[Path, dict[str, Any]]:
+    found = {}
+    for path in sorted(folder.glob("*/seed-*/result.json"), key=_order):
+        if not _SEED.fullmatch(path.parent.name):
+            continue
+        result = read_json(path, advice="delete this folder and run the seed again")
+        if "final" not in result or not isinstance(result.get("settings"), dict):
+            raise FileFormatError(path, "is no result", "delete this folder and run it again")
+        found[path.parent] = result
+    return found
+
+
+def _compare(settings: Mapping[Path, Mapping[str, Any]]) -> None:
+    first: dict[tuple[str, str], tuple[Path, object]] = {}
+    for place, ours in settings.items():
+        method = place.parent.name
+        for name in _SHARED:
+            value = bool(ours.get(name)) if name == "critic_from" else ours.get(name)
+            owner = method if name == "critic_from" else ""  # not every method can adopt one
+            other, expected = first.setdefault((owner, name), (place, value))
+            if value != expected:
+                problem = f"has {name} {value!r}, that of {other} is {expected!r}"
+                advice = (
+                    "compare unlike trainings in folders of their own: safectl bench acs --folder"
+                )
+                raise FileFormatError(place, problem, advice)
 
 
 def summarise(seeds: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
@@ -135,7 +168,11 @@ def plot(folder: Path, methods: Sequence[str], path: Path) -> None:
     lines = cycle(product(("-", "--"), COLOURS))
     for method, line in zip(methods, lines, strict=False):
         paths = sorted((folder / method).glob("seed-*/curve.csv"))
-        curves = [curve.read(found) for found in paths if (found.parent / "result.json").exists()]
+        curves = [
+            curve.read(found)
+            for found in paths
+            if (found.parent / "result.json").exists() and _SEED.fullmatch(found.parent.name)
+        ]
         _draw(panels[0], curves, lambda row: row.scores.return_mean, method, line)
         _draw(panels[1], curves, lambda row: row.scores.cost_mean, method, line)
         _draw(panels[2], curves, lambda row: float(row.training_violations), method, line)
@@ -173,5 +210,6 @@ def _cell(column: Mapping[str, Any]) -> str:
     return f"{column['mean']:.4g}{spread}"
 
 
-def _seed_of(folder: Path) -> int:
-    return int(folder.name.removeprefix("seed-"))
+def _order(path: Path) -> tuple[str, int]:
+    digits = path.parent.name.removeprefix("seed-")
+    return path.parts[-3], int(digits) if digits.isdecimal() else 0

@@ -1,11 +1,11 @@
 """Collection of reward-free data by several processes, resumable.
 
 Process w of n makes the episodes w, w + n, w + 2n, ... and has an explorer of its own if it learns.
-What is on disk is never made again: a collection that was stopped goes on with the first missing
+A collection that was stopped goes on with the first missing
 episode and the explorer of its last checkpoint. So its data differ from those of an uninterrupted
 one, and no claim of equal bits is made.
 
-Folder: `collection.json`, `buffer/episode_<index>_<length>.npz`, `explorers/<process>/`.
+Folder: `collection.json`, `buffer/episode_<index>_<length>.npz`, `explorers/<process>.safetensors`.
 """
 
 import multiprocessing
@@ -32,6 +32,8 @@ from safectl_agents.fb.domains import Domain, facts_of
 from safectl_agents.fb.episodes import Episode, episode_path, load_episode, save_episode
 from safectl_agents.fb.maze_batch import wander
 from safectl_agents.fb.rnd import RNDAgent
+from safectl_agents.one_writer import one_writer
+from safectl_agents.pool import end_with_parent
 from safectl_agents.settings import require_device
 
 Collector = Literal["rnd", "diayn", "random", "wander"]
@@ -96,11 +98,16 @@ def collect(
         The folder of the episodes.
 
     Raises:
-        ConfigError: If the folder holds another collection.
+        ConfigError: If the folder holds another collection, or another command writes there.
         FileFormatError: If an explorer or episode on disk is damaged.
         StorageError: If a file cannot be written.
     """
-    _claim(config, folder)
+    with one_writer(folder):
+        _claim(config, folder)
+        return _collect(config, folder, progress)
+
+
+def _collect(config: CollectConfig, folder: Path, progress: Callable[[int], None] | None) -> Path:
     buffer = folder / "buffer"
     if config.collector == "wander":
         steps = Domain(config.domain).episode_steps
@@ -115,7 +122,9 @@ def collect(
         _work(config, folder, 0, progress)
         return buffer
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(config.processes, mp_context=context) as pool:
+    with ProcessPoolExecutor(
+        config.processes, mp_context=context, initializer=end_with_parent
+    ) as pool:
         running = [pool.submit(_work, config, folder, w) for w in range(config.processes)]
         while not all(work.done() for work in running):
             time.sleep(_POLL_S)
@@ -131,6 +140,8 @@ def _claim(config: CollectConfig, folder: Path) -> None:
     ours = to_mapping(config)
     if path.exists():
         theirs = read_json(path, advice="name another folder")
+        if "rnd" in theirs:  # its name before there was another explorer
+            theirs["explorer"] = theirs.pop("rnd")
         for name, value in ours.items():
             if name != "episodes" and theirs.get(name) != value:
                 problem = f"{name} was {theirs.get(name)!r}, now it is {value!r}"
@@ -160,7 +171,7 @@ def _work(
         if saved.exists():
             _restore(agent, saved)
         for path in paths[max(0, done - config.explorer.capacity) : done]:
-            agent.remember(load_episode(path))
+            agent.remember(_load(path, domain, agent))
     for index in range(done, len(numbers)):
         # Seeded by its number, so that an episode does not depend on where a collection stopped.
         seeded = torch_generator(config.seed, f"episode {numbers[index]}", config.device)
@@ -203,6 +214,18 @@ def _run(domain: Domain, agent: Explorer, config: CollectConfig, first_step: int
         np.stack(physics),
         np.stack([*skill, agent.skill]) if agent.skill.size else None,
     )
+
+
+def _load(path: Path, domain: Domain, agent: Explorer) -> Episode:
+    """Read an episode that this explorer can remember."""
+    episode = load_episode(path)
+    skills = 0 if episode.skill is None else episode.skill.shape[1]
+    found = (episode.steps, episode.observation.shape[1], episode.action.shape[1], skills)
+    expected = (domain.episode_steps, domain.nx, domain.nu, len(agent.skill))
+    if found != expected:
+        problem = f"has (steps, observations, actions, skills) {found}, expected {expected}"
+        raise FileFormatError(path, problem, "collect into another folder")
+    return episode
 
 
 def _restore(agent: Explorer, path: Path) -> None:

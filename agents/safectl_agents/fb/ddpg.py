@@ -155,16 +155,10 @@ class Explorer(ABC):
         return np.asarray(action[0].clamp(-1.0, 1.0).cpu(), np.float32)
 
     def remember(self, episode: Episode) -> None:
-        """Take an episode into the replay, all of one length; the oldest leaves a full one.
-
-        Raises:
-            ValueError: If it has no skills, and this explorer has.
-        """
+        """Take an episode into the replay, all of one length; the oldest leaves a full one."""
         skill = episode.skill
         if skill is None:
             skill = np.zeros((len(episode.action), 0), np.float32)
-        if skill.shape[1] != len(self.skill):
-            raise ValueError(f"skills of {skill.shape[1]} entries, not {len(self.skill)}")
         parts = [torch.from_numpy(part) for part in (episode.observation, episode.action, skill)]
         if self._replay is None:
             observation, action, skills = (

@@ -1,7 +1,8 @@
 """Diversity is all you need (Eysenbach et al. 2019): skills that tell themselves apart.
 
-As in the Unsupervised Reinforcement Learning Benchmark: 16 one-hot skills, a new one at the start
-of an episode and every 50 steps; the reward of a row is log q(skill | s') + log 16.
+As in the Unsupervised Reinforcement Learning Benchmark there are 16 one-hot skills, a new one at
+the start of an episode and every 50 steps, and the reward of a row is log q(skill | s') + log 16,
+with q before its step on this batch. s' is three steps later, rarely under the next skill.
 """
 
 import math

@@ -48,7 +48,7 @@ class Episode:
         reward: On entering the row, shape (T + 1, tasks).
         discount: 1, or 0 where the episode terminated, shape (T + 1,).
         physics: Simulator states, shape (T + 1, states); None where they were not stored.
-        skill: Skill that the next action was chosen for, shape (T + 1, skills); None without any.
+        skill: Skill at the next action, shape (T + 1, skills); None without any.
     """
 
     observation: NDArray[np.float32]

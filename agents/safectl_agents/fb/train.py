@@ -119,6 +119,7 @@ def train_as(
     facts = {"version": _VERSION, "kind": kind, "data": str(data.resolve())}
     facts |= {"data_sha256": digest_of_data(data)}
     with one_writer(folder):
+        check_run(kind, config, data, folder)  # again: nobody else changes it from here on
         write_json(folder / "config.json", facts | to_mapping(config))
         torch.set_num_threads(config.threads)
         transitions = load_transitions(data, count=config.transitions, subset=config.subset)

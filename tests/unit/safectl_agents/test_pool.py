@@ -23,6 +23,16 @@ def test_a_killed_training_says_how_to_go_on():
         run_side_by_side([work], jobs=1, console=Console(quiet=True))
 
 
+def _refuse():
+    raise ConfigError("seed 0", "is refused")
+
+
+def test_an_error_of_a_training_is_told_as_it_is():
+    works = [Work("a seed", 1, _refuse, _unknown), Work("another", 1, _refuse, _unknown)]
+    with pytest.raises(ConfigError, match="seed 0: is refused"):
+        run_side_by_side(works, jobs=1, console=Console(quiet=True))
+
+
 def test_a_second_writer_is_refused_and_the_next_one_is_not(tmp_path):
     folder = tmp_path / "seed-0"
     refused = pytest.raises(ConfigError, match="another command writes there")

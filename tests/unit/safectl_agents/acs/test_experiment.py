@@ -7,7 +7,7 @@ import select
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from subprocess import DEVNULL, PIPE, Popen
 from threading import Event
 
@@ -199,14 +199,38 @@ def test_the_report_tells_mean_deviation_and_every_seed(tmp_path):
 
 @pytest.mark.parametrize(
     ("place", "change", "word"),
-    [("acs/seed-1", {"eps": 0.2}, "eps 0.2"), ("usl/seed-0", {"hidden": 64}, "hidden 64")],
+    [
+        ("acs/seed-1", {"eps": 0.2}, "eps 0.2"),
+        ("acs/seed-1", {"critic_from": "a folder"}, "critic_from True"),
+        ("usl/seed-0", {"hidden": 64}, "hidden 64"),
+    ],
 )
 def test_seeds_of_unlike_trainings_are_not_compared(tmp_path, place, change, word):
-    settings = {"seed": 0, "steps": 10, "eps": 0.1, "method": "acs"}
-    for name, changed in (("acs/seed-0", {}), (place, {"method": "usl", "seed": 1, **change})):
-        write_json(tmp_path / name / "result.json", {"final": {}, "settings": settings | changed})
+    for name, changed in (("acs/seed-0", {}), ("acs/seed-0-old", {"eps": 9.0}), (place, change)):
+        settings = asdict(QUICK) | changed
+        write_json(tmp_path / name / "result.json", {"final": {}, "settings": settings})
     with pytest.raises(FileFormatError, match=rf"{place}.* has {word}.*acs/seed-0"):
         read_results(tmp_path)
+
+
+def test_a_method_with_an_adopted_critic_stands_beside_one_that_has_none(tmp_path):
+    for name, critic in (("acs", "a folder"), ("td3", "")):
+        settings = asdict(QUICK) | {"critic_from": critic}
+        path = tmp_path / name / "seed-0" / "result.json"
+        write_json(path, {"final": {}, "settings": settings})
+    assert sorted(read_results(tmp_path)) == ["acs", "td3"]
+    path.write_text('{"final": {}, "settings": []}')
+    with pytest.raises(FileFormatError, match="is no result"):
+        read_results(tmp_path)
+
+
+def test_seeds_unlike_the_finished_ones_are_not_even_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "run_side_by_side", lambda *_, **__: pytest.fail("trained"))
+    done = tmp_path / "speed-limit" / "acs" / "seed-0" / "result.json"
+    write_json(done, {"final": {}, "settings": asdict(QUICK) | {"steps": 7}})
+    runs = plan(QUICK, tmp_path, tasks=["speed-limit"], methods=["usl"], seeds=[0])
+    with pytest.raises(FileFormatError, match=r"usl/seed-0.* has steps 40"):
+        run_all(runs, jobs=1, command="", console=Console(quiet=True))
 
 
 def test_a_curve_whose_row_is_being_written_shows_no_progress(tmp_path):

@@ -10,8 +10,9 @@ from safectl_agents.cli import main
 from safectl_agents.fb.collect import CollectConfig, collect
 from safectl_agents.fb.ddpg import ExplorerSettings
 from safectl_agents.fb.diayn import SKILL_STEPS, SKILLS, DIAYNAgent
-from safectl_agents.fb.episodes import Episode, load_episode, load_transitions
+from safectl_agents.fb.episodes import Episode, load_episode, load_transitions, save_episode
 from safectl_agents.fb.rnd import RNDAgent, RNDNetworks
+from safectl_agents.one_writer import one_writer
 
 SMALL = ExplorerSettings(hidden=8, batch=8, update_every=100, random_steps=500)
 
@@ -65,6 +66,16 @@ def test_what_was_seen_often_is_less_novel_than_what_was_not():
     assert float(new) > 3.0 * float(known)
 
 
+def test_a_collection_from_before_the_other_explorer_goes_on_and_has_one_writer(tmp_path):
+    config = CollectConfig(collector="random", episodes=1, explorer=SMALL)
+    collect(config, tmp_path)
+    path = tmp_path / "collection.json"
+    path.write_text(path.read_text().replace('"explorer"', '"rnd"'))
+    collect(replace(config, episodes=2), tmp_path)
+    with one_writer(tmp_path), pytest.raises(ConfigError, match="another command writes there"):
+        collect(config, tmp_path)
+
+
 def test_skills_last_fifty_steps_and_come_back_from_disk(tmp_path):
     config = CollectConfig(collector="diayn", episodes=1, explorer=SMALL)
     buffer = collect(config, tmp_path)
@@ -74,12 +85,16 @@ def test_skills_last_fifty_steps_and_come_back_from_disk(tmp_path):
     held = skill[:-1].reshape(-1, SKILL_STEPS, SKILLS)
     assert (held == held[:, :1]).all()
     assert len(np.unique(held[:, 0].argmax(1))) > 5
-    collect(replace(config, episodes=2), tmp_path)  # the first one is remembered again
+    assert len(list(collect(replace(config, episodes=2), tmp_path).iterdir())) == 2
+    torn = load_episode(buffer / "episode_000000_1000.npz")
+    save_episode(replace(torn, skill=None), buffer, 0)
+    with pytest.raises(FileFormatError, match=r"\(1000, 4, 2, 0\), expected \(1000, 4, 2, 16\)"):
+        collect(replace(config, episodes=3), tmp_path)
     with pytest.raises(ConfigError, match="collector"):
         collect(replace(config, collector="rnd", episodes=3), tmp_path)
 
 
-def test_an_explorer_of_skills_goes_where_they_are_told_apart():
+def test_the_reward_of_skills_grows_where_they_are_told_apart():
     settings = ExplorerSettings(hidden=32, batch=128, learning_rate=1e-3, capacity=2)
     agent = DIAYNAgent(1, 1, settings, torch_generator(0, "test"))
     skill = np.eye(SKILLS, dtype=np.float32)[np.arange(1601) // 100 % SKILLS]
@@ -92,8 +107,6 @@ def test_an_explorer_of_skills_goes_where_they_are_told_apart():
         last = float(agent.learn_reward(agent._sample(*agent._replay)).mean())
     assert abs(first) < 0.5  # log q + log 16 = 0 where nothing is told
     assert last > 1.5  # at most log 16 = 2.77
-    with pytest.raises(ValueError, match="skills of 0 entries"):
-        agent.remember(Episode(told, zeros, zeros, zeros[:, 0]))
 
 
 @pytest.mark.parametrize("kind", [RNDAgent, DIAYNAgent])
