@@ -8,6 +8,7 @@ import torch
 from dm_control.rl import control
 from numpy.typing import NDArray
 
+from safectl.errors import RangeError
 from safectl.spec import Spec
 from safectl_envs.world import World
 
@@ -105,9 +106,12 @@ class WorldSimulator:
         return self._observe()
 
     def step(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Apply an action for one period."""
-        row = torch.from_numpy(np.asarray(action, np.float32))[None]
-        self.physics = self._world.step(self.physics, row).state
+        """Apply an action for one period; raise `RangeError` where the world ends the episode."""
+        row = torch.from_numpy(np.asarray(action, np.float32).clip(-1.0, 1.0))[None]
+        after = self._world.step(self.physics, row)
+        if bool(after.terminated.any()):
+            raise RangeError("terminated", value=True, expected="a world whose episodes never end")
+        self.physics = after.state
         return self._observe()
 
     def state(self) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from safectl.errors import ShapeError, UnknownNameError
+from safectl.errors import RangeError, ShapeError, UnknownNameError
 from safectl_agents.fb.arm import ARM_SPEC, PLACES
 from safectl_agents.fb.collect import CollectConfig, collect
 from safectl_agents.fb.domains import DOMAINS, Domain
@@ -11,7 +11,9 @@ from safectl_agents.fb.point_mass_maze import GOALS, way_point_action
 from safectl_agents.fb.report import report
 from safectl_agents.fb.saved import load_task_policy
 from safectl_agents.fb.settings import FBConfig
+from safectl_agents.fb.simulators import WorldSimulator
 from safectl_agents.fb.train import train
+from safectl_envs.double_integrator import DoubleIntegrator
 
 
 def random_episode(domain: Domain, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -59,6 +61,14 @@ def test_the_arm_of_safectl_is_a_domain_that_does_not_see_the_targets_of_its_env
     rewards = dict(zip(PLACES, labels, strict=True))
     assert max(rewards, key=rewards.get) == "reach_far"
     assert rewards["reach_far"] == pytest.approx(np.exp(-np.log(10.0) * (0.1 / 0.3) ** 2), rel=1e-3)
+
+
+def test_a_world_that_ends_its_episodes_is_no_domain():
+    table = WorldSimulator(DoubleIntegrator(), ("goal_offset_x", "goal_offset_y"), seed=0)
+    table.reset()
+    table.physics[0, 0] = 3.0  # beyond the edge
+    with pytest.raises(RangeError, match="never end"):
+        table.step(np.zeros(2, np.float32))
 
 
 def test_a_domain_starts_as_its_seed_says_and_knows_the_other_names():
