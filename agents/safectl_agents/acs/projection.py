@@ -129,16 +129,11 @@ class Projection:
     @torch.no_grad()
     def _followed(self, observation: Tensor, action: Tensor, cost: Tensor) -> Tensor:
         """Return Q_c after one Newton step towards the bound, or without where that is less."""
-        excess = cost - self.settings.bound.threshold(cost)
-        rows = excess.squeeze(1) > 0.0  # the others stay as they are
-        observation, action, excess = observation[rows], action[rows], excess[rows]
+        excess = (cost - self.settings.bound.threshold(cost)).relu()
         gradient = self.learner.critic_target.slope(observation, action).gradient.squeeze(1)
         square = gradient.square().sum(1, keepdim=True)
         moved = action - (excess / square.clamp(min=FLATTEST**2)) * gradient
-        found = self.learner.following(observation, moved.clamp(-1.0, 1.0))
-        followed = cost.clone()
-        followed[rows] = torch.minimum(cost[rows], found)
-        return followed
+        return torch.minimum(cost, self.learner.following(observation, moved.clamp(-1.0, 1.0)))
 
     def penalty(
         self, observation: Float[Tensor, "batch nx"], action: Float[Tensor, "batch nu"]
