@@ -22,8 +22,8 @@ class TrainingLost(SafectlError):
 
     def __init__(self) -> None:
         super().__init__(
-            "the process of a training was killed; run the command again, with fewer --jobs if "
-            "memory ran out: finished seeds stay, the others go on from their last checkpoints"
+            "a process was killed; run the command again, with fewer processes (--jobs) if memory "
+            "ran out: what is finished stays, the rest goes on from its last checkpoints"
         )
 
 

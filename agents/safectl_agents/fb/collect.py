@@ -12,9 +12,10 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,12 +34,12 @@ from safectl_agents.fb.episodes import Episode, episode_path, load_episode, save
 from safectl_agents.fb.maze_batch import wander
 from safectl_agents.fb.rnd import RNDAgent
 from safectl_agents.one_writer import one_writer
-from safectl_agents.pool import end_with_parent
+from safectl_agents.pool import TrainingLost, end_with_parent
 from safectl_agents.settings import require_device
 
 Collector = Literal["rnd", "diayn", "random", "wander"]
 
-_EXPLORERS = {"rnd": RNDAgent, "diayn": DIAYNAgent}
+_EXPLORERS: dict[str, type[RNDAgent] | type[DIAYNAgent]] = {"rnd": RNDAgent, "diayn": DIAYNAgent}
 
 _SAVE_EVERY = 10
 """Episodes of a process between two checkpoints of its explorer."""
@@ -101,6 +102,7 @@ def collect(
         ConfigError: If the folder holds another collection, or another command writes there.
         FileFormatError: If an explorer or episode on disk is damaged.
         StorageError: If a file cannot be written.
+        TrainingLost: If a process was killed.
     """
     with one_writer(folder):
         _claim(config, folder)
@@ -130,8 +132,11 @@ def _collect(config: CollectConfig, folder: Path, progress: Callable[[int], None
             time.sleep(_POLL_S)
             if progress is not None:
                 progress(len(list(buffer.glob("episode_*.npz"))))
-        for work in running:
-            work.result()
+        try:
+            for work in running:
+                work.result()
+        except BrokenProcessPool as error:
+            raise TrainingLost from error
     return buffer
 
 
@@ -161,7 +166,7 @@ def _work(
     domain = Domain(config.domain, seed=0)
     generator = torch_generator(config.seed, f"explorer {process}", config.device)
     kind = _EXPLORERS.get(config.collector)
-    agent = (kind or RNDAgent)(domain.nx, domain.nu, config.explorer, generator)
+    agent: Explorer[Any] = (kind or RNDAgent)(domain.nx, domain.nu, config.explorer, generator)
     numbers = range(process, config.episodes, config.processes)
     paths = [episode_path(buffer, number, domain.episode_steps) for number in numbers]
     done = 0
@@ -188,7 +193,7 @@ def _work(
             progress(numbers[index] + 1)
 
 
-def _run(domain: Domain, agent: Explorer, config: CollectConfig, first_step: int) -> Episode:
+def _run(domain: Domain, agent: Explorer[Any], config: CollectConfig, first_step: int) -> Episode:
     """Run one episode; `first_step` counts those of the process before it."""
     learns, steps = config.collector in _EXPLORERS, domain.episode_steps
     columns = [list(domain.facts.tasks).index(task) for task in domain.facts.collected]
@@ -216,7 +221,7 @@ def _run(domain: Domain, agent: Explorer, config: CollectConfig, first_step: int
     )
 
 
-def _load(path: Path, domain: Domain, agent: Explorer) -> Episode:
+def _load(path: Path, domain: Domain, agent: Explorer[Any]) -> Episode:
     """Read an episode that this explorer can remember."""
     episode = load_episode(path)
     skills = 0 if episode.skill is None else episode.skill.shape[1]
@@ -228,7 +233,7 @@ def _load(path: Path, domain: Domain, agent: Explorer) -> Episode:
     return episode
 
 
-def _restore(agent: Explorer, path: Path) -> None:
+def _restore(agent: Explorer[Any], path: Path) -> None:
     try:
         agent.load_state(load_file(path))
     except (OSError, SafetensorError, KeyError, RuntimeError) as error:

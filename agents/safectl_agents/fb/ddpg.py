@@ -7,9 +7,9 @@ sampled row is that of one of its ends, no sum.
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -94,12 +94,15 @@ class Rows(NamedTuple):
     skill: Tensor
 
 
-class Explorer(ABC):
+NetworksT = TypeVar("NetworksT", bound=ActorCritic)
+
+
+class Explorer(ABC, Generic[NetworksT]):
     """Explores, and learns from the episodes it is given.
 
     Args:
-        networks: Actor, critic and what makes the reward; their inputs end with the skill.
-        learned: What makes the reward, trained at every update.
+        make: Builds actor, critic and what makes the reward; their inputs end with the skill.
+        learned: Name of the part of them that makes the reward, trained at every update.
         nu: Actions.
         settings: Sizes.
         generator: Source of all its randomness, on the device of the networks.
@@ -107,19 +110,21 @@ class Explorer(ABC):
 
     def __init__(
         self,
-        networks: ActorCritic,
-        learned: Mapping[str, nn.Module],
+        make: Callable[[], NetworksT],
+        learned: str,
         nu: int,
         settings: ExplorerSettings,
         generator: torch.Generator,
     ) -> None:
         self.settings, self.generator, self.nu = settings, generator, nu
-        self._actor_critic = networks
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(generator.initial_seed())
+            self.networks = networks = make().to(generator.device)
         self.target = copy.deepcopy(networks).requires_grad_(False)
         self._critic: list[Tensor] = [*networks.trunk.parameters(), *networks.heads.parameters()]
         self._aim: list[Tensor] = [*self.target.trunk.parameters(), *self.target.heads.parameters()]
         trained: dict[str, list[Tensor]] = {
-            **{name: [*module.parameters()] for name, module in learned.items()},
+            learned: [*getattr(networks, learned).parameters()],
             "critic": self._critic,
             "actor": [*networks.actor.parameters()],
         }
@@ -136,7 +141,7 @@ class Explorer(ABC):
     def learn_reward(self, rows: Rows) -> Tensor:
         """Take a step of what makes the reward; return it without gradient, shape (batch,)."""
 
-    def begin_step(self, step: int) -> None:  # noqa: B027  not every explorer has skills
+    def begin_step(self, step: int) -> None:
         """Prepare for a step of an episode; an explorer with skills may draw a new one."""
 
     def draw(self) -> NDArray[np.float32]:
@@ -151,7 +156,7 @@ class Explorer(ABC):
         device = self.generator.device
         row = torch.from_numpy(np.concatenate([observation, self.skill]))[None].to(device)
         noise = torch.randn(1, self.nu, generator=self.generator, device=device)
-        action = self._actor_critic.actor(row) + _SMOOTHING * noise
+        action = self.networks.actor(row) + _SMOOTHING * noise
         return np.asarray(action[0].clamp(-1.0, 1.0).cpu(), np.float32)
 
     def remember(self, episode: Episode) -> None:
@@ -175,19 +180,19 @@ class Explorer(ABC):
         if self._replay is None:
             return
         rows = self._sample(*self._replay)
-        net, discount = self._actor_critic, _DISCOUNT**_STEPS
+        net, discount = self.networks, _DISCOUNT**_STEPS
         reward = self.learn_reward(rows)
         here, there = (torch.cat([part, rows.skill], -1) for part in (rows.here, rows.there))
         with torch.no_grad():
             following = noisy(net.actor(there), self._noise(len(there)))
             aim = reward + discount * self.target.value(there, following).amin(0)
-        self.step("critic", (net.value(here, rows.action) - aim).square().mean(-1).sum())
+        self.descend("critic", (net.value(here, rows.action) - aim).square().mean(-1).sum())
         chosen = noisy(net.actor(here), self._noise(len(here)))
-        self.step("actor", -net.value(here, chosen).amin(0).mean())
+        self.descend("actor", -net.value(here, chosen).amin(0).mean())
         with torch.no_grad():
             torch._foreach_lerp_(self._aim, self._critic, _POLYAK)
 
-    def step(self, name: str, loss: Tensor) -> None:
+    def descend(self, name: str, loss: Tensor) -> None:
         """Take one step of an optimiser."""
         optimizer = self._optimizers[name]
         parameters = optimizer.param_groups[0]["params"]

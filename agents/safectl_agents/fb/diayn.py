@@ -6,6 +6,7 @@ with q before its step on this batch. s' is three steps later, rarely under the 
 """
 
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ class DIAYNNetworks(ActorCritic):
         self.initialise()
 
 
-class DIAYNAgent(Explorer):
+class DIAYNAgent(Explorer[DIAYNNetworks]):
     """Goes where the discriminator knows its skill.
 
     Args:
@@ -42,11 +43,8 @@ class DIAYNAgent(Explorer):
     def __init__(
         self, nx: int, nu: int, settings: ExplorerSettings, generator: torch.Generator
     ) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator.initial_seed())
-            self.networks = DIAYNNetworks(nx, nu, settings.hidden).to(generator.device)
-        learned = {"discriminator": self.networks.discriminator}
-        super().__init__(self.networks, learned, nu, settings, generator)
+        make = partial(DIAYNNetworks, nx, nu, settings.hidden)
+        super().__init__(make, "discriminator", nu, settings, generator)
         self.skill = np.zeros(SKILLS, np.float32)
 
     def begin_step(self, step: int) -> None:
@@ -60,5 +58,5 @@ class DIAYNAgent(Explorer):
         """Fit the discriminator; return how well it had told the skills from s'."""
         logits = self.networks.discriminator(rows.there)
         error = functional.cross_entropy(logits, rows.skill.argmax(-1), reduction="none")
-        self.step("discriminator", error.mean())
+        self.descend("discriminator", error.mean())
         return math.log(SKILLS) - error.detach()

@@ -4,6 +4,8 @@ The reward of a row is the novelty of its current observation over the running s
 the novelty, as in the Unsupervised Reinforcement Learning Benchmark.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -49,7 +51,7 @@ class RNDNetworks(ActorCritic):
         return novelty / self.moments[2].sqrt().clamp(min=1e-8).to(novelty)
 
 
-class RNDAgent(Explorer):
+class RNDAgent(Explorer[RNDNetworks]):
     """Goes where the novelty is.
 
     Args:
@@ -62,17 +64,14 @@ class RNDAgent(Explorer):
     def __init__(
         self, nx: int, nu: int, settings: ExplorerSettings, generator: torch.Generator
     ) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator.initial_seed())
-            self.networks = RNDNetworks(nx, nu, settings.hidden).to(generator.device)
-        learned = {"predictor": self.networks.predictor}
-        super().__init__(self.networks, learned, nu, settings, generator)
+        make = partial(RNDNetworks, nx, nu, settings.hidden)
+        super().__init__(make, "predictor", nu, settings, generator)
 
     def learn_reward(self, rows: Rows) -> Tensor:
         """Make these rows less novel; return how novel they were."""
         novelty = self.networks.novelty(rows.here)
         reward = self.networks.reward(novelty)
-        self.step("predictor", novelty.mean())
+        self.descend("predictor", novelty.mean())
         return reward
 
 

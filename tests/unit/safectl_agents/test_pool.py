@@ -19,7 +19,7 @@ def _unknown():
 
 def test_a_killed_training_says_how_to_go_on():
     work = Work("a seed", 1, partial(os._exit, 9), _unknown)
-    with pytest.raises(TrainingLost, match=r"was killed; run the command again, with fewer --jobs"):
+    with pytest.raises(TrainingLost, match="run the command again, with fewer processes"):
         run_side_by_side([work], jobs=1, console=Console(quiet=True))
 
 

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
 import numpy as np
@@ -7,12 +9,14 @@ import torch
 from safectl.errors import ConfigError, FileFormatError, RangeError
 from safectl.seed import torch_generator
 from safectl_agents.cli import main
+from safectl_agents.fb import collect as collect_module
 from safectl_agents.fb.collect import CollectConfig, collect
 from safectl_agents.fb.ddpg import ExplorerSettings
 from safectl_agents.fb.diayn import SKILL_STEPS, SKILLS, DIAYNAgent
 from safectl_agents.fb.episodes import Episode, load_episode, load_transitions, save_episode
 from safectl_agents.fb.rnd import RNDAgent, RNDNetworks
 from safectl_agents.one_writer import one_writer
+from safectl_agents.pool import TrainingLost
 
 SMALL = ExplorerSettings(hidden=8, batch=8, update_every=100, random_steps=500)
 
@@ -36,6 +40,20 @@ def test_a_collection_goes_on_where_it_stopped_and_keeps_its_settings(tmp_path):
     (tmp_path / "explorers" / "0.safetensors").write_bytes(b"torn")
     with pytest.raises(FileFormatError, match="explorer"):
         collect(CollectConfig(episodes=3, explorer=SMALL), tmp_path)
+
+
+def test_a_killed_process_is_one_error_that_says_how_to_go_on(tmp_path, monkeypatch):
+    class Broken(ThreadPoolExecutor):
+        def __init__(self, *_, **__):
+            super().__init__(1)
+
+    def killed(*_):
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(collect_module, "ProcessPoolExecutor", Broken)
+    monkeypatch.setattr(collect_module, "_work", killed)
+    with pytest.raises(TrainingLost, match="run the command again"):
+        collect(CollectConfig(collector="random", episodes=2, processes=2), tmp_path)
 
 
 @pytest.mark.slow
