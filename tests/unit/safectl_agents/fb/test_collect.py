@@ -127,6 +127,16 @@ def test_the_reward_of_skills_grows_where_they_are_told_apart():
     assert last > 1.5  # at most log 16 = 2.77
 
 
+def test_a_sampled_action_leads_from_its_row_and_the_target_looks_three_steps_ahead():
+    agent = DIAYNAgent(1, 1, SMALL, torch_generator(0, "test"))
+    count = np.arange(101, dtype=np.float32)[:, None]
+    agent.remember(Episode(count, 0.01 * count, count, count[:, 0], skill=np.repeat(count, 16, 1)))
+    rows = agent._sample(*agent._replay)
+    assert torch.equal(rows.there, rows.here + 3.0)
+    torch.testing.assert_close(rows.action, 0.01 * (rows.here + 1.0))  # row t: what led to it
+    assert torch.equal(rows.skill[:, :1], rows.here)
+
+
 @pytest.mark.parametrize("kind", [RNDAgent, DIAYNAgent])
 def test_an_explorer_is_saved_whole(kind):
     generator = torch_generator(0, "test")
