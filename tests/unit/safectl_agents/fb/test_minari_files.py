@@ -92,6 +92,8 @@ def record(name: str, *, action_space=UNIT, action=None, observation=None, space
             r"instead of \[-1, 1\]; record it with .*RescaleAction",
         ),
         ({"action_space": Box(-0.4, 0.4, (1,), np.float32)}, FileFormatError, "RescaleAction"),
+        ({"action_space": Box(-0.4, 1.0, (1,), np.float32)}, FileFormatError, "Rescale"),
+        ({"action_space": Box(-1.0, 0.4, (1,), np.float32)}, FileFormatError, "Rescale"),
         ({"action_space": Box(-np.inf, np.inf, (1,), np.float32)}, FileFormatError, "Rescale"),
         ({"space": Box(0.0, 1.0, (2, 2), np.float32)}, FileFormatError, "FlattenObservation"),
         (
