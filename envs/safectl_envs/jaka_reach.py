@@ -67,7 +67,7 @@ class JakaReach(gymnasium.Env[Float32[np.ndarray, " nx"], Float[np.ndarray, " nu
     Cost: 1 while the clearance between a link (capsules of radius 0.06 m) and the cylinder (radius
     0.05 m, height 1 m) is below 0.02 m. No step terminates.
 
-    `info` also holds `success`, whether the flange has been within 0.1 m of the target in this
+    `info` also holds `is_success`, whether the flange has been within 0.1 m of the target in this
     episode, and `collisions`, how often an arm without contact has touched the cylinder.
 
     Attributes:
@@ -149,7 +149,7 @@ class JakaReach(gymnasium.Env[Float32[np.ndarray, " nx"], Float[np.ndarray, " nu
 
         Returns:
             Observation, shape (12,), reward, `False`, whether the time is up, and the information
-            `cost`, `success` and `collisions`.
+            `cost`, `is_success` and `collisions`.
 
         Raises:
             ShapeError: If the action has another shape.
@@ -175,7 +175,7 @@ class JakaReach(gymnasium.Env[Float32[np.ndarray, " nx"], Float[np.ndarray, " nu
         self._success = self._success or distance < _NEAR
         info = {
             "cost": float(clearance < _GAP),
-            "success": self._success,
+            "is_success": self._success,
             "collisions": self._collisions,
         }
         reward = self._reward(distance)

@@ -51,16 +51,21 @@ def append(path: Path, row: Row) -> int:
     """Add a row, after a header in a new file; return the size of the file in bytes.
 
     Raises:
+        FileFormatError: If the file has other columns, as that of another version.
         StorageError: If it cannot be written.
     """
     columns = flat(row)
     cells = [f"{value:.6g}" if isinstance(value, float) else value for value in columns.values()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        is_new = not path.exists() or path.stat().st_size == 0
-        with path.open("a", encoding="utf-8", newline="") as file:
+        with path.open("a+", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            if is_new:
+            file.seek(0)
+            header = file.readline()
+            if header and header.strip() != ",".join(columns):
+                problem = "has other columns, as those of another version of safectl"
+                raise FileFormatError(path, problem, "delete the folder and run the seed again")
+            if not header:
                 writer.writerow(columns)
             writer.writerow(cells)
         return path.stat().st_size
@@ -69,7 +74,7 @@ def append(path: Path, row: Row) -> int:
 
 
 def read(path: Path) -> list[Row]:
-    """Read a curve.
+    """Read a curve; a score that its version did not have is NaN.
 
     Raises:
         FileFormatError: If the file is missing or is no such table.
@@ -85,6 +90,6 @@ def read(path: Path) -> list[Row]:
 
 
 def _row(columns: dict[str, float], names: list[str]) -> Row:
-    scores = Scores(**{name: columns.pop(name) for name in names})
+    scores = Scores(**{name: columns.pop(name) for name in names if name in columns})
     step, violations = int(columns.pop("step")), int(columns.pop("training_violations"))
     return Row(step=step, scores=scores, training_violations=violations, **columns)

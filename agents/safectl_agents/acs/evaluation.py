@@ -21,10 +21,19 @@ Watch = Callable[[list[int], NDArray[Any], NDArray[Any]], None]
 
 
 class Episode(NamedTuple):
-    """One episode: sum of rewards, and the cost of every step, 0 or 1."""
+    """One episode.
+
+    Attributes:
+        reward: Sum of rewards.
+        costs: Cost of every step, 0 or 1.
+        success: `is_success` of the last step, NaN where the task has none.
+        collisions: `collisions` of the last step, NaN where the task counts none.
+    """
 
     reward: float
     costs: list[float]
+    success: float = float("nan")
+    collisions: float = float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +52,8 @@ class Scores:
         safe_share: Share of the episodes without a violation.
         recovery_steps: Steps from the first violation to the next five calm ones, mean over the
             episodes that have both; NaN without any.
+        success_share: Share of the episodes that reached their target; NaN where a task has none.
+        collisions_mean: Mean number of collisions; NaN where a task counts none.
     """
 
     return_mean: float
@@ -55,6 +66,8 @@ class Scores:
     violation_rate: float
     safe_share: float
     recovery_steps: float
+    success_share: float = float("nan")
+    collisions_mean: float = float("nan")
 
 
 def evaluate(model: BaseAlgorithm, envs: Sequence[Env], seed: int, *, guarded: bool) -> Scores:
@@ -100,6 +113,10 @@ def play(
             episodes[index] = episodes[index]._replace(reward=total)
             if terminated or truncated:
                 ended.append(index)
+                episodes[index] = episodes[index]._replace(
+                    success=float(info.get("is_success", "nan")),
+                    collisions=float(info.get("collisions", "nan")),
+                )
         running = [index for index in running if index not in ended]
     return episodes
 
@@ -121,6 +138,8 @@ def summarise(episodes: Sequence[Episode]) -> Scores:
         float(costs.sum() / sum(len(episode.costs) for episode in episodes)),
         float((costs == 0.0).mean()),
         float(np.mean(known)) if known else float("nan"),
+        float(np.mean([episode.success for episode in episodes])),
+        float(np.mean([episode.collisions for episode in episodes])),
     )
 
 

@@ -32,6 +32,7 @@ _SHARED = tuple(
 """Settings that seeds of one comparison share."""
 
 _COLUMNS = ("return_mean", "cost_mean", "violation_rate", "safe_share", "corrected_share")
+_OUTCOMES = ("success_share", "collisions_mean")  # of tasks that report them
 
 
 def report(folder: Path, task: str) -> Path | None:
@@ -115,7 +116,9 @@ def summarise(seeds: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
     J_r / J_r_ref, max(0, J_c - d) / max(1e-6, J_c_ref - d) and rho / rho_ref, where rho is the
     cost per step of all training.
     """
-    values = {name: [seed["final"][name] for seed in seeds] for name in _COLUMNS}
+    finals = [seed["final"] for seed in seeds]
+    reported = [name for name in _OUTCOMES if all(end.get(name) is not None for end in finals)]
+    values = {name: [end[name] for end in finals] for name in (*_COLUMNS, *reported)}
     values["training_violations"] = [seed["training_violations"] for seed in seeds]
     values["training_cost_rate"] = [seed["training_cost_rate"] for seed in seeds]
     values["steps_per_second"] = [seed["steps_per_second"] for seed in seeds]
@@ -143,7 +146,8 @@ def summarise(seeds: Sequence[Mapping[str, Any]], task: Task) -> dict[str, Any]:
 
 def table(summary: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the summary as Markdown, methods by cost."""
-    names = (*_COLUMNS, "training_violations", "steps_per_second")
+    reported = [name for name in _OUTCOMES if all(name in row for row in summary.values())]
+    names = (*_COLUMNS, *reported, "training_violations", "steps_per_second")
     lines = [
         "| method | seeds | " + " | ".join(name.replace("_", " ") for name in names) + " |",
         "|" + "---|" * (len(names) + 2),

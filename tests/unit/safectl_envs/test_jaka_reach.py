@@ -85,7 +85,7 @@ def test_far_away_the_reward_is_the_distance(env):
     env.reset(seed=0)
     _, reward, _, _, info = env.step(HOLD)
     assert reward == pytest.approx(-np.linalg.norm(env._goal - flange(env)), abs=1e-9)
-    assert info == {"cost": 0.0, "success": False, "collisions": 0}
+    assert info == {"cost": 0.0, "is_success": False, "collisions": 0}
 
 
 def test_near_the_target_the_reward_grows_and_the_orientation_counts(env):
@@ -96,9 +96,9 @@ def test_near_the_target_the_reward_grows_and_the_orientation_counts(env):
     turned = env._data.body("flange").xquat
     miss = min(np.linalg.norm(turned - sign * np.array([0, 1, 0, 0])) for sign in (1, -1))
     assert reward == pytest.approx(0.2 / distance + 0.6 - miss, abs=1e-9)
-    assert info["success"]
+    assert info["is_success"]
     place(env, goal=flange(env) + np.array([1.0, 0, 0]))
-    assert env.step(HOLD)[4]["success"], "once is enough"
+    assert env.step(HOLD)[4]["is_success"], "once is enough"
 
 
 def test_it_costs_to_be_near_and_a_touch_is_counted_once(env):
