@@ -105,7 +105,20 @@ def infer_from_function(
 
     Raises:
         ShapeError, NonFiniteError, TaskNotInferable: As `infer_from_rewards`.
+        RangeError: As `rewards_of`.
+    """
+    return infer_from_rewards(backward, observation, rewards_of(function, observation))
+
+
+def rewards_of(
+    function: Callable[[Tensor], Tensor], observation: Float[Tensor, "samples nx"]
+) -> Shaped[Tensor, " samples"]:
+    """Return what a user's reward function says, once it is one finite number per observation.
+
+    Raises:
+        NonFiniteError: If a reward is NaN or infinite.
         RangeError: If the function returns no numbers.
+        ShapeError: If there is not one reward per observation.
     """
     returned = function(observation)
     try:
@@ -113,7 +126,8 @@ def infer_from_function(
     except (TypeError, ValueError, RuntimeError) as error:
         expected = "one number per observation from the reward function"
         raise RangeError("reward", value=returned, expected=expected) from error
-    return infer_from_rewards(backward, observation, reward)
+    _check(observation, reward)
+    return reward
 
 
 @torch.no_grad()

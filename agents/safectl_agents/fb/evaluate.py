@@ -97,11 +97,26 @@ def task_policies(model: ForwardBackward, tasks: Mapping[str, Task]) -> Policies
     return Policies(tuple(tasks), act)
 
 
-def play(policies: Policies, domain: str, episodes: int) -> dict[str, NDArray[np.float64]]:
+def play(
+    policies: Policies,
+    domain: str,
+    episodes: int,
+    *,
+    reward: Callable[[Tensor], Tensor] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, NDArray[np.float64]]:
     """Return the returns of policies, shape (episodes,) per task.
 
     All episodes of all tasks go in step, so that policies are asked once per step; every task
     meets the same starts.
+
+    Args:
+        policies: What acts.
+        domain: Name of the domain.
+        episodes: Starts.
+        reward: Maps observations (rows, nx) to the rewards (rows,) on entering them; that of each
+            task where absent.
+        progress: Called after every step with the number of steps so far.
 
     Raises:
         NonFiniteError: If an action is NaN or infinite, as large weights make it.
@@ -113,7 +128,7 @@ def play(policies: Policies, domain: str, episodes: int) -> dict[str, NDArray[np
     asked = [name for name in names for _ in range(episodes)]
     observation = np.stack([world.reset() for world in worlds])
     returns = np.zeros(len(worlds))
-    for _ in range(worlds[0].episode_steps):
+    for step in range(worlds[0].episode_steps):
         with torch.no_grad():
             rows = torch.from_numpy(observation).reshape(len(names), episodes, -1)
             action = policies.act(rows).flatten(0, 1).cpu().numpy()
@@ -122,7 +137,12 @@ def play(policies: Policies, domain: str, episodes: int) -> dict[str, NDArray[np
             raise NonFiniteError("action", count=bad, size=action.size, advice=LOWER)
         moved = [world.step(one) for world, one in zip(worlds, action, strict=True)]
         observation = np.stack(moved)
-        returns += [world.reward(name) for world, name in zip(worlds, asked, strict=True)]
+        if reward is None:
+            returns += [world.reward(name) for world, name in zip(worlds, asked, strict=True)]
+        else:
+            returns += reward(torch.from_numpy(observation)).numpy()
+        if progress is not None:
+            progress(step + 1)
     return dict(zip(names, returns.reshape(len(names), episodes), strict=True))
 
 

@@ -155,6 +155,29 @@ def load_run(folder: Path, *, device: str | None = None) -> tuple[FBConfig, Forw
     return config, model, restore(load, folder, config.device)
 
 
+def load_run_data(folder: Path, data: Path | None = None) -> Transitions:
+    """Read the transitions that a run was trained on.
+
+    Args:
+        folder: Of the run.
+        data: Its episodes; those that the run names where absent.
+
+    Raises:
+        FileFormatError: If the folder holds no run, or the data cannot be read.
+        NonFiniteError: If a number of them is NaN or infinite.
+        ShapeError: If they are those of another domain.
+    """
+    _, config, stored, _ = _read_config(folder, None)
+    if data is None:
+        if not stored or not Path(stored).is_dir():
+            problem = f"names data that are not here: {stored!r}"
+            raise FileFormatError(folder, problem, "name the folder of the episodes with --data")
+        data = Path(stored)
+    transitions = load_transitions(data, count=config.transitions, subset=config.subset)
+    _require_fit(Domain(config.domain), transitions)
+    return transitions
+
+
 def load_config(folder: Path, *, device: str | None = None) -> FBConfig:
     """Read the settings of a run, for another device where one is given.
 

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from safectl.barriers import Discs
 from safectl.config import to_mapping
-from safectl.errors import FileFormatError, RangeError, ShapeError, UnknownNameError
-from safectl.files import read_json
+from safectl.errors import FileFormatError, RangeError, UnknownNameError
 from safectl.models import (
     ConstrainedTask,
     ForwardBackward,
@@ -38,11 +37,10 @@ from safectl.seed import torch_generator
 from safectl.types import Task
 from safectl_agents.fb.chosen_task import ChosenTask, choose_task
 from safectl_agents.fb.domains import facts_of
-from safectl_agents.fb.episodes import load_transitions
 from safectl_agents.fb.maze_batch import MazeBatch
 from safectl_agents.fb.saved import TaskPolicy, last_checkpoint, save_visits
 from safectl_agents.fb.settings import FBConfig
-from safectl_agents.fb.train import load_run
+from safectl_agents.fb.train import load_run, load_run_data
 from safectl_agents.fb.visit_rollouts import roll_out
 
 _DOMAIN = "point_mass_maze"
@@ -172,7 +170,8 @@ def measure_visits(
     if checkpoint.step != step:
         raise FileFormatError(folder, "is being trained", "measure visits when it has ended")
     task = _task(run, model, config.task)
-    seen, entered = _observations(run, data or _data_of(folder), model)
+    rows = load_run_data(folder, data)
+    seen, entered = map(torch.from_numpy, (rows.observation, rows.next_observation))
     unsafe = unsafe_embedding(model.backward, entered, _inside(entered, config.unsafe))
     outside = seen[~_inside(seen, config.unsafe)]
     constrained = None
@@ -298,23 +297,6 @@ def _task(run: FBConfig, model: ForwardBackward, name: str) -> Task:
     if name not in goals:
         raise UnknownNameError(f"task of {run.domain}", name, known=list(goals))
     return model.infer_goal(torch.tensor(goals[name]))
-
-
-def _data_of(folder: Path) -> Path:
-    stored = read_json(folder / "config.json", advice="name the folder of a run").get("data")
-    if not stored or not Path(stored).is_dir():
-        problem = f"names data that are not here: {stored!r}"
-        raise FileFormatError(folder, problem, "name the folder of the episodes with --data")
-    return Path(stored)
-
-
-def _observations(run: FBConfig, data: Path, model: ForwardBackward) -> tuple[Tensor, Tensor]:
-    """Return the observations before and after the transitions that the run was trained on."""
-    rows = load_transitions(data, count=run.transitions, subset=run.subset)
-    if rows.observation.shape[1] != model.sizes.nx:
-        got = rows.observation.shape
-        raise ShapeError("observation of the data", expected=("rows", model.sizes.nx), got=got)
-    return torch.from_numpy(rows.observation), torch.from_numpy(rows.next_observation)
 
 
 def _is_near(observation: Tensor, unsafe: Discs) -> Tensor:
