@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from safectl_agents.fb.collect import CollectConfig, collect
+from safectl_agents.fb.coverage import maze_coverage, plot_coverage
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +38,21 @@ def run(settings: CollectSettings) -> int:
         BarColumn(),
         TimeRemainingColumn(),
     )
+    facts: dict[str, object] = {"episodes": config.episodes}
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("collect", total=config.episodes)
         buffer = collect(config, folder, progress=lambda done: bar.update(task, completed=done))
+        if config.domain == "point_mass_maze":
+            task = bar.add_task("cover", total=config.episodes)
+            found = maze_coverage(buffer, progress=lambda done: bar.update(task, completed=done))
+            plot_coverage(found, config.collector, folder / "coverage.png")
+            facts |= {"coverage": found.share, "picture": str(folder / "coverage.png")}
+    facts["buffer"] = str(buffer)
     if settings.json:
-        facts = {"episodes": config.episodes, "buffer": str(buffer)}
         sys.stdout.write(json.dumps(facts) + "\n")
-    else:
-        sys.stdout.write(
-            f"{config.episodes} episodes in {buffer}\nnext: safectl train fb --data {buffer}\n"
-        )
+        return 0
+    sys.stdout.write(f"{config.episodes} episodes in {buffer}\n")
+    if "coverage" in facts:
+        sys.stdout.write(f"{facts['coverage']:.1%} of the free cells: {facts['picture']}\n")
+    sys.stdout.write(f"next: safectl train fb --data {buffer}\n")
     return 0

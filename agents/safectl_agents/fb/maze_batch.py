@@ -14,10 +14,15 @@ from safectl.errors import ShapeError
 from safectl.seed import numpy_generator
 from safectl_agents.fb.domains import Domain
 from safectl_agents.fb.episodes import Episode
-from safectl_agents.fb.point_mass_maze import ARENA, ARM, HALF_THICKNESS, START_HIGH, START_LOW
+from safectl_agents.fb.point_mass_maze import (
+    ARM,
+    HALF_THICKNESS,
+    RADIUS,
+    REACH,
+    START_HIGH,
+    START_LOW,
+)
 
-_RADIUS = 0.01
-"""Of the point [m]."""
 _HELD = (5, 60)
 """Least number of steps for which a push is held, and one more than the most."""
 
@@ -84,10 +89,10 @@ class MazeBatch(VectorEnv[Array, Array, Array]):
 
 def scatter(count: int, generator: np.random.Generator) -> NDArray[np.float64]:
     """Draw resting states anywhere in the maze, shape (count, 4), [m, m/s]."""
-    reach, thick, arm = ARENA - _RADIUS, HALF_THICKNESS + _RADIUS, ARM + _RADIUS
+    thick, arm = HALF_THICKNESS + RADIUS, ARM + RADIUS
     found = np.zeros((0, 2))
     while len(found) < count:
-        place = generator.uniform(-reach, reach, (2 * count, 2))
+        place = generator.uniform(-REACH, REACH, (2 * count, 2))
         away = np.abs(place)
         in_wall = (away < [thick, arm]).all(1) | (away < [arm, thick]).all(1)
         found = np.concatenate([found, place[~in_wall]])

@@ -26,6 +26,8 @@ GOALS = {
 """Centre of each goal [m]."""
 
 ARM, HALF_THICKNESS, ARENA = 0.18, 0.02, 0.30
+RADIUS, REACH = 0.01, 0.29
+"""Of the point, and how far from the centre it gets along x and y [m]."""
 START_LOW, START_HIGH = (-0.29, 0.15), (-0.15, 0.29)
 """Corners of the square in which episodes start [m]."""
 
