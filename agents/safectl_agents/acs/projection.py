@@ -119,18 +119,18 @@ class Projection:
         self, batch: CostSamples, next_action: Float[Tensor, "batch nu"], actors: Actors
     ) -> dict[str, float]:
         """Fit Q_c to the executed actions, and to what follows them."""
-        following = self.learner.following(batch.next_observations, next_action)
-        if self.settings.corrected_target:
-            following = self._followed(batch.next_observations, next_action, following)
+        follow = self._followed if self.settings.corrected_target else self.learner.following
+        following = follow(batch.next_observations, next_action)
         target = self.learner.target(batch.costs, batch.dones, following)
         loss = self.learner.update(batch.observations, batch.actions, target)
         return {"cost_critic_loss": loss}
 
     @torch.no_grad()
-    def _followed(self, observation: Tensor, action: Tensor, cost: Tensor) -> Tensor:
+    def _followed(self, observation: Tensor, action: Tensor) -> Tensor:
         """Return Q_c after one Newton step towards the bound, or without where that is less."""
+        slope = self.learner.critic_target.slope(observation, action)
+        cost, gradient = slope.score, slope.gradient.squeeze(1)
         excess = (cost - self.settings.bound.threshold(cost)).relu()
-        gradient = self.learner.critic_target.slope(observation, action).gradient.squeeze(1)
         square = gradient.square().sum(1, keepdim=True)
         moved = action - (excess / square.clamp(min=FLATTEST**2)) * gradient
         return torch.minimum(cost, self.learner.following(observation, moved.clamp(-1.0, 1.0)))

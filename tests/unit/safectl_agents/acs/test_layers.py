@@ -80,7 +80,7 @@ def test_rows_within_the_bound_are_followed_as_they_are(actions, costs):
     settings = ProjectionSettings(FIXED, corrected_target=True, critic=LINEAR)
     layer = _cost_is_the_action(settings.build(SIZES))
     action = torch.tensor(actions)[:, None]
-    followed = layer._followed(NONE, action, layer.learner.following(NONE, action))
+    followed = layer._followed(NONE, action)
     torch.testing.assert_close(followed, torch.tensor(costs)[:, None])
 
 
