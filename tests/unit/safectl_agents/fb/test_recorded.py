@@ -13,7 +13,9 @@ def results(tmp_path, monkeypatch):
     return tmp_path / "fb"
 
 
-@pytest.mark.parametrize("name", ["fb.maze_vc_vs_fb", "fb.maze_mc_vs_fb", "fb.walker_fb"])
+@pytest.mark.parametrize(
+    "name", ["fb.maze_vc_vs_fb", "fb.maze_mc_vs_fb", "fb.walker_vc_vs_fb", "fb.walker_fb"]
+)
 def test_without_recorded_seeds_the_command_that_makes_them_is_named(results, name):
     with pytest.raises(FileFormatError, match=r"run: safectl bench fb --domain .* --method"):
         BENCHMARKS[name].measure()
