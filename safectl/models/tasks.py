@@ -113,7 +113,7 @@ def infer_from_function(
 def rewards_of(
     function: Callable[[Tensor], Tensor], observation: Float[Tensor, "samples nx"]
 ) -> Shaped[Tensor, " samples"]:
-    """Return what a user's reward function says, once it is one finite number per observation.
+    """Return what a user's reward function says, as numbers like the observations.
 
     Raises:
         NonFiniteError: If a reward is NaN or infinite.
@@ -122,7 +122,7 @@ def rewards_of(
     """
     returned = function(observation)
     try:
-        reward = torch.as_tensor(returned)
+        reward = torch.as_tensor(returned).detach().to(observation)
     except (TypeError, ValueError, RuntimeError) as error:
         expected = "one number per observation from the reward function"
         raise RangeError("reward", value=returned, expected=expected) from error

@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -78,6 +79,19 @@ def test_a_function_that_cannot_be_used_is_one_error(data, rewards, capsys, name
     line = ["evaluate", "fb", str(SHIPPED), "--data", str(data)]
     assert main([*line, "--reward", f"{rewards}:{name}"]) == 1
     assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("kind", ["learned", "flags", "counts", "array"])
+def test_rewards_may_be_of_any_kind_of_number(data, kind):
+    weight = torch.ones(1, requires_grad=True)
+    function = {
+        "learned": lambda rows: weight * rows[:, 0],
+        "flags": lambda rows: rows[:, 0] < 0.0,
+        "counts": lambda rows: (rows[:, 0] < 0.0).long(),
+        "array": lambda rows: rows[:, 0].double().numpy(),
+    }[kind]
+    found = ask(SHIPPED, function, data=data, episodes=1)
+    assert all(np.isfinite(returns).all() for returns in found.returns.values())
 
 
 def test_a_file_that_cannot_be_run_is_refused(tmp_path):
