@@ -120,7 +120,7 @@ def rewards_of(
         RangeError: If the function returns no numbers.
         ShapeError: If there is not one reward per observation.
     """
-    returned = function(observation)
+    returned = function(observation.clone())  # it may write into what it is given
     try:
         reward = torch.as_tensor(returned).detach().to(observation)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -35,6 +35,8 @@ def test_an_emulated_board_follows_guarded_commands_and_stops_in_silence(launche
 
         # 5 m/s goes through as 1 m/s: while it drives on, y falls half as fast as x grows.
         wait_until(cruises, START_S, poll_s=0.02)
+        moved = np.diff([one.data[0] for one in states.messages])
+        assert moved.max() < 4.0 * moved[-1], "no step at 5 m/s; lost messages join some"
 
         def rests(messages):
             newest = [tuple(message.data) for message in messages[-5:]]

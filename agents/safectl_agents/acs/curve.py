@@ -51,26 +51,38 @@ def append(path: Path, row: Row) -> int:
     """Add a row, after a header in a new file; return the size of the file in bytes.
 
     Raises:
-        FileFormatError: If the file has other columns, as that of another version.
         StorageError: If it cannot be written.
     """
     columns = flat(row)
     cells = [f"{value:.6g}" if isinstance(value, float) else value for value in columns.values()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+", encoding="utf-8", newline="") as file:
+        is_new = not path.exists() or path.stat().st_size == 0
+        with path.open("a", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            file.seek(0)
-            header = file.readline()
-            if header and header.strip() != ",".join(columns):
-                problem = "has other columns, as those of another version of safectl"
-                raise FileFormatError(path, problem, "delete the folder and run the seed again")
-            if not header:
+            if is_new:
                 writer.writerow(columns)
             writer.writerow(cells)
         return path.stat().st_size
     except OSError as error:
         raise StorageError(path, error.strerror or str(error)) from error
+
+
+def require_columns(path: Path) -> None:
+    """Refuse to go on with a curve of other columns, as that of another version; before training.
+
+    Raises:
+        FileFormatError: If it has others.
+    """
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    scores = [field.name for field in fields(Scores)]
+    others = [field.name for field in fields(Row) if field.name not in ("step", "scores")]
+    with path.open(encoding="utf-8") as file:
+        found = file.readline().strip()
+    if found != ",".join(("step", *scores, *others)):
+        problem = "has other columns, as those of another version of safectl"
+        raise FileFormatError(path, problem, "delete the folder and run the seed again")
 
 
 def read(path: Path) -> list[Row]:

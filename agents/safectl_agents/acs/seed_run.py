@@ -176,7 +176,8 @@ def run_seed(settings: RunSettings, folder: Path, *, command: str) -> None:
 
     Raises:
         ConfigError: If the folder holds a run with other settings, or another command writes there.
-        FileFormatError: If the last checkpoint cannot be read.
+        FileFormatError: If the last checkpoint cannot be read, or the curve is one of a version
+            with other columns.
         StorageError: If a file cannot be written.
     """
     with one_writer(folder):
@@ -192,6 +193,7 @@ def _train_seed(settings: RunSettings, folder: Path, command: str) -> None:
     found = checkpoints(folder / "checkpoints")
     counters = load_counters(found[-1]) if found else Counters()
     rewind(folder / "curve.csv", counters.episodes_bytes)
+    curve.require_columns(folder / "curve.csv")
     run = _Run(
         settings, folder, [make_env(find_task(settings.task).env) for _ in range(settings.episodes)]
     )

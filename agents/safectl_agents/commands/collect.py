@@ -34,7 +34,7 @@ def run(settings: CollectSettings) -> int:
     config = settings.run
     folder = settings.folder or Path("data") / config.domain / config.collector
     columns = (
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} episodes"),
+        TextColumn("{task.description} {task.completed:,.0f}/{task.total:,.0f} episodes"),
         BarColumn(),
         TimeRemainingColumn(),
     )

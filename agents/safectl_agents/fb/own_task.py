@@ -95,7 +95,7 @@ def reward_function(name: str) -> RewardFunction:
         raise ConfigError(name, "is no function of a file; write it as rewards.py:near")
     try:
         found = runpy.run_path(path).get(wanted)
-    except Exception as error:  # whatever the user's file raises
+    except (Exception, SystemExit) as error:  # whatever the user's file raises
         raise ConfigError(path, f"cannot be run: {type(error).__name__}: {error}") from error
     if not callable(found):
         raise ConfigError(path, f"holds no function {wanted!r}")
@@ -103,7 +103,7 @@ def reward_function(name: str) -> RewardFunction:
     def function(observation: Tensor) -> Tensor:
         try:
             returned: Tensor = found(observation)
-        except Exception as error:  # whatever the user's function raises
+        except (Exception, SystemExit) as error:  # whatever the user's function raises
             problem = f"{wanted} raised {type(error).__name__}: {error}"
             raise ConfigError(path, problem) from error
         return returned

@@ -5,10 +5,11 @@ import pytest
 from stable_baselines3 import TD3
 
 from safectl.errors import FileFormatError
-from safectl_agents.acs import curve
+from safectl_agents.acs import curve, seed_run
 from safectl_agents.acs.evaluation import Episode, play, summarise
 from safectl_agents.acs.report import summarise as summarise_seeds
 from safectl_agents.acs.report import table
+from safectl_agents.acs.seed_run import RunSettings, run_seed
 from safectl_agents.acs.tasks import find_task
 from safectl_agents.models import make_env
 
@@ -64,6 +65,15 @@ def test_a_curve_of_another_version_is_read_but_not_continued(tmp_path):
     (tmp_path / "old.csv").write_text(old)
     (found,) = curve.read(tmp_path / "old.csv")
     assert np.isnan(found.scores.success_share)
+    for whole in (tmp_path / "new.csv", tmp_path / "absent.csv"):
+        curve.require_columns(whole)
     with pytest.raises(FileFormatError, match="columns, as those of another version"):
-        curve.append(tmp_path / "old.csv", row)
-    assert (tmp_path / "old.csv").read_text() == old
+        curve.require_columns(tmp_path / "old.csv")
+
+
+def test_a_run_of_another_version_is_refused_before_it_trains(tmp_path, monkeypatch):
+    (tmp_path / "curve.csv").write_text("step,return_mean\n10,1.0\n")
+    monkeypatch.setattr(seed_run, "rewind", lambda *_: None)
+    monkeypatch.setattr(seed_run._Run, "segment", lambda *_: pytest.fail("it trained"))
+    with pytest.raises(FileFormatError, match="another version"):
+        run_seed(RunSettings("speed-limit", "td3", steps=10, seed=0), tmp_path, command="")

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from safectl.errors import ConfigError, RangeError, TaskNotInferable
+from safectl.errors import ConfigError, RangeError, ShapeError, TaskNotInferable
 from safectl_agents.bench.fb_visits import SHIPPED
 from safectl_agents.cli import main
 from safectl_agents.fb.collect import CollectConfig, collect
+from safectl_agents.fb.episodes import Episode, save_episode
 from safectl_agents.fb.own_task import WAYS, ask, reward_function
 
 REWARDS = """
@@ -92,6 +93,33 @@ def test_rewards_may_be_of_any_kind_of_number(data, kind):
     }[kind]
     found = ask(SHIPPED, function, data=data, episodes=1)
     assert all(np.isfinite(returns).all() for returns in found.returns.values())
+
+
+def test_a_function_that_writes_into_its_observations_changes_nothing(data):
+    def harmless(rows):
+        return -rows[:, 2:].norm(dim=1)
+
+    def harmful(rows):
+        rewards = harmless(rows)
+        rows.zero_()
+        return rewards
+
+    ours, theirs = (ask(SHIPPED, f, data=data, episodes=1) for f in (harmful, harmless))
+    assert ours.quality == theirs.quality
+    assert all((ours.returns[name] == theirs.returns[name]).all() for name in WAYS)
+
+
+def test_a_file_that_ends_the_program_is_refused(tmp_path):
+    (tmp_path / "rewards.py").write_text("import sys; sys.exit(0)")
+    with pytest.raises(ConfigError, match="cannot be run: SystemExit"):
+        reward_function(f"{tmp_path}/rewards.py:near")
+
+
+def test_data_of_another_domain_are_refused(tmp_path):
+    rows = np.zeros((5, 3), np.float32)
+    save_episode(Episode(rows, rows[:, :2], rows[:, :1], np.ones(5, np.float32)), tmp_path, 0)
+    with pytest.raises(ShapeError, match="observation of the data"):
+        ask(SHIPPED, lambda rows: rows[:, 0], data=tmp_path)
 
 
 def test_a_file_that_cannot_be_run_is_refused(tmp_path):
